@@ -1,0 +1,34 @@
+# `make sweep` and `make test` need only Python >= 3.11, make and a C compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: sweep test test-all lint lock clean
+
+sweep: .venv/ready
+	$(BIN)/python study/sweep.py
+
+test: .venv/ready
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# torch comes first: deepspeed is built from source and looks at the torch it finds.
+.venv/ready: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -E '^(pip|setuptools|wheel)==' requirements.lock)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -E '^torch==' requirements.lock)
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements.lock
+	touch $@
+
+# The exact versions in .venv, without local build tags (torch 2.13.0+cpu -> 2.13.0) and without CUDA's packages.
+lock:
+	$(BIN)/python -m pip freeze --all | grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+cpu$$//' > requirements.lock
+
+clean:
+	rm -rf .venv results

@@ -1,0 +1,225 @@
+"""From a study folder to tables: one row a run, one row a configuration, one row a cell.
+
+Only finished runs are read. Figures are fractions, as the records hold them; NaN stands for a gap that is undefined.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from study.metrics import GAP_KINDS, labels_from_scores
+from study.records import RecordError, StudyFolder, finished_runs, read_study, run_directory
+
+SPLITS = ("dev", "test")
+FIGURES = ("w_f1", "accuracy", "uar", "gap", *(f"gap_{kind}" for kind in GAP_KINDS), "worst_gap")
+FIGURE_COLUMNS = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
+ERM, PAPER = "ERM", "paper's setting"
+
+_RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "schedule", "knobs", "epoch", "epochs_run", "seconds")
+_FAILED_COLUMNS = ("number", "config_id", "label", "reason")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as tables.
+
+    Attributes:
+        folder: where it is.
+        plan: ``study.json``.
+        runs: one row a finished (config_id, seed): ``config_id, seed, number, label, name, schedule, knobs, epoch,
+            epochs_run, seconds`` and the ``FIGURE_COLUMNS``, such as ``dev_w_f1``.
+        configurations: one row a config_id, figures averaged over its finished seeds: ``config_id, number, label,
+            name, schedule, knobs, n_seeds, complete, seconds`` (of all seeds together) and the ``FIGURE_COLUMNS``.
+            ``complete`` is true where every seed of the plan has finished.
+        cells: one row a (config_id, seed, split, language, modality): ``n_female, n_male, n_unknown, w_f1,
+            accuracy, uar, gap``, and ``signed_`` and ``absolute_`` gaps by kind.
+        failed: one row a failed trial: ``number, config_id, label, reason``. A configuration none of whose trials
+            finished is here alone, whatever its seeds left behind.
+    """
+
+    folder: StudyFolder
+    plan: dict[str, Any]
+    runs: pd.DataFrame
+    configurations: pd.DataFrame
+    cells: pd.DataFrame
+    failed: pd.DataFrame
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that every configuration is meant to have."""
+        return tuple(self.plan["seeds"])
+
+    def configuration(self, label: str) -> pd.Series | None:
+        """The row of ``configurations`` with this label (``ERM``, ``PAPER``), if it has finished runs."""
+        rows = self.configurations[self.configurations["label"] == label]
+        return None if rows.empty else rows.iloc[0]
+
+
+def open_folder(folder: StudyFolder | str) -> StudyFolder:
+    """A study folder from its path (``~`` and relative paths are resolved) or URL."""
+    if isinstance(folder, StudyFolder):
+        return folder
+    return StudyFolder(folder.rstrip("/") if "://" in folder else os.path.abspath(os.path.expanduser(folder)))
+
+
+def load_study(folder: StudyFolder | str) -> Study:
+    """Read a study.
+
+    Args:
+        folder: a study folder, or its path or URL.
+
+    Raises:
+        RecordError: there is no study there, or a file of it cannot be read.
+    """
+    folder = open_folder(folder)
+    plan = read_study(folder)
+    trials, failed = _trials(folder)
+    rows, cells = [], []
+    for config_id, seed in finished_runs(folder):
+        if config_id in set(failed["config_id"]) and config_id not in trials:
+            continue
+        finished = folder.read_json(f"{run_directory(config_id, seed)}/finished.json")
+        described = trials.get(config_id) or _describe({"config_id": config_id})
+        rows.append({**described, **_run_row(finished)})
+        cells += _cell_rows(finished)
+    runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
+    runs = runs.astype(dict.fromkeys(FIGURE_COLUMNS, float))
+    return Study(folder, plan, runs, _configurations(runs, len(plan["seeds"])), pd.DataFrame(cells), failed)
+
+
+def load_epochs(study: Study) -> pd.DataFrame:
+    """What the finished runs logged: one row a (config_id, seed, epoch).
+
+    Returns:
+        ``config_id, name, label, schedule, seed, epoch, loss, fairness_weight, penalty, dev_w_f1, dev_gap``;
+        fractions, losses in nats.
+    """
+    rows = []
+    for run in study.runs.to_dict("records"):
+        for epoch in study.folder.read_jsonl(f"{run_directory(run['config_id'], run['seed'])}/epochs.jsonl"):
+            dev = epoch.get("dev") or {}
+            rows.append(
+                {
+                    **{key: run[key] for key in ("config_id", "name", "label", "schedule", "seed")},
+                    **{key: epoch.get(key) for key in ("epoch", "loss", "fairness_weight", "penalty")},
+                    "dev_w_f1": dev.get("w_f1"),
+                    "dev_gap": dev.get("gap"),
+                }
+            )
+    figures = ["loss", "fairness_weight", "penalty", "dev_w_f1", "dev_gap"]
+    columns = ["config_id", "name", "label", "schedule", "seed", "epoch", *figures]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(figures, float))
+
+
+def load_utterances(study: Study) -> pd.DataFrame:
+    """The dev and test utterances of a study, as :mod:`study.records` describes them."""
+    return study.folder.read_parquet("utterances.parquet")
+
+
+def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, seed: int, split: str) -> pd.DataFrame:
+    """The predictions of one run on one split, joined with what is known of the utterances.
+
+    Args:
+        utterances: from :func:`load_utterances`.
+        split: "dev" or "test".
+
+    Returns:
+        One row an utterance and modality: the columns of ``utterances``, ``modality`` and ``predicted``. Ready for
+        :func:`study.metrics.evaluate`.
+
+    Raises:
+        RecordError: a prediction is of an utterance that the study does not list.
+    """
+    name = f"{run_directory(config_id, seed)}/predictions.parquet"
+    frame = study.folder.read_parquet(name)
+    frame = frame[frame["split"] == split]
+    frame = frame.assign(predicted=labels_from_scores(frame))[["utterance_id", "modality", "predicted"]]
+    known = utterances[utterances["split"] == split]
+    joined = frame.merge(known, on="utterance_id", how="inner", validate="many_to_one")
+    if len(joined) < len(frame):
+        raise RecordError(
+            f"{study.folder.path(name)} has {len(frame) - len(joined)} {split} predictions of utterances that "
+            "utterances.parquet does not list: the folder mixes two studies."
+        )
+    return joined
+
+
+def schedule_of(knobs: dict[str, Any], label: str | None) -> str:
+    """The fairness-weight schedule that the knobs say, "none" for ERM, "default" where they are silent."""
+    by_leaf = {key.rsplit(".", 1)[-1]: value for key, value in knobs.items()}
+    if label == ERM or by_leaf.get("method") == "erm":
+        return "none"
+    return str(by_leaf.get("schedule", "default"))
+
+
+def _describe(trial: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a configuration from its trial; a run whose trial was never written has only its id."""
+    knobs, label, number = trial.get("knobs") or {}, trial.get("label"), trial.get("number")
+    fallback = f"run {trial['config_id'][:6]}" if number is None else f"trial {number}"
+    return {
+        "config_id": trial["config_id"],
+        "number": number,
+        "label": label,
+        "name": label or fallback,
+        "schedule": schedule_of(knobs, label),
+        "knobs": knobs,
+    }
+
+
+def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
+    """The finished configurations by id, and the failed trials.
+
+    A searcher may propose a configuration twice: the first number stands for it, and any label that it has.
+    """
+    finished: dict[str, dict[str, Any]] = {}
+    failed = []
+    for name in folder.names("trials"):
+        trial = folder.read_json(f"trials/{name}")
+        if trial["state"] == "failed":
+            row = {column: trial.get(column) for column in _FAILED_COLUMNS}
+            failed.append({**row, "reason": row["reason"] or "no reason was recorded"})
+            continue
+        described = _describe(trial)
+        first = finished.setdefault(trial["config_id"], described)
+        if first["label"] is None and described["label"] is not None:
+            finished[trial["config_id"]] = {**described, "number": first["number"]}
+    return finished, pd.DataFrame(failed, columns=list(_FAILED_COLUMNS))
+
+
+def _run_row(finished: dict[str, Any]) -> dict[str, Any]:
+    row = {key: finished.get(key) for key in ("config_id", "seed", "epoch", "epochs_run")}
+    row["seconds"] = (finished.get("seconds") or {}).get("total")
+    for split in SPLITS:
+        row |= {f"{split}_{figure}": finished[split].get(figure) for figure in FIGURES}
+    return row
+
+
+def _cell_rows(finished: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for split in SPLITS:
+        for cell, figures in finished[split]["cells"].items():
+            language, _, modality = cell.partition("/")
+            row = {"config_id": finished["config_id"], "seed": finished["seed"], "split": split}
+            row |= {"language": language, "modality": modality}
+            row |= {key: value for key, value in figures.items() if not isinstance(value, dict)}
+            for kind in ("signed", "absolute"):
+                row |= {f"{kind}_{gap}": figures[kind][gap] for gap in GAP_KINDS}
+            rows.append(row)
+    return rows
+
+
+def _configurations(runs: pd.DataFrame, n_seeds_planned: int) -> pd.DataFrame:
+    rows = []
+    for _, group in runs.groupby("config_id", sort=False):
+        row = group.iloc[0][["config_id", "number", "label", "name", "schedule", "knobs"]].to_dict()
+        row |= {"n_seeds": len(group), "complete": len(group) >= n_seeds_planned, "seconds": group["seconds"].sum()}
+        # a mean over some of the seeds only would be another figure, so one undefined gap leaves it undefined
+        row |= {column: group[column].mean(skipna=False) for column in FIGURE_COLUMNS}
+        rows.append(row)
+    columns = ["config_id", "number", "label", "name", "schedule", "knobs", "n_seeds", "complete", "seconds"]
+    frame = pd.DataFrame(rows, columns=[*columns, *FIGURE_COLUMNS]).astype(dict.fromkeys(FIGURE_COLUMNS, float))
+    return frame.astype({"complete": bool}).sort_values("number", ignore_index=True)

@@ -1,0 +1,99 @@
+"""The Pareto front: chosen on dev alone, test figures beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import moocore
+import pandas as pd
+
+from analysis.load import Study
+from analysis.uncertainty import NoiseFloor
+
+REFERENCE_POINT = (0.0, 0.5)
+"""W-F1 0 and a gap of 50 points: worse than anything that a study is expected to hold, so hypervolumes compare."""
+
+
+def front(configurations: pd.DataFrame) -> pd.DataFrame:
+    """Mark the configurations that no other one beats on dev W-F1 (higher) and dev gap (lower) at once.
+
+    Two configurations with the same two figures are both on the front. A configuration that is not ``complete``, or
+    whose gap is undefined, neither enters the front nor keeps another one out.
+
+    Args:
+        configurations: has ``dev_w_f1``, ``dev_gap`` (fractions) and ``complete``.
+
+    Returns:
+        A copy with the boolean column ``on_front``; no other column is used or changed.
+    """
+    eligible = configurations["complete"] & configurations[["dev_w_f1", "dev_gap"]].notna().all(axis=1)
+    on_front = pd.Series(False, index=configurations.index)
+    if eligible.any():
+        points = configurations.loc[eligible, ["dev_w_f1", "dev_gap"]].to_numpy(dtype=float)
+        on_front[eligible] = moocore.is_nondominated(points, maximise=[True, False], keep_weakly=True)
+    return configurations.assign(on_front=on_front.astype(bool))
+
+
+def hypervolume(points: pd.DataFrame, reference: tuple[float, float] = REFERENCE_POINT) -> float:
+    """The area of (W-F1, gap) that the front dominates, up to the reference point; bigger is better.
+
+    Args:
+        points: output of :func:`front`; dev figures of its front are used.
+        reference: (W-F1, gap) as fractions; a point beyond it adds nothing.
+
+    Returns:
+        An area in squared fractions; 0 without a front.
+    """
+    chosen = points.loc[points["on_front"], ["dev_w_f1", "dev_gap"]].to_numpy(dtype=float)
+    return float(moocore.hypervolume(chosen, ref=reference, maximise=[True, False])) if len(chosen) else 0.0
+
+
+@dataclass(frozen=True)
+class ParetoInfo:
+    """What the Pareto figure shows, in points, with every word of it.
+
+    Attributes:
+        points: one row a configuration: ``name, label, schedule, complete, on_front, dev_w_f1, dev_gap, test_w_f1,
+            test_gap``. Configurations without a dev gap are left out.
+        floor: 5 %, mean and 95 % of the noise floor of the gap, if it could be computed.
+        title, subtitle, caption: sentences.
+    """
+
+    points: pd.DataFrame
+    floor: tuple[float, float, float] | None
+    title: str
+    subtitle: str
+    caption: str
+
+
+def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
+    """The data and the words of the Pareto figure.
+
+    Args:
+        floor: the noise floor of the reference configuration on dev.
+    """
+    figures = ["dev_w_f1", "dev_gap", "test_w_f1", "test_gap"]
+    points = front(study.configurations)
+    points = points[["name", "label", "schedule", "complete", "on_front", *figures]].dropna(subset=["dev_gap"])
+    points = points.assign(**{figure: 100 * points[figure] for figure in figures}).reset_index(drop=True)
+    plan = study.plan
+    n, n_seeds = len(study.configurations), len(study.seeds)
+    seeds = "one seed each: differences of this size may be noise" if n_seeds == 1 else f"means of {n_seeds} seeds"
+    sentences = [
+        "Filled markers: development figures, on which the front (line) is chosen.",
+        "Hollow markers: the same configurations on test.",
+    ]
+    if floor is not None:
+        sentences.append(
+            f"Shaded: noise floor, the development gap that a model blind to gender would show by chance "
+            f"(mean {100 * floor.mean:.1f}, {100 * floor.low:.1f} to {100 * floor.high:.1f} in 90 % of "
+            f"{floor.permutations} deals of the genders to whole speakers)."
+        )
+    return ParetoInfo(
+        points=points,
+        floor=None if floor is None else (100 * floor.low, 100 * floor.mean, 100 * floor.high),
+        title=f"Emotion recognition against gender gap ({plan['corpus']['name']} corpus)",
+        subtitle=f"{n} configuration{'s' if n != 1 else ''}, backbone {plan['backbone']['spec']}, "
+        f"{' and '.join(plan['modalities'])}; {seeds}",
+        caption=" ".join([*sentences, *plan["corpus"].get("notes", [])]),
+    )

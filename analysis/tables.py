@@ -1,0 +1,160 @@
+"""Tables of a study: as DataFrames in points, as text for a terminal, as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.load import Study
+from study.metrics import GAP_KINDS
+
+POINTS = 100.0
+SIGNED_PREFIX = "F − M "
+_KIND_NAMES = {"tpr": "TPR", "fpr": "FPR", "w_f1": "W-F1", "accuracy": "ACC"}
+_FIGURE_NAMES = {
+    "dev_w_f1": "dev W-F1",
+    "dev_gap": "dev gap",
+    "test_w_f1": "test W-F1",
+    "test_gap": "test gap",
+}
+
+
+def knobs_in_words(knobs: Mapping[str, Any]) -> str:
+    """The knobs of a trial as one readable line.
+
+    >>> knobs_in_words({"fairness_weight.schedule": "constant", "fairness_weight.weight": 0.5, "coefficients.en": 1.25})
+    'fairness weight constant, weight 0.5; coefficients en 1.25'
+    """
+    groups: dict[str, list[str]] = {}
+    for key, value in knobs.items():
+        parts = [part for part in key.split(".") if part not in ("objective", "languages", "modalities")]
+        group, leaf = parts[0].replace("_", " "), " ".join(parts[1:]).replace("_", " ")
+        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+        # the schedule says what kind of weight the rest describes, so it goes first and without its key
+        if leaf == "schedule":
+            groups.setdefault(group, []).insert(0, shown)
+        else:
+            groups.setdefault(group, []).append(f"{leaf} {shown}".strip())
+    return "; ".join(f"{group} {', '.join(words)}" for group, words in groups.items())
+
+
+def front_table(points: pd.DataFrame) -> pd.DataFrame:
+    """The configurations on the front, best dev W-F1 first.
+
+    Args:
+        points: output of :func:`analysis.pareto.front`.
+
+    Returns:
+        ``configuration, dev W-F1, dev gap, test W-F1, test gap, knobs``; figures in points.
+    """
+    chosen = points[points["on_front"]].sort_values(["dev_w_f1", "dev_gap"], ascending=[False, True])
+    return _figures_table(chosen)
+
+
+def configurations_table(
+    points: pd.DataFrame, n_seeds_planned: int, intervals: Mapping[str, tuple[float, float]] | None = None
+) -> pd.DataFrame:
+    """Every configuration, best dev W-F1 first.
+
+    Args:
+        points: output of :func:`analysis.pareto.front`.
+        intervals: by config_id, the interval of dev W-F1 as fractions; adds a column of text.
+
+    Returns:
+        The columns of :func:`front_table`, ``front`` ("yes" or empty) and ``seeds``, which names what is incomplete.
+    """
+    ordered = points.sort_values(["dev_w_f1", "dev_gap"], ascending=[False, True])
+    table = _figures_table(ordered)
+    if intervals is not None:
+        shown = [
+            f"{POINTS * low:.1f} to {POINTS * high:.1f}" if (low == low and high == high) else "–"
+            for low, high in (intervals[config_id] for config_id in ordered["config_id"])
+        ]
+        table.insert(list(table.columns).index("dev W-F1") + 1, "95 % interval", shown)
+    table.insert(1, "front", ["yes" if on_front else "" for on_front in ordered["on_front"]])
+    seeds = [
+        str(n) if complete else f"{n} of {n_seeds_planned}, incomplete"
+        for n, complete in zip(ordered["n_seeds"], ordered["complete"], strict=True)
+    ]
+    table.insert(len(table.columns) - 1, "seeds", seeds)
+    return table
+
+
+def cells_table(study: Study, config_ids: Sequence[str], split: str) -> pd.DataFrame:
+    """Figures by language and modality of some configurations, averaged over seeds.
+
+    Args:
+        config_ids: shown in this order.
+        split: "dev" or "test".
+
+    Returns:
+        ``configuration, language, modality, women, men, unknown`` (utterances), then in points ``W-F1, accuracy,
+        gap`` (AVG) and the signed gaps ``F − M TPR, F − M FPR, F − M W-F1, F − M ACC``.
+    """
+    names = study.configurations.set_index("config_id")["name"]
+    chosen = study.cells[(study.cells["split"] == split) & study.cells["config_id"].isin(config_ids)]
+    figures = ["w_f1", "accuracy", "gap", *(f"signed_{kind}" for kind in GAP_KINDS)]
+    sizes = ["n_female", "n_male", "n_unknown"]
+    keys = ["config_id", "language", "modality"]
+    chosen = chosen.astype(dict.fromkeys(figures, float))
+    grouped = chosen.groupby(keys, sort=False)
+    frame = pd.concat([grouped[sizes].first(), POINTS * grouped[figures].mean(skipna=False)], axis=1).reset_index()
+    order = {config_id: i for i, config_id in enumerate(config_ids)}
+    frame = frame.sort_values("config_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+    frame.insert(0, "configuration", frame.pop("config_id").map(names))
+    headings = {"n_female": "women", "n_male": "men", "n_unknown": "unknown", "w_f1": "W-F1"}
+    headings |= {f"signed_{kind}": f"{SIGNED_PREFIX}{_KIND_NAMES[kind]}" for kind in GAP_KINDS}
+    return frame.rename(columns=headings)
+
+
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as strings: one decimal, a sign on signed gaps, an en dash where a figure is undefined."""
+    out = {}
+    for column in table:
+        sign = "+" if str(column).startswith(SIGNED_PREFIX) else ""
+        out[column] = [_shown(value, sign) for value in table[column]]
+    return pd.DataFrame(out, columns=table.columns, dtype=str)
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """The table in aligned columns for a terminal: words to the left, figures to the right, no colour.
+
+    >>> print(as_text(pd.DataFrame({"configuration": ["ERM", "trial 1"], "dev gap": [12.04, 8.0]})))
+    configuration  dev gap
+    ERM               12.0
+    trial 1            8.0
+    """
+    shown = formatted(table)
+    columns = []
+    for column in table:
+        cells = [str(column), *shown[column]]
+        width = max(map(len, cells))
+        align = str.rjust if pd.api.types.is_numeric_dtype(table[column]) else str.ljust
+        columns.append([align(cell, width) for cell in cells])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+def front_csv(points: pd.DataFrame) -> str:
+    """The front as CSV: one row a configuration, figures in points with two decimals, one column a knob."""
+    chosen = points[points["on_front"]].sort_values(["dev_w_f1", "dev_gap"], ascending=[False, True])
+    frame = chosen[["config_id", "number", "label", "n_seeds"]].reset_index(drop=True)
+    for column in _FIGURE_NAMES:
+        frame[f"{column}_points"] = (POINTS * chosen[column]).round(2).to_numpy()
+    knobs = pd.DataFrame(chosen["knobs"].tolist()).add_prefix("knob.")
+    return pd.concat([frame, knobs], axis=1).to_csv(index=False, lineterminator="\n")
+
+
+def _figures_table(rows: pd.DataFrame) -> pd.DataFrame:
+    table = rows[["name"]].rename(columns={"name": "configuration"}).reset_index(drop=True)
+    for column, heading in _FIGURE_NAMES.items():
+        table[heading] = POINTS * rows[column].to_numpy(dtype=float)
+    table["knobs"] = [knobs_in_words(knobs) for knobs in rows["knobs"]]
+    return table
+
+
+def _shown(value: Any, sign: str) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{round(value, 1) + 0.0:{sign}.1f}".replace("-", "−")  # + 0.0: no minus zero
+    return "" if value is None else str(value)

@@ -1,0 +1,224 @@
+"""Qwen2-Audio with LoRA on its language model, and a forward pass that computes only what the study needs.
+
+Against the stock forward: the tower runs on the true length of the clips instead of 30 s, and the vocabulary head only
+at answer positions, in float32. Both are exact (``tests/test_backbone.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+
+from study.features import audio_tokens, tower_positions
+from study.settings import BackboneSettings, SettingsError
+
+IGNORED = -100  # a target that cross_entropy leaves out
+LORA_TARGETS = {
+    "attention": "q_proj|k_proj|v_proj|o_proj",
+    "all": "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances of one forward pass, padded on the right.
+
+    Attributes:
+        input_ids: (B, T) the prompt, audio placeholders already expanded, without an answer.
+        prompt_lengths: (B,) tokens of each prompt.
+        log_mel: (B, F, M) float32 log-mel, zeros beyond each clip's stored frames.
+        frames: (B,) true length of each clip in mel frames.
+        labels: (B,) index of the true emotion.
+        groups: (B,) group ids, -1 where the gender is unknown.
+        rows: (B,) which example of the data set each is.
+    """
+
+    input_ids: Tensor
+    prompt_lengths: Tensor
+    log_mel: Tensor
+    frames: Tensor
+    labels: Tensor
+    groups: Tensor
+    rows: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+def load_processor(source: str) -> Qwen2AudioProcessor:
+    """The processor (tokenizer, feature extractor, chat template) of a hub id or folder."""
+    processor = AutoProcessor.from_pretrained(source)
+    if not isinstance(processor, Qwen2AudioProcessor):
+        raise SettingsError([f"--backbone {source}: holds a {type(processor).__name__}; only Qwen2-Audio can be trained"])
+    if processor.chat_template is None:
+        processor.chat_template = processor.default_chat_template
+    return processor
+
+
+def backbone_hash(source: str) -> str:
+    """Twelve hex digits naming the weights: of a folder's files (JSON by content, others by name and size), or the hub id."""
+    digest = hashlib.sha256()
+    if not os.path.isdir(source):
+        return hashlib.sha256(source.encode()).hexdigest()[:12]
+    for path in sorted(p for p in Path(source).iterdir() if p.is_file()):
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        if path.suffix == ".json":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def load_model(source: str, settings: BackboneSettings, dtype: torch.dtype) -> nn.Module:
+    """The backbone with LoRA matrices on its language model; only those, and ``settings.trainable``, take gradients.
+
+    The LoRA pattern is anchored on the language model: bare suffixes would also hit the audio tower.
+
+    Raises:
+        SettingsError: weights are missing from the checkpoint (they would be left random).
+    """
+    model, loading = Qwen2AudioForConditionalGeneration.from_pretrained(
+        source, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+    )
+    if loading["missing_keys"]:
+        raise SettingsError([f"--backbone {source}: the checkpoint lacks {sorted(loading['missing_keys'])[:5]}"])
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=rf".*language_model\.layers\.\d+\..*\.({LORA_TARGETS[settings.lora_targets]})",
+        task_type="CAUSAL_LM",
+    )
+    peft_model = get_peft_model(model, lora)
+    for part in settings.trainable:
+        module = model.model.audio_tower if part == "tower" else model.model.multi_modal_projector
+        module.requires_grad_(True)
+    model.model.audio_tower.embed_positions.requires_grad_(False)
+    return peft_model
+
+
+class EmotionModel(nn.Module):
+    """Answers about one clip each: losses of the true label, or scores of all seven.
+
+    Args:
+        peft_model: from ``load_model``.
+        answers: token ids of each label word followed by the end-of-turn token, in the order of ``EMOTIONS``.
+        pad_token_id: fills the right of shorter rows.
+    """
+
+    def __init__(self, peft_model: nn.Module, answers: list[list[int]], pad_token_id: int):
+        super().__init__()
+        self.peft_model = peft_model
+        longest = max(map(len, answers))
+        table = torch.tensor([answer + [IGNORED] * (longest - len(answer)) for answer in answers])
+        self.answers = answers
+        self.register_buffer("answer_table", table, persistent=False)
+        self.pad_token_id = pad_token_id
+        self.audio_token_id = peft_model.get_base_model().config.audio_token_id
+
+    def forward(self, batch: Batch, score: bool) -> Tensor:
+        """Losses (B,) in nats if not ``score``, else summed log-probabilities (B, 7); both float32."""
+        return self.scores(batch) if score else self.losses(batch)
+
+    def audio_embeddings(self, log_mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The tower and projector on the clips' true length.
+
+        Args:
+            log_mel: (B, F, M), F even and at least two above the longest clip (or the tower's limit).
+            frames: (B,) true length of each clip.
+
+        Returns:
+            (B, A, D) embeddings, and the mask (B, A) of those that belong to a clip.
+        """
+        base = self.peft_model.get_base_model().model
+        tower = base.audio_tower
+        dtype = tower.conv1.weight.dtype
+        hidden = nn.functional.gelu(tower.conv1(log_mel.to(dtype).transpose(1, 2)))
+        hidden = nn.functional.gelu(tower.conv2(hidden)).transpose(1, 2)
+        length = tower_positions(int(frames.max()))
+        hidden = hidden[:, :length]
+        steps = torch.arange(length, device=hidden.device)
+        hidden = hidden + tower.embed_positions(steps)
+        hidden = nn.functional.dropout(hidden, p=tower.dropout, training=self.training)
+        valid = steps < tower_positions(frames)[:, None]
+        mask = None if bool(valid.all()) else valid[:, None, None, :].expand(-1, 1, length, -1)
+        for layer in tower.layers:
+            hidden = layer(hidden, mask)
+        hidden = tower.layer_norm(tower.avg_pooler(hidden.transpose(1, 2)).transpose(1, 2))
+        kept = torch.arange(hidden.shape[1], device=hidden.device) < audio_tokens(frames)[:, None]
+        return base.multi_modal_projector(hidden), kept
+
+    def prompt_embeddings(self, input_ids: Tensor, batch: Batch) -> Tensor:
+        """Token embeddings (B, T, D) with the clips' embeddings in place of the audio tokens."""
+        language_model = self.peft_model.get_base_model().model.language_model
+        audio, kept = self.audio_embeddings(batch.log_mel, batch.frames)
+        embedded = language_model.embed_tokens(input_ids)
+        where = (input_ids == self.audio_token_id)[..., None]
+        return embedded.masked_scatter(where, audio[kept].to(embedded.dtype))
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy over the answer tokens (label word and end of turn) of each utterance, (B,) nats."""
+        base = self.peft_model.get_base_model()
+        targets = self.answer_table[batch.labels]  # (B, S)
+        given = targets != IGNORED
+        offsets = torch.arange(targets.shape[1], device=targets.device)
+        at = batch.prompt_lengths[:, None] + offsets  # where each answer token stands
+        # The answer follows its prompt; its last token is only predicted. What lies beyond is masked.
+        ids = nn.functional.pad(batch.input_ids, (0, len(offsets) - 1), value=self.pad_token_id)
+        ids = ids.scatter(1, at[:, :-1], targets[:, :-1].clamp(min=0))
+        lengths = batch.prompt_lengths + given.sum(1) - 1
+        hidden = base.model.language_model(
+            inputs_embeds=self.prompt_embeddings(ids, batch),
+            attention_mask=(torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long(),
+            use_cache=False,
+        ).last_hidden_state
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        logits = base.lm_head(hidden[rows, at - 1]).float()
+        losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+        return losses.sum(1) / given.sum(1)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Summed log-probability of each label word and the end of turn, (B, 7), in one pass.
+
+        The seven answers stand behind the prompt side by side; each sees the prompt and itself only, so the scores are
+        those of seven separate passes, also where labels have several tokens or share a first one.
+        """
+        base = self.peft_model.get_base_model()
+        device = batch.input_ids.device
+        size, width = batch.input_ids.shape
+        words = [answer[:-1] for answer in self.answers]
+        branch = torch.tensor([i for i, word in enumerate(words) for _ in word], device=device)
+        depth = torch.tensor([j for word in words for j in range(len(word))], device=device)
+        tail = torch.tensor([token for word in words for token in word], device=device)
+        ids = torch.cat([batch.input_ids, tail.expand(size, -1)], dim=1)
+        steps = torch.arange(width, device=device)
+        position = torch.cat([steps.expand(size, -1), batch.prompt_lengths[:, None] + depth], dim=1)
+
+        total = width + len(tail)
+        prompt = torch.arange(total, device=device) < batch.prompt_lengths[:, None]
+        own = torch.zeros(total, total, dtype=torch.bool, device=device)
+        own[:width, :width] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        own[width:, width:] = (branch[:, None] == branch) & (depth[:, None] >= depth)
+        below = torch.arange(total, device=device)[:, None] >= width
+        mask = own | (below & prompt[:, None, :])
+        hidden = base.model.language_model(
+            inputs_embeds=self.prompt_embeddings(ids, batch),
+            attention_mask=mask[:, None],
+            position_ids=position,
+            use_cache=False,
+        ).last_hidden_state
+
+        last = hidden[torch.arange(size, device=device), batch.prompt_lengths - 1][:, None]
+        log_probs = base.lm_head(torch.cat([last, hidden[:, width:]], dim=1)).float().log_softmax(-1)
+        scores = []
+        start = 1
+        for answer in self.answers:
+            at = [0, *range(start, start + len(answer) - 1)]
+            scores.append(log_probs[:, at, answer].sum(1))
+            start += len(answer) - 1
+        return torch.stack(scores, dim=1)

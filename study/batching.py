@@ -1,0 +1,160 @@
+"""From a corpus to batches: the conversation of each example, natural or balanced batches, and padding.
+
+An *example* is an utterance in one modality; with both modalities in use every utterance gives two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import Qwen2AudioProcessor
+
+from study.backbone import Batch
+from study.features import audio_tokens
+from study.groups import EMOTIONS, UNKNOWN_GROUP, Cell, group_id
+from study.settings import Prompt
+
+_TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
+
+
+def render(prompt: Prompt, processor: Qwen2AudioProcessor, modality: str, transcript: str) -> str:
+    """The conversation up to the answer, in the backbone's own chat template, audio as one ``<|AUDIO|>``."""
+    text = prompt.question
+    if modality == "speech+text":
+        text = prompt.transcript.format(transcript=_TRANSCRIPT) + text
+    conversation = [
+        {"role": "system", "content": prompt.system},
+        {"role": "user", "content": [{"type": "audio", "audio_url": ""}, {"type": "text", "text": text}]},
+    ]
+    rendered = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    return rendered.replace(_TRANSCRIPT, transcript)
+
+
+def answer_ids(prompt: Prompt, processor: Qwen2AudioProcessor) -> list[list[int]]:
+    """Token ids of every label word with the end of turn behind it, in the order of ``EMOTIONS``."""
+    return [processor.tokenizer(f"{label}<|im_end|>", add_special_tokens=False)["input_ids"] for label in prompt.labels]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of one split, ready to be batched.
+
+    Attributes:
+        dataset: the memory-mapped corpus with features.
+        utterances: (n,) row of ``dataset`` of each example.
+        modalities: (n,) its modality.
+        labels, groups, lengths: (n,) int64; a length is that of the whole prompt, audio included, in tokens.
+        input_ids: n lists of token ids, one audio token each.
+    """
+
+    dataset: Dataset
+    utterances: np.ndarray
+    modalities: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    lengths: np.ndarray
+    input_ids: list[list[int]]
+    mel_bins: int
+    audio_token_id: int
+    pad_token_id: int
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @classmethod
+    def of_split(
+        cls, dataset: Dataset, split: str, cells_in_use: Sequence[Cell], prompt: Prompt, processor: Qwen2AudioProcessor
+    ) -> Examples:
+        """Every utterance of a split in every modality in use."""
+        meta = dataset.select_columns(["split", "language", "gender", "emotion", "transcript", "frames"]).to_pandas()
+        rows = np.flatnonzero(meta["split"] == split)
+        modalities = list(dict.fromkeys(cell.modality for cell in cells_in_use))
+        utterances = np.tile(rows, len(modalities))
+        names = np.repeat(modalities, len(rows))
+        chosen = meta.iloc[utterances]
+        templates = {modality: render(prompt, processor, modality, _TRANSCRIPT) for modality in modalities}
+        # A transcript must not be able to write the template's special tokens.
+        transcripts = chosen["transcript"].str.replace("<|", "< |")
+        texts = [templates[m].replace(_TRANSCRIPT, t) for m, t in zip(names, transcripts, strict=True)]
+        input_ids = processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        return cls(
+            dataset=dataset.select_columns(["log_mel", "frames"]).with_format("numpy"),
+            utterances=utterances,
+            modalities=names,
+            labels=np.array([EMOTIONS.index(e) for e in chosen["emotion"]], dtype=np.int64),
+            groups=np.array(
+                [
+                    group_id(cells_in_use, Cell(language, modality), gender)
+                    for language, modality, gender in zip(chosen["language"], names, chosen["gender"], strict=True)
+                ],
+                dtype=np.int64,
+            ),
+            lengths=np.array([len(i) - 1 + audio_tokens(f) for i, f in zip(input_ids, chosen["frames"], strict=True)]),
+            input_ids=input_ids,
+            mel_bins=processor.feature_extractor.feature_size,
+            audio_token_id=processor.tokenizer.convert_tokens_to_ids(processor.audio_token),
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )
+
+    def collate(self, rows: Sequence[int]) -> Batch:
+        """The examples ``rows`` as one padded batch; audio tokens are expanded to each clip's number."""
+        clips = [self.dataset[int(self.utterances[row])] for row in rows]
+        mels = [np.asarray(clip["log_mel"], dtype=np.float32).reshape(-1, self.mel_bins) for clip in clips]
+        frames = np.array([int(clip["frames"]) for clip in clips])
+        longest = max(map(len, mels))
+        log_mel = np.zeros((len(rows), longest, self.mel_bins), dtype=np.float32)
+        prompts = []
+        for i, row in enumerate(rows):
+            log_mel[i, : len(mels[i])] = mels[i]
+            ids = self.input_ids[row]
+            at = ids.index(self.audio_token_id)
+            prompts.append([*ids[:at], *[self.audio_token_id] * audio_tokens(int(frames[i])), *ids[at + 1 :]])
+        width = max(map(len, prompts))
+        padded = [p + [self.pad_token_id] * (width - len(p)) for p in prompts]
+        return Batch(
+            input_ids=torch.tensor(padded),
+            prompt_lengths=torch.tensor([len(p) for p in prompts]),
+            log_mel=torch.from_numpy(log_mel),
+            frames=torch.from_numpy(frames),
+            labels=torch.from_numpy(self.labels[list(rows)]),
+            groups=torch.from_numpy(self.groups[list(rows)]),
+            rows=torch.tensor(list(rows)),
+        )
+
+
+def natural_batches(n: int, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One epoch in random order, in whole batches; the rest of fewer than ``batch_size`` is left for another epoch."""
+    order = rng.permutation(n)
+    return [order[i : i + batch_size] for i in range(0, n - batch_size + 1, batch_size)]
+
+
+def balanced_batches(groups: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """As many batches as a natural epoch has, each with the same number of every (cell, gender) group.
+
+    Small groups are repeated, large ones are not used up; both are walked in random order without replacement until
+    exhausted. Examples of unknown gender keep their natural share. Where ``batch_size`` does not divide, the groups
+    that get one more are drawn anew for each batch.
+    """
+    known = np.unique(groups[groups >= 0])
+    unknown = np.flatnonzero(groups == UNKNOWN_GROUP)
+    walks = {group: _endless(np.flatnonzero(groups == group), rng) for group in known}
+    others = _endless(unknown, rng)
+    batches = []
+    for _ in range(len(groups) // batch_size):
+        n_unknown = int(rng.binomial(batch_size, len(unknown) / len(groups)))
+        share, more = divmod(batch_size - n_unknown, len(known))
+        lucky = set(rng.permutation(known)[:more].tolist())
+        batch = [next(others) for _ in range(n_unknown)]
+        for group in known:
+            batch += [next(walks[group]) for _ in range(share + (group in lucky))]
+        batches.append(rng.permutation(np.array(batch)))
+    return batches
+
+
+def _endless(members: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield from rng.permutation(members).tolist()

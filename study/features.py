@@ -1,0 +1,108 @@
+"""Log-mel features on the true length of each clip, computed once a corpus and memory-mapped (Arrow, through datasets).
+
+The stock processor pads every clip to 30 s. The encoder on the true length is exact if the mel is taken from audio
+padded with zeros by at least one window and cut two frames behind the clip: the two convolutions look that far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, disable_progress_bars, load_from_disk
+from filelock import FileLock
+from transformers import WhisperFeatureExtractor
+
+from study.corpora import read_audio
+
+WINDOW = 400  # samples of one analysis window at 16 kHz
+MAX_FRAMES = 3000  # 30 s, the tower's limit; longer clips are cut there
+
+
+def true_length(samples: int, hop_length: int = 160) -> int:
+    """L: mel frames that the stock attention mask calls valid for a clip of that many samples at 16 kHz."""
+    return min(-(-samples // hop_length), MAX_FRAMES)
+
+
+def stored_length(frames: int) -> int:
+    """Frames to keep for a clip of L: L + 2 rounded up to even, so that the last valid position sees what stock sees."""
+    return min(frames + 2 + frames % 2, MAX_FRAMES)
+
+
+def tower_positions(frames: int) -> int:
+    """Positions of the tower before pooling for L mel frames."""
+    return (frames - 1) // 2 + 1
+
+
+def audio_tokens(frames: int) -> int:
+    """Audio embeddings the language model gets for L mel frames; 0 for a clip too short to give one."""
+    return (tower_positions(frames) - 2) // 2 + 1
+
+
+def log_mel(waveform: np.ndarray, extractor: WhisperFeatureExtractor) -> tuple[np.ndarray, int]:
+    """The log-mel of one clip.
+
+    Args:
+        waveform: (samples,) float32 at 16 kHz.
+
+    Returns:
+        (stored_length(L), mel bins) float32, and L.
+    """
+    hop = extractor.hop_length
+    waveform = waveform[: MAX_FRAMES * hop]
+    frames = true_length(len(waveform), hop)
+    keep = stored_length(frames)
+    padded = np.pad(waveform, (0, keep * hop + WINDOW - len(waveform)))
+    mel = extractor(padded, sampling_rate=extractor.sampling_rate, padding=False, truncation=False, return_tensors="np")
+    return np.ascontiguousarray(mel["input_features"][0].T[:keep], dtype=np.float32), frames
+
+
+def build(utterances: pd.DataFrame, content_hash: str, extractor: WhisperFeatureExtractor, cache: Path) -> Path:
+    """Features of a whole corpus, computed once and kept under ``cache``.
+
+    Args:
+        utterances: the table of ``study.corpora.Corpus``.
+        content_hash: the corpus's; with the extractor's settings it names the folder.
+
+    Returns:
+        The folder; ``load`` reads it. Written aside and renamed, under a lock: concurrent callers build it once.
+    """
+    recipe = json.dumps(extractor.to_dict(), sort_keys=True, default=str)
+    key = hashlib.sha256(f"{content_hash} {recipe}".encode()).hexdigest()[:12]
+    target = cache / "features" / key
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if target.exists():
+            return target
+        aside = target.with_name(f"{key}.{os.getpid()}.tmp")
+        aside.mkdir()
+        disable_progress_bars()
+        try:
+            table = Dataset.from_pandas(utterances, preserve_index=False)
+            table = table.map(
+                _row_features,
+                fn_kwargs={"extractor": extractor},
+                cache_file_name=str(aside / "work.arrow"),
+                num_proc=min(os.cpu_count() or 1, 8) if len(table) > 2000 else None,
+                load_from_cache_file=False,
+            )
+            table.save_to_disk(str(aside / "table"))
+            os.replace(aside / "table", target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _row_features(row: dict, extractor: WhisperFeatureExtractor) -> dict:
+    mel, frames = log_mel(read_audio(row["path"]), extractor)
+    return {"frames": frames, "log_mel": mel.reshape(-1)}
+
+
+def load(folder: Path) -> Dataset:
+    """The corpus with its features, memory-mapped: ``log_mel`` comes back flat, reshape it to (-1, mel bins)."""
+    return load_from_disk(str(folder))

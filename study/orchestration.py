@@ -1,0 +1,234 @@
+"""Ray around the trainer: a Tune driver a trial, a TorchTrainer in it, and the resources of both.
+
+One trial is one configuration over its seeds in one worker group. The driver takes ``DRIVER_CPU`` of a core and the
+workers leave it: a trial asks for ``ranks`` cores in all, so as many trials fit as the cluster has room for and no
+driver can take the place that another trial's workers wait for.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray import tune
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from study.records import StudyFolder, read_trials, run_directory, write_trial
+from study.searcher import make_searcher, open_journal, open_study, reconcile
+from study.settings import Placement, Settings, config_id
+
+DRIVER_CPU = 0.1
+ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the controller sees a report and the end of a run
+}
+
+
+@dataclass(frozen=True)
+class TrialTemplate:
+    """What all trials of a study share; plain data, so that it travels."""
+
+    settings: Settings
+    placement: Placement
+    seeds: tuple[int, ...]
+    features: Path
+    backbone: str
+    corpus_hash: str
+    backbone_hash: str
+    folder: StudyFolder
+    use_gpu: bool
+
+
+def in_reach() -> int | None:
+    """GPUs, or cores if there are none, of this machine; None where a running cluster will be used instead."""
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    return len(glob.glob("/dev/nvidia[0-9]*")) or os.cpu_count()
+
+
+def connect() -> str:
+    """Join the running cluster (``RAY_ADDRESS``, or one started on this machine), or start a private local one.
+
+    Returns:
+        Where the study runs, for the user.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    runtime_env: dict[str, Any] = {"env_vars": ENVIRONMENT}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's own working_dir is on every node's path already
+        root = str(Path(__file__).resolve().parent.parent)
+        runtime_env = {"env_vars": {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([root, *_python_path()])}}
+    try:
+        ray.init(address="auto", runtime_env=runtime_env, **quiet)
+        where = "the Ray cluster in reach"
+    except ConnectionError:
+        ray.init(address="local", runtime_env=runtime_env, include_dashboard=False, **quiet)
+        where = "this machine"
+    have = ray.cluster_resources()
+    return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
+
+
+def _python_path() -> list[str]:
+    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+
+
+def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
+    """How many trials the cluster holds at once; 0 if not even one."""
+    slots = resources.get("GPU", 0) or resources.get("CPU", 0)
+    return int(slots // placement.ranks)
+
+
+def run_trials(
+    template: TrialTemplate,
+    name: str,
+    space: Any,
+    trials: int,
+    objectives: Sequence[tuple[str, str]],
+    callbacks: Sequence[tune.Callback],
+) -> None:
+    """Search until ``trials`` trials have finished records, or until interrupted; connected to Ray already.
+
+    Trials that failed before are tried again first.
+    """
+    records = read_trials(template.folder)
+    storage = open_journal(_journal_path(template.folder))
+    study = open_study(storage, name, space, [mode for _, mode in objectives])
+    reconcile(study, records)
+    for number, record in records.items():
+        if record["state"] == "failed" and not record.get("retried"):
+            write_trial(template.folder, {**record, "retried": True})
+    finished = sum(record["state"] == "finished" for record in records.values())
+    at_once = concurrent_trials(template.placement, ray.cluster_resources())
+    tuner = tune.Tuner(
+        tune.with_resources(partial(drive_trial, template=template), {"cpu": DRIVER_CPU}),
+        tune_config=tune.TuneConfig(
+            search_alg=make_searcher(storage, name, space, list(objectives), seed=len(study.get_trials(deepcopy=False))),
+            num_samples=trials - finished,
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=_ray_path(template.folder), callbacks=list(callbacks), verbose=0
+        ),
+    )
+    tuner.fit()
+
+
+def drive_trial(knobs: dict[str, Any], template: TrialTemplate) -> None:
+    """One trial, in its Tune driver: run what is missing of its configuration, write its record, report the objectives."""
+    started = time.perf_counter()
+    overrides = dict(knobs)
+    number, label = overrides.pop("number"), overrides.pop("label")
+    record: dict[str, Any] = {"number": number, "label": label, "knobs": overrides, "config_id": None}
+    try:
+        settings = template.settings.with_overrides(overrides)
+        identity = config_id(settings, template.corpus_hash, template.backbone_hash)
+        record["config_id"] = identity
+        missing = [s for s in template.seeds if not template.folder.exists(f"{run_directory(identity, s)}/finished.json")]
+        if missing:
+            _train(template, settings, identity, missing, number)
+        values = _mean_objectives(template, identity)
+    except Exception as error:
+        record |= {"state": "failed", "reason": _reason(error), "seconds": time.perf_counter() - started}
+        write_trial(template.folder, record)
+        raise
+    record |= {"state": "finished", "reason": None, "seconds": time.perf_counter() - started}
+    write_trial(template.folder, {**record, "values": list(values.values())})
+    tune.report({**values, "config_id": identity, "number": number, "complete": True})
+
+
+def _train(template: TrialTemplate, settings: Settings, identity: str, seeds: list[int], number: int) -> None:
+    placement = template.placement
+    cpu = 1.0 if template.use_gpu else 1.0 - DRIVER_CPU / placement.ranks
+    TorchTrainer(
+        partial(_work, template=replace(template, settings=settings), identity=identity, seeds=seeds),
+        train_loop_config={"number": number},
+        torch_config=TorchConfig(backend="nccl" if template.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.ranks, use_gpu=template.use_gpu, resources_per_worker=_worker_resources(cpu, template)
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"trial-{number:05d}",
+            storage_path=_ray_path(template.folder),
+            callbacks=[TuneReportCallback()],
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
+        ),
+    ).fit()
+
+
+def _worker_resources(cpu: float, template: TrialTemplate) -> dict[str, float]:
+    return {"CPU": cpu, "GPU": 1.0} if template.use_gpu else {"CPU": cpu}
+
+
+def _work(loop: dict[str, Any], template: TrialTemplate, identity: str, seeds: list[int]) -> None:
+    """One rank: train and score every seed, reporting each epoch."""
+    rank = ray.train.get_context().get_world_rank()
+    if template.folder.is_local:
+        _log_to(template.folder.path("runs", identity, f"worker-{rank}.log"))
+    from study.trainer import RunPlan, train  # here, so that a driver does not spend seconds on importing it
+
+    plan = RunPlan(
+        settings=template.settings,
+        placement=template.placement,
+        config_id=identity,
+        features=template.features,
+        backbone=template.backbone,
+        folder=template.folder,
+    )
+    for seed in seeds:
+        train(plan, seed, lambda row: ray.train.report({**row, "config_id": identity, **loop, "complete": False}))
+
+
+def _log_to(path: str) -> None:
+    """Send everything this process prints, also from C, to a file of its own."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _mean_objectives(template: TrialTemplate, identity: str) -> dict[str, float]:
+    """The search's objectives: dev figures of the selected epochs, averaged over the seeds."""
+    runs = [template.folder.read_json(f"{run_directory(identity, seed)}/finished.json") for seed in template.seeds]
+    return {
+        f"dev_{figure}": sum(run["dev"][figure] for run in runs) / len(runs) for figure in ("w_f1", "gap")
+    }
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of what went wrong in a worker, or of the error itself."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[-1].strip() if lines else type(error).__name__)[:500]
+
+
+def _ray_path(folder: StudyFolder) -> str:
+    return folder.path("ray")
+
+
+def _journal_path(folder: StudyFolder) -> str:
+    """Optuna's journal lies in the study folder; for a study on an object store, on the machine that drives it."""
+    if folder.is_local:
+        return folder.path("journal.log")
+    local = Path.home() / ".cache" / "fair-ser" / "journals" / folder.uri.replace("/", "_")
+    local.parent.mkdir(parents=True, exist_ok=True)
+    return str(local)

@@ -1,0 +1,241 @@
+"""From flags to a plan: every fault named at once, the corpus read, features and tiny backbone prepared."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from search_spaces import SPACES, Space
+from study.corpora import Corpus, CorpusError, load_corpus
+from study.groups import GENDERS, LANGUAGES
+from study.records import SCHEMA_VERSION, StudyFolder
+from study.settings import TINY, Placement, Settings, SettingsError, context_faults, parse
+
+VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
+OBJECTIVES = (("dev_w_f1", "max"), ("dev_gap", "min"))
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study will do, before anything is computed.
+
+    Attributes:
+        settings: the base configuration; a trial overrides some of it.
+        space: what is searched.
+        cache: where corpus, features and tiny backbone are kept, shared by studies.
+    """
+
+    folder: StudyFolder
+    name: str
+    settings: Settings
+    placement: Placement
+    space: Space
+    trials: int
+    seeds: tuple[int, ...]
+    corpus: Corpus
+    languages: tuple[str, ...]
+    cache: Path
+
+    def counts(self) -> dict[str, int]:
+        """Utterances of each split."""
+        return {split: int((self.corpus.utterances["split"] == split).sum()) for split in ("train", "dev", "test")}
+
+
+def add_study_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what is studied and where; other scripts build on their names."""
+    what = parser.add_argument_group("what is studied")
+    what.add_argument("--corpus", default="embedded", metavar="SPEC", help="embedded | meld-st:DIR | manifest:FILE (default: embedded)")
+    what.add_argument("--plants", default=None, metavar="A,B", help="planted gaps of the embedded corpus: scarcity,prior,cue or none (default: all three)")
+    what.add_argument("--backbone", default="tiny", metavar="SPEC", help="tiny | HUB_ID | DIR of a Qwen2-Audio checkpoint (default: tiny)")
+    what.add_argument("--modalities", default="speech+text", metavar="A,B", help="speech | speech+text | speech,speech+text (default: speech+text)")
+    what.add_argument("--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)")
+    what.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
+    what.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of every configuration (default: 0)")
+    what.add_argument("--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 5)")
+    what.add_argument("--fix", action="append", default=[], metavar="KEY=VALUE", help="set any other setting by its dotted name, e.g. optimisation.learning_rate=1e-4; repeatable")
+    where = parser.add_argument_group("where and how")
+    where.add_argument("--study", default=None, metavar="NAME", help="name of the study (default: from corpus and space)")
+    where.add_argument("--storage", default=None, metavar="DIR_OR_URL", help="where studies are kept (default: results/; inside a Ray job: ~/fair-ser-results)")
+    where.add_argument("--ranks", default=None, type=int, metavar="N", help="worker processes a trial (default: 2, or 1 on a single core)")
+    where.add_argument("--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)")
+
+
+def make_plan(flags: argparse.Namespace, cores: int | None) -> StudyPlan:
+    """The plan that the flags describe.
+
+    Args:
+        cores: cores, or GPUs where there are any, that workers can have; None if not known.
+
+    Raises:
+        SettingsError: every fault that was found, one a line; nothing has been written to the study folder.
+    """
+    overrides, faults = _overrides(flags)
+    settings, more = _tolerant(Settings(), overrides)
+    faults += more
+    ranks = flags.ranks if flags.ranks is not None else min(2, cores or 2)
+    try:
+        placement = parse(Placement, {"ranks": ranks, "zero_stage": flags.zero_stage})
+    except SettingsError as error:
+        faults += [f"--{fault.replace('zero_stage', 'zero-stage')}" for fault in error.faults]
+        placement = Placement(ranks=max(1, ranks))
+    seeds = _integers(flags.seeds, "--seeds", faults)
+    if flags.trials < 1:
+        faults.append(f"--trials: {flags.trials} asked for; at least 1")
+    if flags.space not in SPACES:
+        faults.append(f"--space: there is no {flags.space!r}; choose from {', '.join(SPACES)}")
+    name = flags.study or _study_name(flags.corpus, flags.space)
+    if not re.fullmatch(r"[\w.-]+", name):
+        faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
+    storage = flags.storage or default_storage()
+    cache = Path(storage).expanduser().resolve() / "cache" if "://" not in storage else Path.home() / ".cache" / "fair-ser"
+
+    corpus = None
+    if not any(fault.startswith("corpus.") for fault in faults):
+        try:
+            corpus = load_corpus(settings.corpus.spec, settings.corpus.plants, cache)
+        except CorpusError as error:
+            faults.append(f"--corpus {flags.corpus}: {error}")
+    languages: tuple[str, ...] = LANGUAGES
+    if corpus is not None:
+        languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
+        faults += _split_faults(corpus)
+    faults += context_faults(settings, placement, languages, cores)
+    if faults or corpus is None:
+        raise SettingsError(faults)
+    return StudyPlan(
+        folder=StudyFolder.at(storage, name),
+        name=name,
+        settings=settings,
+        placement=placement,
+        space=SPACES[flags.space](languages, settings.modalities),
+        trials=flags.trials,
+        seeds=seeds,
+        corpus=corpus,
+        languages=languages,
+        cache=cache,
+    )
+
+
+def study_record(plan: StudyPlan, corpus_hash: str, backbone_hash: str) -> dict[str, Any]:
+    """What ``study.json`` holds."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan.name,
+        "corpus": {
+            "spec": plan.settings.corpus.spec,
+            "name": plan.corpus.name,
+            "hash": corpus_hash,
+            "counts": plan.counts(),
+            "skipped": len(plan.corpus.skipped),
+            "notes": list(plan.corpus.notes),
+        },
+        "backbone": {"spec": plan.settings.backbone.spec, "hash": backbone_hash},
+        "languages": list(plan.languages),
+        "modalities": list(plan.settings.modalities),
+        "space": plan.space.name,
+        "objectives": [list(objective) for objective in OBJECTIVES],
+        "trials": plan.trials,
+        "seeds": list(plan.seeds),
+        "settings": plan.settings.model_dump(mode="json"),
+        "placement": plan.placement.model_dump(),
+        "versions": {"python": sys.version.split()[0], **{package: version(package) for package in VERSIONED}},
+        "command": shlex.join(["python", *sys.argv]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def default_storage() -> str:
+    """``results/`` of this checkout; in a Ray job the checkout is a copy that is thrown away, so the home folder."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return str(Path.home() / "fair-ser-results")
+    return str(Path(__file__).resolve().parent.parent / "results")
+
+
+def _study_name(corpus: str, space: str) -> str:
+    kind, _, place = corpus.partition(":")
+    stem = Path(place).absolute().parent.name if kind == "manifest" else Path(place).name
+    return re.sub(r"[^\w.-]+", "_", "-".join(part for part in (kind, stem, space) if part))
+
+
+def _overrides(flags: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Dotted overrides of the defaults from the flags, and what cannot be read of them."""
+    faults = []
+    overrides: dict[str, Any] = {"backbone.spec": flags.backbone, "corpus.spec": flags.corpus}
+    if flags.backbone == "tiny":
+        overrides = {**TINY, **overrides}
+    if flags.plants is not None:
+        overrides["corpus.plants"] = [] if flags.plants == "none" else flags.plants.split(",")
+    overrides["modalities"] = flags.modalities.split(",")
+    if flags.epochs is not None:
+        overrides["optimisation.epochs"] = flags.epochs
+    for item in flags.fix:
+        key, equals, value = item.partition("=")
+        if not equals:
+            faults.append(f"--fix {item}: write it as KEY=VALUE")
+        else:
+            overrides[key] = _value(value)
+    return overrides, faults
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _tolerant(base: Settings, overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Settings from those overrides that hold, and the faults of the others, so that later checks still run."""
+    faults: list[str] = []
+    kept = dict(overrides)
+    while True:
+        try:
+            return base.with_overrides(kept), faults
+        except SettingsError as error:
+            faults += error.faults
+            faulty = {fault.split(": ")[0] for fault in error.faults}
+            remaining = {key: value for key, value in kept.items() if not _concerns(key, faulty)}
+            if len(remaining) == len(kept):
+                return base, faults
+            kept = remaining
+
+
+def _concerns(key: str, faulty: set[str]) -> bool:
+    if key.startswith("objective.fairness_weight."):
+        return any(fault.startswith("objective.fairness_weight") for fault in faulty)
+    return any(fault == key or fault.startswith(f"{key}.") or key.startswith(f"{fault}.") for fault in faulty)
+
+
+def _integers(text: str, flag: str, faults: list[str]) -> tuple[int, ...]:
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        faults.append(f"{flag}: {text!r} is not a list of whole numbers such as 0,1,2")
+        return (0,)
+    if len(set(values)) < len(values) or min(values) < 0:
+        faults.append(f"{flag}: {text!r} must be different numbers from 0 up")
+    return values
+
+
+def _split_faults(corpus: Corpus) -> list[str]:
+    """Dev and test need both genders in some language, or there is no gap to measure."""
+    faults = []
+    table = corpus.utterances
+    for split in ("dev", "test"):
+        part = table[table["split"] == split]
+        both = part[part["gender"].isin(GENDERS)].groupby("language")["gender"].nunique()
+        if not (both == 2).any():
+            faults.append(f"--corpus {corpus.name}: no language has both genders in {split}, so there is no gap to measure")
+    return faults
+
+

@@ -1,0 +1,42 @@
+"""What a study needs before its first trial: the backbone's folder, and the corpus's features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from study import features
+from study.backbone import backbone_hash, load_processor
+from study.planning import StudyPlan
+from study.settings import Settings
+from study.tiny import tiny_checkpoint
+
+PROMPT_SHARE = 100  # how often the tokenizer's training text repeats the prompt, so that it becomes few tokens
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Attributes: backbone, a hub id or folder; its hash; the folder of the features."""
+
+    backbone: str
+    backbone_hash: str
+    features: Path
+
+
+def prepare(plan: StudyPlan) -> Prepared:
+    """Make the tiny backbone if it is asked for, and compute the features; both are kept and found again."""
+    backbone = plan.settings.backbone.spec
+    if backbone == "tiny":
+        table = plan.corpus.utterances
+        transcripts = table.loc[table["split"] == "train", "transcript"].tolist()
+        backbone = str(tiny_checkpoint([*_prompt_texts(plan.settings) * PROMPT_SHARE, *transcripts], plan.cache))
+    processor = load_processor(backbone)
+    folder = features.build(
+        plan.corpus.utterances, plan.corpus.content_hash, processor.feature_extractor, plan.cache
+    )
+    return Prepared(backbone, backbone_hash(backbone), folder)
+
+
+def _prompt_texts(settings: Settings) -> list[str]:
+    prompt = settings.prompt
+    return ["system\nuser\nassistant\nAudio 1: ", prompt.system, prompt.question, *prompt.labels]

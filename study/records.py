@@ -1,0 +1,172 @@
+"""What a study leaves on disk: the public contract between training and analysis.
+
+Layout of a study folder, schema version 1 (every file is written whole, aside, then renamed)::
+
+    study.json                    the plan: settings, space, seeds, corpus, backbone, versions, command
+    utterances.parquet            dev and test utterances: id, split, language, gender, speaker, dialogue, emotion
+    journal.log                   Optuna's journal (``optuna-dashboard journal.log`` reads it)
+    trials/00000.json             one searched trial: number, config_id, knobs, state, seconds, reason of a failure
+    runs/<config_id>/<seed>/
+        settings.json             every setting of the run, resolved
+        epochs.jsonl              one line an epoch: losses, fairness weight, gaps, dev figures, seconds
+        predictions.parquet       utterance_id, split, modality, one column of summed log-probability per emotion
+        finished.json             written last: dev and test figures, the epoch selected, seconds, where they went
+
+A folder without ``finished.json`` is an unfinished run; nothing reads it but the run itself.
+A storage location is a folder or a URL that ``pyarrow.fs`` knows (``s3://bucket/path``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from study.groups import EMOTIONS
+
+SCHEMA_VERSION = 1
+
+UTTERANCE_COLUMNS = ("utterance_id", "split", "language", "gender", "speaker", "dialogue", "emotion")
+SCORE_COLUMNS = tuple(f"score_{emotion}" for emotion in EMOTIONS)
+PREDICTION_COLUMNS = ("utterance_id", "split", "modality", *SCORE_COLUMNS)
+
+
+class RecordError(RuntimeError):
+    """A study folder that cannot be read or written; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """One study on a local disk or an object store.
+
+    ``uri`` is a path or a URL; the object pickles as that string alone, so workers open their own connection.
+    """
+
+    uri: str
+
+    @classmethod
+    def at(cls, storage: str, name: str) -> StudyFolder:
+        """The folder of study ``name`` under ``storage`` (a path or a URL)."""
+        if "://" not in storage:
+            storage = os.path.abspath(os.path.expanduser(storage))
+        return cls(f"{storage.rstrip('/')}/{name}")
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.uri
+
+    def _open(self) -> tuple[fs.FileSystem, str]:
+        if self.is_local:
+            return fs.LocalFileSystem(), self.uri
+        return fs.FileSystem.from_uri(self.uri)
+
+    def path(self, *parts: str) -> str:
+        """The full name of a file of the study, as a user would type it."""
+        return "/".join((self.uri, *parts))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file aside and rename it, so that no reader ever sees half of it."""
+        system, root = self._open()
+        target = f"{root}/{name}"
+        aside = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            system.create_dir(os.path.dirname(target), recursive=True)
+            if not self.is_local:  # one upload of an object store is atomic by itself
+                aside = target
+            with system.open_output_stream(aside) as stream:
+                stream.write(data)
+            if aside != target:
+                system.move(aside, target)
+        except OSError as error:
+            if self.is_local and os.path.exists(aside):
+                os.unlink(aside)
+            raise RecordError(
+                f"cannot write {self.path(name)}: {error}. Free some space, or point --storage at a place that can be written."
+            ) from error
+
+    def read_bytes(self, name: str) -> bytes:
+        system, root = self._open()
+        with system.open_input_stream(f"{root}/{name}") as stream:
+            return stream.read()
+
+    def exists(self, name: str) -> bool:
+        system, root = self._open()
+        return system.get_file_info(f"{root}/{name}").type != fs.FileType.NotFound
+
+    def names(self, directory: str) -> list[str]:
+        """The sorted base names inside a directory of the study; empty where there is none."""
+        system, root = self._open()
+        selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True)
+        return sorted(i.base_name for i in system.get_file_info(selector) if not i.base_name.endswith(".tmp"))
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError as error:
+            raise RecordError(f"{self.path(name)} is not JSON ({error}): move it away, the study then redoes it.") from error
+
+    def write_jsonl(self, name: str, rows: list[dict]) -> None:
+        self.write_bytes(name, "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in rows).encode())
+
+    def read_jsonl(self, name: str) -> list[dict]:
+        return [json.loads(line) for line in self.read_bytes(name).decode().splitlines() if line]
+
+    def write_parquet(self, name: str, frame: pd.DataFrame) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+        self.write_bytes(name, sink.getvalue().to_pybytes())
+
+    def read_parquet(self, name: str) -> pd.DataFrame:
+        return pq.read_table(pa.BufferReader(self.read_bytes(name))).to_pandas()
+
+
+def run_directory(config_id: str, seed: int) -> str:
+    """The folder of one run inside a study folder."""
+    return f"runs/{config_id}/{seed}"
+
+
+def finished_runs(folder: StudyFolder) -> list[tuple[str, int]]:
+    """Every (config_id, seed) whose marker stands, in order."""
+    found = []
+    for config_id in folder.names("runs"):
+        for seed in folder.names(f"runs/{config_id}"):
+            if folder.exists(f"{run_directory(config_id, int(seed))}/finished.json"):
+                found.append((config_id, int(seed)))
+    return found
+
+
+def read_study(folder: StudyFolder) -> dict:
+    """The plan of a study.
+
+    Raises:
+        RecordError: there is no study there, or it was written by another schema version.
+    """
+    if not folder.exists("study.json"):
+        raise RecordError(f"no study at {folder.uri}: study.json is missing. Check --study and --storage.")
+    study = folder.read_json("study.json")
+    if study.get("schema_version") != SCHEMA_VERSION:
+        raise RecordError(
+            f"{folder.path('study.json')} has schema version {study.get('schema_version')}, this code reads {SCHEMA_VERSION}."
+        )
+    return study
+
+
+def write_trial(folder: StudyFolder, record: dict[str, Any]) -> None:
+    """Keep what became of one trial; a retry of the same number replaces it."""
+    folder.write_json(f"trials/{record['number']:05d}.json", record)
+
+
+def read_trials(folder: StudyFolder) -> dict[int, dict[str, Any]]:
+    """Every trial record by its number."""
+    records = [folder.read_json(f"trials/{name}") for name in folder.names("trials")]
+    return {record["number"]: record for record in records}

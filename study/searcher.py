@@ -1,0 +1,100 @@
+"""Optuna behind Ray Tune: two objectives on a journal that survives interruptions.
+
+The records are the truth; the journal follows them. A trial's record is written before Optuna is told, so whatever
+was cut off can be set right at the next start (``reconcile``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray.tune.search.optuna import OptunaSearch
+
+from search_spaces import Space
+
+DIRECTIONS = {"max": "maximize", "min": "minimize"}
+STARTUP_TRIALS = 5  # random ones before TPE models anything, the references among them
+
+
+def open_journal(path: str) -> BaseStorage:
+    """Optuna's storage in one append-only file; one process writes it."""
+    return JournalStorage(JournalFileBackend(path))
+
+
+def open_study(storage: BaseStorage, name: str, space: Space, modes: list[str]) -> optuna.Study:
+    """The Optuna study, with the space's references queued first when it is new."""
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=[DIRECTIONS[mode] for mode in modes], load_if_exists=True
+    )
+    if not study.get_trials(deepcopy=False):
+        for reference in space.references:
+            attributes = {"label": reference.label, **({"fixed": dict(reference.fixed)} if reference.fixed else {})}
+            study.enqueue_trial(dict(reference.knobs), user_attrs=attributes)
+    return study
+
+
+def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
+    """Make the journal follow the records after an interruption.
+
+    A trial that Optuna thinks is running is told its values if its record says finished; otherwise it is failed and its
+    parameters queued again, ahead of new suggestions. So are those of failed trials: the next start retries them.
+
+    Args:
+        records: ``trials/*.json`` by trial number.
+    """
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        record = records.get(trial.number)
+        if trial.state == TrialState.RUNNING:
+            if record is not None and record["state"] == "finished":
+                study.tell(trial.number, record["values"])
+                continue
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
+        elif trial.state == TrialState.FAIL and record is not None and not record.get("retried"):
+            study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
+
+
+def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if key in ("label", "fixed")}
+
+
+class StudySearch(OptunaSearch):
+    """``OptunaSearch`` that tells a trial without finite objectives as failed, instead of leaving it running for ever."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        values = [(result or {}).get(metric) for metric in self._metric]
+        finite = all(value is not None and math.isfinite(value) for value in values)
+        if error or not finite or not (result or {}).get("complete"):
+            if trial_id not in self._completed_trials and trial_id in self._ot_trials:
+                self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+                self._completed_trials.add(trial_id)
+            return
+        super().on_trial_complete(trial_id, result, error)
+
+
+def make_searcher(storage: BaseStorage, name: str, space: Space, objectives: list[tuple[str, str]], seed: int) -> StudySearch:
+    """The searcher of one call of a sweep.
+
+    Args:
+        objectives: (metric, "max" | "min").
+        seed: of the sampler; another one on every continuation, or it would repeat its suggestions.
+    """
+
+    def suggest(trial: Any) -> dict[str, Any]:
+        knobs = space.suggest(trial)
+        return {**knobs, "number": trial.number, "label": trial.user_attrs.get("label")}
+
+    return StudySearch(
+        space=suggest,
+        metric=[metric for metric, _ in objectives],
+        mode=[mode for _, mode in objectives],
+        storage=storage,
+        study_name=name,
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+    )

@@ -1,0 +1,179 @@
+"""Made-up study folders, written through :mod:`study.records` as a sweep would write them.
+
+Two kinds: ``write_plan``, ``write_trial`` and ``write_run`` put down figures chosen by the test, so that a reader can
+check its numbers; ``write_whole_study`` makes predictions too, from seeded coin tosses, for whatever reads those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from study.groups import EMOTIONS, GENDERS, LANGUAGES
+from study.metrics import GAP_KINDS, evaluate
+from study.records import SCHEMA_VERSION, SCORE_COLUMNS, StudyFolder, run_directory
+
+NOTE = "The gaps of this corpus are planted: it is no evidence about people."
+
+
+def write_plan(path: Path, seeds: Sequence[int] = (0,), **changes: Any) -> StudyFolder:
+    """``study.json`` of a study on the embedded corpus."""
+    folder = StudyFolder(str(path))
+    plan = {
+        "schema_version": SCHEMA_VERSION,
+        "name": path.name,
+        "corpus": {
+            "spec": "embedded",
+            "name": "embedded",
+            "hash": "c0ffee",
+            "counts": {"train": 100, "dev": 60, "test": 60},
+            "skipped": 0,
+            "notes": [NOTE],
+        },
+        "backbone": {"spec": "tiny", "hash": "beef"},
+        "languages": list(LANGUAGES),
+        "modalities": ["speech+text"],
+        "space": "fairness",
+        "trials": 8,
+        "seeds": list(seeds),
+        "settings": {"optimisation": {"epochs": 6, "learning_rate": 0.005}, "modalities": ["speech+text"]},
+        "versions": {"torch": "2.13.0", "ray": "2.59.0"},
+        "command": "python study/sweep.py",
+        "created": "2026-01-02T03:04:05+00:00",
+    }
+    folder.write_json("study.json", plan | changes)
+    return folder
+
+
+def write_trial(
+    folder: StudyFolder,
+    number: int,
+    config_id: str,
+    label: str | None = None,
+    knobs: dict[str, Any] | None = None,
+    reason: str | None = None,
+) -> None:
+    """A trial that finished, or failed where there is a reason."""
+    trial = {"number": number, "config_id": config_id, "label": label, "knobs": knobs or {}, "seconds": 20.0}
+    folder.write_json(
+        f"trials/{number:05d}.json", trial | {"state": "failed" if reason else "finished", "reason": reason}
+    )
+
+
+def figures(w_f1: float, gap: float | None) -> dict[str, Any]:
+    """Figures of one cell in the shape of :func:`study.metrics.evaluate`; all four gaps are alike."""
+    gaps = dict.fromkeys(GAP_KINDS, gap)
+    overall = {"w_f1": w_f1, "accuracy": w_f1, "uar": w_f1, "gap": gap}
+    group = {"w_f1": w_f1, "accuracy": w_f1}
+    cell = {
+        "n_female": 30,
+        "n_male": 28,
+        "n_unknown": 2,
+        **overall,
+        "signed": gaps,
+        "absolute": gaps,
+        "by_group": {"female": group, "male": group},
+    }
+    summary = overall | {"worst_gap": gap} | {f"gap_{kind}": gap for kind in GAP_KINDS}
+    return summary | {"cells": {"en/speech+text": cell}}
+
+
+def write_run(
+    folder: StudyFolder, config_id: str, seed: int, dev: dict[str, Any], test: dict[str, Any], marker: bool = True
+) -> None:
+    """A run with two epochs, the second selected; unfinished without its marker."""
+    directory = run_directory(config_id, seed)
+    epochs = [
+        {
+            "epoch": epoch,
+            "loss": 2.0 / epoch,
+            "fairness_weight": 0.1 * epoch,
+            "penalty": 0.05,
+            "gaps": {"en/speech+text": 0.2},
+            "dev": {"w_f1": share * dev["w_f1"], "accuracy": share * dev["accuracy"], "gap": dev["gap"]},
+            "seconds": 1.0,
+        }
+        for epoch, share in ((1, 0.5), (2, 1.0))
+    ]
+    folder.write_jsonl(f"{directory}/epochs.jsonl", epochs)
+    if marker:
+        finished = {"config_id": config_id, "seed": seed, "epoch": 2, "epochs_run": 2, "dev": dev, "test": test}
+        finished["seconds"] = {"total": 10.0, "train": 7.0, "evaluate": 3.0}
+        folder.write_json(f"{directory}/finished.json", finished)
+
+
+def utterances(per_cell: int, speakers: int, seed: int = 0) -> pd.DataFrame:
+    """``per_cell`` utterances of each language, gender and split, spread over ``speakers`` of that gender."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "utterance_id": f"{split}-{language}-{gender[0]}-{i}",
+            "split": split,
+            "language": language,
+            "gender": gender,
+            "speaker": f"{split}-{language}-{gender[0]}{i % speakers}",
+            "dialogue": f"{split}-{i}",
+            "emotion": str(rng.choice(EMOTIONS)),
+        }
+        for split in ("dev", "test")
+        for language in LANGUAGES
+        for gender in GENDERS
+        for i in range(per_cell)
+    ]
+    return pd.DataFrame(rows)
+
+
+def predict(
+    frame: pd.DataFrame, accuracy: float, male_advantage: float = 0.0, seed: int = 0, modality: str = "speech+text"
+) -> pd.DataFrame:
+    """Predictions right with probability ``accuracy`` plus or minus half the advantage, else a random other label."""
+    rng = np.random.default_rng(seed)
+    chance = accuracy + np.where(frame["gender"] == "male", 0.5, -0.5) * male_advantage
+    true = pd.Index(EMOTIONS).get_indexer(pd.Index(frame["emotion"]))
+    wrong = (true + rng.integers(1, len(EMOTIONS), len(frame))) % len(EMOTIONS)
+    predicted = np.where(rng.random(len(frame)) < chance, true, wrong)
+    scores = np.full((len(frame), len(EMOTIONS)), -3.0)
+    scores[np.arange(len(frame)), predicted] = -0.2
+    out = frame[["utterance_id", "split"]].assign(modality=modality)
+    out[list(SCORE_COLUMNS)] = scores
+    return out
+
+
+KNOBS: tuple[tuple[str | None, dict[str, Any]], ...] = (
+    ("ERM", {"objective.method": "erm"}),
+    ("paper's setting", {"schedule": "adaptive", "initial": 0.0, "step_size": 2.0}),
+    (None, {"schedule": "constant", "weight": 0.35}),
+    (None, {"schedule": "linear", "weight": 1.2, "ramp_fraction": 0.5}),
+    (None, {"schedule": "cosine", "weight": 0.8, "ramp_fraction": 0.3}),
+    (None, {"schedule": "adaptive", "initial": 0.4, "step_size": 5.5}),
+    (None, {"schedule": "constant", "weight": 2.9}),
+    (None, {"schedule": "linear", "weight": 0.06, "ramp_fraction": 0.9}),
+)
+
+
+def write_whole_study(
+    path: Path, per_cell: int = 40, speakers: int = 5, seeds: Sequence[int] = (0,), configurations: int = 8
+) -> StudyFolder:
+    """A finished study with predictions: later trials are a little less accurate and a little fairer."""
+    folder = write_plan(path, seeds)
+    known = utterances(per_cell, speakers)
+    folder.write_parquet("utterances.parquet", known)
+    for number, (label, knobs) in enumerate(KNOBS[:configurations]):
+        if label != "ERM":
+            knobs = {f"objective.fairness_weight.{key}": value for key, value in knobs.items()}
+            scale = 1.0 if label else 1.0 + 0.1 * number
+            knobs |= {f"objective.coefficients.languages.{name}": scale for name in LANGUAGES}
+        config_id = f"{number:02d}{'abcdef' * 2}"[:12]
+        write_trial(folder, number, config_id, label, knobs)
+        for seed in seeds:
+            made = predict(known, 0.62 - 0.015 * number, 0.22 - 0.03 * number, seed=100 * number + seed)
+            folder.write_parquet(f"{run_directory(config_id, seed)}/predictions.parquet", made)
+            labels = np.array(EMOTIONS)[made[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
+            whole = known.assign(modality=made["modality"], predicted=labels)
+            dev, test = (evaluate(whole[whole["split"] == split]) for split in ("dev", "test"))
+            write_run(folder, config_id, seed, dev, test)
+    return folder

@@ -1,0 +1,96 @@
+"""The drawing: what must be visible, and files that come whole and the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis.figures import pareto_figure, render, save, training_figure
+from analysis.load import load_epochs, load_study
+from analysis.pareto import pareto_info
+from analysis.uncertainty import NoiseFloor
+from tests.analysis import studies
+
+FLOOR = NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory):
+    return load_study(studies.write_whole_study(tmp_path_factory.mktemp("made") / "s", per_cell=30))
+
+
+def words(figure) -> str:
+    texts = [*figure.texts, *(t for axes in figure.axes for t in axes.texts)]
+    texts += [t for legend in figure.legends for t in legend.get_texts()]
+    return " ".join(t.get_text().replace("\n", " ") for t in texts)
+
+
+def test_better_is_up_and_right_and_the_words_are_there(study) -> None:
+    figure = pareto_figure(pareto_info(study, FLOOR))
+    axes = figure.axes[0]
+
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    assert left > right and top > bottom
+    said = words(figure)
+    assert studies.NOTE in said
+    for expected in ("ERM", "paper's setting", "noise floor", "one seed each", "no penalty", "cosine ramp"):
+        assert expected in said
+    assert "points" in axes.get_xlabel() and "points" in axes.get_ylabel()
+
+
+def test_every_point_and_the_band_are_inside_the_axes(study) -> None:
+    info = pareto_info(study, FLOOR)
+    axes = pareto_figure(info).axes[0]
+    left, right = axes.get_xlim()
+    for column in ("dev_gap", "test_gap"):
+        assert info.points[column].between(right, left).all()
+    assert right < 2.0 and left > 7.0
+
+
+def test_names_hide_no_marker(study) -> None:
+    figure = pareto_figure(pareto_info(study))
+    axes = figure.axes[0]
+    boxes = [t.get_window_extent() for t in axes.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_a_study_without_any_gap_says_so(study) -> None:
+    info = pareto_info(study)
+    assert "no configuration has a gender gap" in words(pareto_figure(replace(info, points=info.points.iloc[:0])))
+
+
+def test_one_point_and_an_unknown_schedule_can_be_drawn(study) -> None:
+    info = pareto_info(study, FLOOR)
+    one = replace(info, points=info.points.iloc[:1].assign(schedule="sawtooth"))
+    assert "sawtooth" in words(pareto_figure(one))
+
+
+def test_training_has_three_panels_with_one_line_a_configuration(study) -> None:
+    figure = training_figure(load_epochs(study))
+    assert [len(axes.get_lines()) for axes in figure.axes] == [8, 8, 8]
+    gap_axis = figure.axes[1]
+    assert gap_axis.get_ylim()[0] > gap_axis.get_ylim()[1]
+
+
+def test_training_averages_seeds_and_stops_where_one_stopped(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_trial(folder, 0, "aa")
+    for seed, w_f1 in ((0, 0.6), (1, 0.4)):
+        studies.write_run(folder, "aa", seed, studies.figures(w_f1, 0.1), studies.figures(w_f1, 0.1))
+    folder.write_jsonl("runs/aa/1/epochs.jsonl", folder.read_jsonl("runs/aa/1/epochs.jsonl")[:1])
+
+    line = training_figure(load_epochs(load_study(folder))).axes[0].get_lines()[0]
+
+    assert line.get_xydata().tolist() == [[1, pytest.approx(25)]]  # half of the mean of 60 and 40
+
+
+def test_files_are_whole_and_repeat(study, tmp_path: Path) -> None:
+    info = pareto_info(study, FLOOR)
+    png, svg = save(pareto_figure(info), str(tmp_path / "front"))
+
+    assert Path(png).read_bytes().startswith(b"\x89PNG")
+    assert Path(svg).read_bytes() == render(pareto_figure(info), "svg")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["front.png", "front.svg"]

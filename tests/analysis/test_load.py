@@ -1,0 +1,130 @@
+"""What a study folder becomes in memory; every number is written down by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.load import load_epochs, load_predictions, load_study, load_utterances, open_folder, schedule_of
+from study.records import RecordError
+from tests.analysis import studies
+
+
+def test_figures_are_averaged_over_seeds(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_trial(folder, 0, "aa", "ERM", {"objective.method": "erm"})
+    studies.write_run(folder, "aa", 0, studies.figures(0.60, 0.10), studies.figures(0.50, 0.20))
+    studies.write_run(folder, "aa", 1, studies.figures(0.70, 0.06), studies.figures(0.56, 0.10))
+
+    study = load_study(folder)
+
+    assert len(study.runs) == 2
+    row = study.configurations.iloc[0]
+    assert row["dev_w_f1"] == pytest.approx(0.65)
+    assert row["dev_gap"] == pytest.approx(0.08)
+    assert row["test_w_f1"] == pytest.approx(0.53)
+    assert row["test_gap"] == pytest.approx(0.15)
+    assert (row["n_seeds"], row["complete"], row["seconds"]) == (2, True, 20)
+    assert (row["name"], row["schedule"]) == ("ERM", "none")
+    assert len(study.cells) == 2 * 2  # seeds and splits of one cell
+    assert study.configuration("ERM") is not None and study.configuration("paper's setting") is None
+
+
+def test_missing_seeds_make_a_configuration_incomplete(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_trial(folder, 0, "aa")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    studies.write_run(folder, "aa", 1, studies.figures(0.9, 0.0), studies.figures(0.9, 0.0), marker=False)
+
+    row = load_study(folder).configurations.iloc[0]
+
+    assert (row["n_seeds"], row["complete"], row["dev_w_f1"]) == (1, False, 0.6)
+
+
+def test_failed_trials_stand_apart_whatever_they_left(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 0, "aa")
+    studies.write_trial(folder, 1, "bb", reason="loss is not finite")
+    studies.write_trial(folder, 2, "cc", reason="a worker died")
+    studies.write_trial(folder, 3, "cc")  # the same configuration, tried again
+    for config_id in ("aa", "bb", "cc"):
+        studies.write_run(folder, config_id, 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+
+    study = load_study(folder)
+
+    assert study.configurations["config_id"].tolist() == ["aa", "cc"]
+    assert study.failed[["number", "reason"]].to_numpy().tolist() == [[1, "loss is not finite"], [2, "a worker died"]]
+
+
+def test_a_configuration_proposed_twice_is_one_row_with_its_label(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 3, "aa")
+    studies.write_trial(folder, 5, "aa", label="paper's setting")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+
+    rows = load_study(folder).configurations
+
+    assert rows[["number", "name"]].to_numpy().tolist() == [[3, "paper's setting"]]
+
+
+def test_a_run_whose_trial_is_not_written_yet_is_shown_under_its_id(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 0, "aa")
+    for config_id in ("aa", "0123456789ab"):
+        studies.write_run(folder, config_id, 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+
+    assert load_study(folder).configurations["name"].tolist() == ["trial 0", "run 012345"]
+
+
+def test_an_undefined_gap_is_nan_and_stays_so_in_the_mean(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_trial(folder, 0, "aa")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, None), studies.figures(0.5, None))
+    studies.write_run(folder, "aa", 1, studies.figures(0.6, 0.1), studies.figures(0.5, 0.1))
+
+    assert np.isnan(load_study(folder).configurations["dev_gap"].iloc[0])
+
+
+def test_epochs_and_predictions_are_joined_with_what_they_are_of(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=2))
+    epochs = load_epochs(study)
+    assert epochs[["name", "epoch"]].to_numpy().tolist() == [
+        ["ERM", 1],
+        ["ERM", 2],
+        ["paper's setting", 1],
+        ["paper's setting", 2],
+    ]
+
+    utterances = load_utterances(study)
+    config_id = study.configurations["config_id"].iloc[0]
+    dev = load_predictions(study, utterances, config_id, 0, "dev")
+    assert len(dev) == 3 * 2 * 10
+    assert set(dev["split"]) == {"dev"}
+    assert {"speaker", "gender", "emotion", "predicted", "modality"} <= set(dev)
+
+    with pytest.raises(RecordError, match="1 dev predictions of utterances"):
+        load_predictions(study, utterances.drop(index=0), config_id, 0, "dev")
+
+
+def test_a_study_is_found_by_relative_path_and_missed_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies.write_plan(tmp_path / "s")
+    monkeypatch.chdir(tmp_path)
+    assert load_study("s/").plan["name"] == "s"
+    assert open_folder("s3://bucket/s/").uri == "s3://bucket/s"
+    with pytest.raises(RecordError, match="no study at .*elsewhere"):
+        load_study("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "label", "schedule"),
+    [
+        ({"objective.fairness_weight.schedule": "cosine"}, None, "cosine"),
+        ({"objective.method": "erm"}, None, "none"),
+        ({}, "ERM", "none"),
+        ({"objective.power": 1}, None, "default"),
+    ],
+)
+def test_schedule_of(knobs: dict, label: str | None, schedule: str) -> None:
+    assert schedule_of(knobs, label) == schedule

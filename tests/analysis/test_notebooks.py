@@ -1,0 +1,31 @@
+"""The notebooks run from top to bottom on a small study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jupytext
+import pytest
+from nbclient import NotebookClient
+
+from tests.analysis import studies
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pareto"])
+def test_notebook(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=20, configurations=3)
+    notebook = jupytext.read(ROOT / "analysis" / "notebooks" / f"{name}.py")
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert "STUDY = " in first.source
+    monkeypatch.setenv("STUDY", folder.uri)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert any(studies.NOTE in output.get("text", "") for output in outputs)

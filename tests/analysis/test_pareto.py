@@ -1,0 +1,88 @@
+"""Fronts that can be seen by looking at the points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.load import load_study
+from analysis.pareto import front, hypervolume, pareto_info
+from analysis.uncertainty import NoiseFloor
+from tests.analysis import studies
+
+
+def points(*rows: tuple[float, float | None], complete: tuple[bool, ...] | None = None) -> pd.DataFrame:
+    """(dev W-F1, dev gap) of each configuration."""
+    made = pd.DataFrame(rows, columns=["dev_w_f1", "dev_gap"]).astype(float)
+    return made.assign(complete=list(complete or [True] * len(rows)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([(0.6, 0.10), (0.5, 0.05), (0.55, 0.12)], [True, True, False]),
+        ([(0.6, 0.10), (0.6, 0.10), (0.5, 0.20)], [True, True, False]),  # duplicates stand together
+        ([(0.6, 0.10), (0.6, 0.08)], [False, True]),  # the same W-F1, a smaller gap
+        ([(0.6, 0.10), (0.5, 0.10)], [True, False]),  # the same gap, less W-F1
+        ([(0.6, None), (0.5, 0.10)], [False, True]),  # without a gap there is nothing to compare
+        ([(0.6, 0.1)], [True]),
+    ],
+)
+def test_front(rows: list, expected: list[bool]) -> None:
+    assert front(points(*rows))["on_front"].tolist() == expected
+
+
+def test_an_incomplete_configuration_neither_enters_nor_blocks() -> None:
+    marked = front(points((0.9, 0.01), (0.6, 0.10), complete=(False, True)))
+    assert marked["on_front"].tolist() == [False, True]
+
+
+def test_nothing_eligible_gives_an_empty_front() -> None:
+    marked = front(points((0.6, None)))
+    assert marked["on_front"].tolist() == [False]
+    assert hypervolume(marked) == 0.0
+    assert front(points()).empty
+
+
+def test_test_figures_choose_nothing() -> None:
+    rows = points((0.6, 0.10), (0.5, 0.05), (0.55, 0.12))
+    lucky = rows.assign(test_w_f1=[0.1, 0.1, 0.99], test_gap=[0.4, 0.4, 0.0])
+    assert front(lucky)["on_front"].tolist() == front(rows)["on_front"].tolist()
+
+
+def test_hypervolume_by_hand() -> None:
+    # up to (0, 0.5): 0.6 x 0.4 for the first, and 0.5 x 0.1 more for the second
+    marked = front(points((0.6, 0.1), (0.5, 0.0), (0.4, 0.3)))
+    assert hypervolume(marked) == pytest.approx(0.6 * 0.4 + 0.5 * 0.1)
+
+
+def made_study(path: Path, seeds: tuple[int, ...] = (0,)):
+    folder = studies.write_plan(path, seeds)
+    for number, (label, w_f1, gap) in enumerate([("ERM", 0.6, 0.1), (None, 0.5, 0.05), (None, 0.4, None)]):
+        studies.write_trial(folder, number, f"c{number}", label, {"objective.fairness_weight.schedule": "linear"})
+        for seed in seeds:
+            studies.write_run(folder, f"c{number}", seed, studies.figures(w_f1, gap), studies.figures(w_f1 - 0.1, gap))
+    return load_study(folder)
+
+
+def test_the_figure_is_told_points_and_words(tmp_path: Path) -> None:
+    info = pareto_info(made_study(tmp_path / "s"), NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20))
+
+    assert info.points["name"].tolist() == ["ERM", "trial 1"]  # trial 2 has no gap to draw
+    assert info.points["dev_w_f1"].tolist() == pytest.approx([60, 50])
+    assert info.points["dev_gap"].tolist() == pytest.approx([10, 5])
+    assert info.points["test_w_f1"].tolist() == pytest.approx([50, 40])
+    assert info.points["schedule"].tolist() == ["none", "linear"]
+    assert info.floor == pytest.approx((2, 4, 7))
+    assert "embedded" in info.title
+    assert "3 configurations" in info.subtitle
+    assert "one seed each: differences of this size may be noise" in info.subtitle
+    assert "mean 4.0, 2.0 to 7.0 in 90 % of 200 deals" in info.caption
+    assert studies.NOTE in info.caption
+
+
+def test_several_seeds_are_named_as_means(tmp_path: Path) -> None:
+    info = pareto_info(made_study(tmp_path / "s", seeds=(0, 1, 2)))
+    assert "means of 3 seeds" in info.subtitle and "noise" not in info.caption

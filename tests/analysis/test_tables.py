@@ -1,0 +1,77 @@
+"""Tables in points, with signs where they matter."""
+
+from __future__ import annotations
+
+import doctest
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import tables
+from analysis.load import load_study
+from analysis.pareto import front
+from tests.analysis import studies
+
+
+@pytest.fixture
+def study(tmp_path: Path):
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    knobs = {"objective.fairness_weight.weight": 0.5, "objective.fairness_weight.schedule": "constant"}
+    studies.write_trial(folder, 0, "aa", "ERM", {"objective.method": "erm"})
+    studies.write_trial(folder, 1, "bb", None, knobs)
+    studies.write_trial(folder, 2, "cc")
+    runs = [("aa", 0, 0.6, 0.1), ("aa", 1, 0.62, 0.12), ("bb", 0, 0.5, 0.05), ("bb", 1, 0.5, 0.05)]
+    for config_id, seed, w_f1, gap in runs:
+        studies.write_run(folder, config_id, seed, studies.figures(w_f1, gap), studies.figures(w_f1 - 0.1, -gap))
+    studies.write_run(folder, "cc", 0, studies.figures(0.9, 0.0), studies.figures(0.9, 0.0))
+    return load_study(folder)
+
+
+def test_front_table(study) -> None:
+    table = tables.front_table(front(study.configurations))
+
+    assert table["configuration"].tolist() == ["ERM", "trial 1"]
+    assert table["dev W-F1"].tolist() == pytest.approx([61, 50])
+    assert table["dev gap"].tolist() == pytest.approx([11, 5])
+    assert table["test W-F1"].tolist() == pytest.approx([51, 40])
+    assert table["knobs"].tolist() == ["method erm", "fairness weight constant, weight 0.5"]
+
+
+def test_configurations_table_shows_what_is_incomplete_and_the_intervals(study) -> None:
+    points = front(study.configurations)
+    intervals = {"aa": (0.58, 0.64), "bb": (0.45, 0.55), "cc": (float("nan"), float("nan"))}
+    table = tables.configurations_table(points, 2, intervals)
+
+    assert table["configuration"].tolist() == ["trial 2", "ERM", "trial 1"]
+    assert table["front"].tolist() == ["", "yes", "yes"]
+    assert table["seeds"].tolist() == ["1 of 2, incomplete", "2", "2"]
+    assert table["95 % interval"].tolist() == ["–", "58.0 to 64.0", "45.0 to 55.0"]
+    assert "95 % interval" not in tables.configurations_table(points, 2)
+
+
+def test_cells_table_keeps_the_order_asked_for_and_the_sign(study) -> None:
+    table = tables.cells_table(study, ["bb", "aa"], "test")
+
+    assert table["configuration"].tolist() == ["trial 1", "ERM"]
+    assert table[["women", "men", "unknown"]].to_numpy().tolist() == [[30, 28, 2]] * 2
+    assert table["F − M ACC"].tolist() == pytest.approx([-5, -11])
+    assert tables.formatted(table)["F − M ACC"].tolist() == ["−5.0", "−11.0"]
+
+
+def test_formatted_has_no_minus_zero_and_a_dash_for_nothing() -> None:
+    table = pd.DataFrame({"gap": [-0.01, float("nan")], "F − M TPR": [-0.01, 2.04]})
+    assert tables.formatted(table).to_numpy().tolist() == [["0.0", "+0.0"], ["–", "+2.0"]]
+
+
+def test_front_csv_reads_back(study) -> None:
+    read = pd.read_csv(io.StringIO(tables.front_csv(front(study.configurations))))
+
+    assert read["config_id"].tolist() == ["aa", "bb"]
+    assert read["dev_gap_points"].tolist() == [11.0, 5.0]
+    assert read["knob.objective.fairness_weight.weight"].tolist()[1] == 0.5
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    assert doctest.testmod(tables).failed == 0
