@@ -20,10 +20,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
+from matplotlib.patheffects import withStroke
 
 from analysis.load import ERM, PAPER
-from analysis.pareto import ParetoInfo
+from analysis.pareto import MANY, ParetoInfo
 
 DPI = 160
 INK, GREY, PALE = "#222222", "#6b6b6b", "#c9c9c9"
@@ -55,7 +55,8 @@ def pareto_figure(info: ParetoInfo) -> Figure:
     """W-F1 against the gender gap, in points, the gap falling to the right.
 
     Filled markers are dev figures, with the front as a step line: everything below and left of it is beaten. Thin
-    lines lead to the same configurations on test (hollow). The front, ERM and the paper's setting are named.
+    lines lead to the same configurations on test (hollow). The front, ERM and the paper's setting are named, the
+    front as far as there is room.
     """
     with matplotlib.rc_context(STYLE):
         figure = _blank(8.6, 6.6)
@@ -75,17 +76,17 @@ def pareto_figure(info: ParetoInfo) -> Figure:
                 "noise floor", (mean, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
                 ha="center", va="bottom", color=GREY, fontsize="small",
             )  # fmt: skip
-        ends = points[["dev_gap", "test_gap", "dev_w_f1", "test_w_f1"]].to_numpy(dtype=float)
+        tested = points[points["named"]] if info.test_of_named_only else points
+        ends = tested[["dev_gap", "test_gap", "dev_w_f1", "test_w_f1"]].to_numpy(dtype=float)
         axes.plot(ends[:, :2].T, ends[:, 2:].T, color=PALE, lw=0.9, zorder=2)
         _front_line(axes, points[points["on_front"]])
-        _markers(axes, points, "test", filled=False, zorder=3)
+        _markers(axes, tested, "test", filled=False, zorder=3)
         _markers(axes, points, "dev", filled=True, zorder=5)
         axes.set_xlabel("gender gap (AVG, points), smaller to the right")
         axes.set_ylabel("W-F1 (points)")
-        named = points[points["on_front"] | points["label"].isin([ERM, PAPER])]
         _schedule_legend(figure, points["schedule"])
         _words(figure, info.title, info.subtitle, info.caption)
-        _name_points(figure, axes, named, points)
+        _name_points(figure, axes, points, tested)
     return figure
 
 
@@ -105,6 +106,7 @@ def training_figure(epochs: pd.DataFrame) -> Figure:
     seeds = epochs.groupby("config_id")["seed"].transform("nunique")
     reached = epochs.groupby(["config_id", "epoch"])["seed"].transform("nunique")
     keys = ["config_id", "name", "schedule", "epoch"]
+    many = epochs["config_id"].nunique() > MANY
     lines = epochs[seeds == reached].groupby(keys, sort=False)[list(figures)].mean().reset_index()
     with matplotlib.rc_context(STYLE):
         figure = _blank(10, 4.1)
@@ -114,10 +116,11 @@ def training_figure(epochs: pd.DataFrame) -> Figure:
             for (_, name, schedule), line in lines.groupby(["config_id", "name", "schedule"], sort=False):
                 marker, colour, _ = _look(str(schedule))
                 marked = name in (ERM, PAPER)
+                faint = many and not marked
                 axes.plot(
-                    line["epoch"], scale * line[column], color=colour, marker=marker, ms=5 if marked else 3.5,
-                    lw=2.2 if marked else 1.1, alpha=1.0 if marked else 0.8, ls="--" if name == PAPER else "-",
-                    label=name,
+                    line["epoch"], scale * line[column], color=colour, marker="" if faint else marker,
+                    ms=5 if marked else 3.5, lw=2.2 if marked else 1.1, alpha=1.0 if marked else 0.4 if faint else 0.8,
+                    ls="--" if name == PAPER else "-", zorder=3 if marked else 2,
                 )  # fmt: skip
             axes.set_title(heading, loc="left", fontsize="medium")
             axes.set_xlabel("epoch")
@@ -220,27 +223,35 @@ def _words(figure: Figure, title: str, subtitle: str, caption: str) -> None:
     figure.text(left / width, 0.1 / height, "\n".join(lines), fontsize=8, color=GREY, va="bottom", linespacing=1.3)
 
 
-def _name_points(figure: Figure, axes: Axes, named: pd.DataFrame, points: pd.DataFrame) -> None:
-    """Write names beside dev points, each at the first of eight places where it hides no marker and no other name."""
+def _name_points(figure: Figure, axes: Axes, points: pd.DataFrame, tested: pd.DataFrame) -> None:
+    """Write names beside dev points, each at the first of eight places where it hides no marker and no other name.
+
+    Where there is no such place, ERM and the paper's setting are named all the same and others are not.
+    """
     canvas = FigureCanvasAgg(figure)
     taken = [_around(axes, gap, score) for gap, score in points[["dev_gap", "dev_w_f1"]].itertuples(index=False)]
-    taken += [_around(axes, gap, score) for gap, score in points[["test_gap", "test_w_f1"]].itertuples(index=False)]
+    taken += [_around(axes, gap, score) for gap, score in tested[["test_gap", "test_w_f1"]].itertuples(index=False)]
     frame = axes.get_window_extent()
+    is_reference = points["label"].isin([ERM, PAPER])
+    named = (
+        points[points["named"]].assign(reference=is_reference).sort_values("reference", ascending=False, kind="stable")
+    )
     for row in named.to_dict("records"):
-        weight = "bold" if row["label"] in (ERM, PAPER) else "normal"
-        placed: Annotation | None = None
         for dx, dy, ha, va in _PLACES:
-            if placed is not None:
-                placed.remove()
-            placed = axes.annotate(
+            name = axes.annotate(
                 row["name"], (row["dev_gap"], row["dev_w_f1"]), xytext=(dx, dy), textcoords="offset points",
-                ha=ha, va=va, fontsize="small", fontweight=weight, zorder=6,
+                ha=ha, va=va, fontsize="small", fontweight="bold" if row["reference"] else "normal", zorder=6,
+                path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.8)],
             )  # fmt: skip
-            box = placed.get_window_extent(canvas.get_renderer())
+            box = name.get_window_extent(canvas.get_renderer())
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
                 break
-        taken.append(box)
+            if row["reference"] and (dx, dy, ha, va) == _PLACES[-1]:
+                taken.append(box)
+            else:
+                name.remove()
 
 
 _PLACES = (

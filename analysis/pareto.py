@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import moocore
 import pandas as pd
 
-from analysis.load import Study
+from analysis.load import ERM, PAPER, Study
 from analysis.uncertainty import NoiseFloor
 
 REFERENCE_POINT = (0.0, 0.5)
 """W-F1 0 and a gap of 50 points: worse than anything that a study is expected to hold, so hypervolumes compare."""
+
+MANY = 16
+"""Above this many configurations a figure shows less of each."""
 
 
 def front(configurations: pd.DataFrame) -> pd.DataFrame:
@@ -53,13 +56,16 @@ class ParetoInfo:
     """What the Pareto figure shows, in points, with every word of it.
 
     Attributes:
-        points: one row a configuration: ``name, label, schedule, complete, on_front, dev_w_f1, dev_gap, test_w_f1,
-            test_gap``. Configurations without a dev gap are left out.
+        points: one row a configuration: ``name, label, schedule, complete, on_front, named, dev_w_f1, dev_gap,
+            test_w_f1, test_gap``. Configurations without a dev gap are left out; ``named`` are the front, ERM and
+            the paper's setting.
+        test_of_named_only: whether test points are drawn for the named ones alone, there being many.
         floor: 5 %, mean and 95 % of the noise floor of the gap, if it could be computed.
         title, subtitle, caption: sentences.
     """
 
     points: pd.DataFrame
+    test_of_named_only: bool
     floor: tuple[float, float, float] | None
     title: str
     subtitle: str
@@ -75,14 +81,20 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
     figures = ["dev_w_f1", "dev_gap", "test_w_f1", "test_gap"]
     points = front(study.configurations)
     points = points[["name", "label", "schedule", "complete", "on_front", *figures]].dropna(subset=["dev_gap"])
-    points = points.assign(**{figure: 100 * points[figure] for figure in figures}).reset_index(drop=True)
+    points = points.assign(
+        named=points["on_front"] | points["label"].isin([ERM, PAPER]),
+        **{figure: 100 * points[figure] for figure in figures},
+    ).reset_index(drop=True)
+    many = len(points) > MANY
     plan = study.plan
     n, n_seeds = len(study.configurations), len(study.seeds)
     seeds = "one seed each: differences of this size may be noise" if n_seeds == 1 else f"means of {n_seeds} seeds"
     sentences = [
         "Filled markers: development figures, on which the front (line) is chosen.",
-        "Hollow markers: the same configurations on test.",
+        f"Hollow markers: {'front, ERM and paper' if many else 'the same configurations'} on test.",
     ]
+    if not points["complete"].all():
+        sentences.append("Faded markers: not every seed has finished.")
     if floor is not None:
         sentences.append(
             f"Shaded: noise floor, the development gap that a model blind to gender would show by chance "
@@ -91,6 +103,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
         )
     return ParetoInfo(
         points=points,
+        test_of_named_only=many,
         floor=None if floor is None else (100 * floor.low, 100 * floor.mean, 100 * floor.high),
         title=f"Emotion recognition against gender gap ({plan['corpus']['name']} corpus)",
         subtitle=f"{n} configuration{'s' if n != 1 else ''}, backbone {plan['backbone']['spec']}, "

@@ -26,13 +26,15 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.records import StudyFolder, read_trials, run_directory, write_trial
 from study.searcher import make_searcher, open_journal, open_study, reconcile
-from study.settings import Placement, Settings, config_id
+from study.settings import Placement, Settings, SettingsError, config_id
 
 DRIVER_CPU = 0.1
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    "RAY_AIR_NEW_OUTPUT": "0",  # no banners
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script, which says what is kept
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the controller sees a report and the end of a run
 }
 
@@ -59,14 +61,20 @@ def in_reach() -> int | None:
     return len(glob.glob("/dev/nvidia[0-9]*")) or os.cpu_count()
 
 
+def set_environment() -> None:
+    """Quiet the libraries in this process; to be called before they are imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if not glob.glob("/dev/nvidia[0-9]*"):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def connect() -> str:
     """Join the running cluster (``RAY_ADDRESS``, or one started on this machine), or start a private local one.
 
     Returns:
         Where the study runs, for the user.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     runtime_env: dict[str, Any] = {"env_vars": ENVIRONMENT}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's own working_dir is on every node's path already
@@ -86,6 +94,23 @@ def _python_path() -> list[str]:
     return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
 
 
+def has_gpus() -> bool:
+    """Whether workers get a GPU each."""
+    return ray.cluster_resources().get("GPU", 0) > 0
+
+
+def require_room(placement: Placement) -> None:
+    """Refuse a trial that could never be placed, instead of waiting for ever.
+
+    Raises:
+        SettingsError: the cluster has fewer GPUs (or cores, if it has none) than ``--ranks``.
+    """
+    resources = ray.cluster_resources()
+    if not concurrent_trials(placement, resources):
+        have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
+        raise SettingsError([f"--ranks: {placement.ranks} workers asked for, the cluster has {have}; use fewer"])
+
+
 def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
     """How many trials the cluster holds at once; 0 if not even one."""
     slots = resources.get("GPU", 0) or resources.get("CPU", 0)
@@ -100,7 +125,7 @@ def run_trials(
     objectives: Sequence[tuple[str, str]],
     callbacks: Sequence[tune.Callback],
 ) -> None:
-    """Search until ``trials`` trials have finished records, or until interrupted; connected to Ray already.
+    """Search until ``trials`` trials have finished records; connected to Ray already.
 
     Trials that failed before are tried again first.
     """

@@ -1,4 +1,4 @@
-"""From flags to a plan: every fault named at once, the corpus read, features and tiny backbone prepared."""
+"""From flags to a plan, with every fault named at once."""
 
 from __future__ import annotations
 
@@ -19,32 +19,43 @@ from search_spaces import SPACES, Space
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.groups import GENDERS, LANGUAGES
 from study.records import SCHEMA_VERSION, StudyFolder
-from study.settings import TINY, Placement, Settings, SettingsError, context_faults, parse
+from study.settings import TINY, Placement, Settings, SettingsError, context_faults, flatten, parse
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
 OBJECTIVES = (("dev_w_f1", "max"), ("dev_gap", "min"))
 
 
 @dataclass(frozen=True)
-class StudyPlan:
-    """What a study will do, before anything is computed.
+class Draft:
+    """What the flags say, before the corpus is read.
 
     Attributes:
         settings: the base configuration; a trial overrides some of it.
-        space: what is searched.
+        space: name of what is searched.
         cache: where corpus, features and tiny backbone are kept, shared by studies.
+        faults: what is wrong so far; ``complete`` adds to them and raises.
     """
 
     folder: StudyFolder
     name: str
     settings: Settings
     placement: Placement
-    space: Space
+    space: str
     trials: int
     seeds: tuple[int, ...]
+    cache: Path
+    cores: int | None
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A draft without faults, with its corpus and the space for that corpus."""
+
+    draft: Draft
     corpus: Corpus
     languages: tuple[str, ...]
-    cache: Path
+    space: Space
 
     def counts(self) -> dict[str, int]:
         """Utterances of each split."""
@@ -70,14 +81,11 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)")
 
 
-def make_plan(flags: argparse.Namespace, cores: int | None) -> StudyPlan:
-    """The plan that the flags describe.
+def read_flags(flags: argparse.Namespace, cores: int | None) -> Draft:
+    """What the flags say, every fault of theirs collected; nothing is read or written.
 
     Args:
-        cores: cores, or GPUs where there are any, that workers can have; None if not known.
-
-    Raises:
-        SettingsError: every fault that was found, one a line; nothing has been written to the study folder.
+        cores: cores, or GPUs where there are any, that workers can have; None if not known yet.
     """
     overrides, faults = _overrides(flags)
     settings, more = _tolerant(Settings(), overrides)
@@ -94,64 +102,86 @@ def make_plan(flags: argparse.Namespace, cores: int | None) -> StudyPlan:
     if flags.space not in SPACES:
         faults.append(f"--space: there is no {flags.space!r}; choose from {', '.join(SPACES)}")
     name = flags.study or _study_name(flags.corpus, flags.space)
-    if not re.fullmatch(r"[\w.-]+", name):
+    if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
     storage = flags.storage or default_storage()
-    cache = Path(storage).expanduser().resolve() / "cache" if "://" not in storage else Path.home() / ".cache" / "fair-ser"
-
-    corpus = None
-    if not any(fault.startswith("corpus.") for fault in faults):
-        try:
-            corpus = load_corpus(settings.corpus.spec, settings.corpus.plants, cache)
-        except CorpusError as error:
-            faults.append(f"--corpus {flags.corpus}: {error}")
-    languages: tuple[str, ...] = LANGUAGES
-    if corpus is not None:
-        languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
-        faults += _split_faults(corpus)
-    faults += context_faults(settings, placement, languages, cores)
-    if faults or corpus is None:
-        raise SettingsError(faults)
-    return StudyPlan(
+    remote = "://" in storage
+    cache = Path.home() / ".cache" / "fair-ser" if remote else Path(storage).expanduser().resolve() / "cache"
+    return Draft(
         folder=StudyFolder.at(storage, name),
         name=name,
         settings=settings,
         placement=placement,
-        space=SPACES[flags.space](languages, settings.modalities),
+        space=flags.space,
         trials=flags.trials,
         seeds=seeds,
-        corpus=corpus,
-        languages=languages,
         cache=cache,
+        cores=cores,
+        faults=tuple(faults),
     )
 
 
-def study_record(plan: StudyPlan, corpus_hash: str, backbone_hash: str) -> dict[str, Any]:
+def complete(draft: Draft) -> StudyPlan:
+    """The plan of a draft: its corpus read, everything checked against it.
+
+    Raises:
+        SettingsError: every fault that was found, one a line; nothing has been written to the study folder.
+    """
+    faults, settings = list(draft.faults), draft.settings
+    corpus = None
+    if not any(fault.startswith("corpus.") for fault in faults):
+        try:
+            corpus = load_corpus(settings.corpus.spec, settings.corpus.plants, draft.cache)
+        except CorpusError as error:
+            faults.append(f"--corpus {settings.corpus.spec}: {error}")
+    languages: tuple[str, ...] = LANGUAGES
+    if corpus is not None:
+        languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
+        faults += _split_faults(corpus)
+    faults += context_faults(settings, draft.placement, languages, draft.cores)
+    if faults or corpus is None:
+        raise SettingsError(faults)
+    return StudyPlan(draft, corpus, languages, SPACES[draft.space](languages, settings.modalities))
+
+
+def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
     """What ``study.json`` holds."""
+    draft, settings = plan.draft, plan.draft.settings
     return {
         "schema_version": SCHEMA_VERSION,
-        "name": plan.name,
+        "name": draft.name,
         "corpus": {
-            "spec": plan.settings.corpus.spec,
+            "spec": settings.corpus.spec,
             "name": plan.corpus.name,
-            "hash": corpus_hash,
+            "hash": plan.corpus.content_hash,
             "counts": plan.counts(),
             "skipped": len(plan.corpus.skipped),
             "notes": list(plan.corpus.notes),
         },
-        "backbone": {"spec": plan.settings.backbone.spec, "hash": backbone_hash},
+        "backbone": {"spec": settings.backbone.spec, "hash": backbone_hash},
         "languages": list(plan.languages),
-        "modalities": list(plan.settings.modalities),
-        "space": plan.space.name,
+        "modalities": list(settings.modalities),
+        "space": draft.space,
         "objectives": [list(objective) for objective in OBJECTIVES],
-        "trials": plan.trials,
-        "seeds": list(plan.seeds),
-        "settings": plan.settings.model_dump(mode="json"),
-        "placement": plan.placement.model_dump(),
+        "trials": draft.trials,
+        "seeds": list(draft.seeds),
+        "settings": settings.model_dump(mode="json"),
+        "placement": draft.placement.model_dump(),
         "versions": {"python": sys.version.split()[0], **{package: version(package) for package in VERSIONED}},
         "command": shlex.join(["python", *sys.argv]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
+    """How a study on disk differs from a draft of the same name; the number of trials may grow."""
+    now = {
+        "--space": draft.space,
+        "--seeds": list(draft.seeds),
+        **flatten(draft.settings.model_dump(mode="json")),
+    }
+    then = {"--space": record["space"], "--seeds": record["seeds"], **flatten(record["settings"])}
+    return [f"{key}: {then.get(key)!r} there, {now.get(key)!r} now" for key in now | then if now.get(key) != then.get(key)]
 
 
 def default_storage() -> str:

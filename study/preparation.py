@@ -25,14 +25,14 @@ class Prepared:
 
 def prepare(plan: StudyPlan) -> Prepared:
     """Make the tiny backbone if it is asked for, and compute the features; both are kept and found again."""
-    backbone = plan.settings.backbone.spec
+    backbone = plan.draft.settings.backbone.spec
     if backbone == "tiny":
         table = plan.corpus.utterances
         transcripts = table.loc[table["split"] == "train", "transcript"].tolist()
-        backbone = str(tiny_checkpoint([*_prompt_texts(plan.settings) * PROMPT_SHARE, *transcripts], plan.cache))
+        backbone = str(tiny_checkpoint([*_prompt_texts(plan.draft.settings) * PROMPT_SHARE, *transcripts], plan.draft.cache))
     processor = load_processor(backbone)
     folder = features.build(
-        plan.corpus.utterances, plan.corpus.content_hash, processor.feature_extractor, plan.cache
+        plan.corpus.utterances, plan.corpus.content_hash, processor.feature_extractor, plan.draft.cache
     )
     return Prepared(backbone, backbone_hash(backbone), folder)
 

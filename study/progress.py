@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -17,11 +18,19 @@ class StudyProgress(Callback):
         trials: of the whole study.
         finished: those done before this call.
         epochs_a_trial: at most, over all seeds.
+        describe: the knobs of a trial in a few words.
     """
 
-    def __init__(self, console: Console, trials: int, finished: int, epochs_a_trial: int):
+    def __init__(
+        self,
+        console: Console,
+        trials: int,
+        finished: int,
+        epochs_a_trial: int,
+        describe: Callable[[Mapping[str, Any]], str],
+    ):
         self.console, self.trials, self.finished = console, trials, finished
-        self.epochs_a_trial = epochs_a_trial
+        self.epochs_a_trial, self.describe = epochs_a_trial, describe
         self.started = time.monotonic()
         self.done_here = 0
         self.failed = 0
@@ -31,6 +40,10 @@ class StudyProgress(Callback):
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task(f"trial {finished + 1}/{trials}: starting workers", total=trials * epochs_a_trial)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that we do not use; a terminal cannot be."""
+        return {}
 
     def setup(self, **info: Any) -> None:
         self.bar.start()
@@ -52,7 +65,7 @@ class StudyProgress(Callback):
         self.epochs.pop(trial.trial_id, None)
         self.console.print(
             f"trial {self.finished + self.done_here}/{self.trials}  {result['config_id']}  dev W-F1 {100 * result['dev_w_f1']:5.1f}"
-            f"  gap {points(result['dev_gap']):>5}  {describe(trial.config)}  [{self._left()}]",
+            f"  gap {points(result['dev_gap']):>5}  {self._words(trial.config)}  [{self._left()}]",
             highlight=False, markup=False, soft_wrap=True,
         )
         self._show(f"trial {min(self._ordinal(), self.trials)}/{self.trials}: starting workers")
@@ -60,13 +73,17 @@ class StudyProgress(Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.failed += 1
         self.epochs.pop(trial.trial_id, None)
-        self.console.print(f"trial failed: {describe(trial.config)}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(f"trial failed: {self._words(trial.config)}", highlight=False, markup=False, soft_wrap=True)
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
         self.stop()
 
     def stop(self) -> None:
         self.bar.stop()
+
+    def _words(self, config: dict[str, Any]) -> str:
+        knobs = {key: value for key, value in config.items() if key not in ("number", "label")}
+        return config.get("label") or self.describe(knobs)
 
     def _ordinal(self) -> int:
         return self.finished + self.done_here + self.failed + 1
@@ -87,12 +104,3 @@ class StudyProgress(Callback):
 def points(fraction: float | None) -> str:
     """A rate or gap in percentage points."""
     return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def describe(knobs: dict[str, Any]) -> str:
-    """The knobs of a trial in a few words."""
-    words = [f"{knobs['label']}:"] if knobs.get("label") else []
-    for name, value in knobs.items():
-        if name not in ("number", "label"):
-            words.append(f"{name.rsplit('.', 1)[-1]}={value:.3g}" if isinstance(value, float) else str(value))
-    return " ".join(words)

@@ -18,9 +18,13 @@ A storage location is a folder or a URL that ``pyarrow.fs`` knows (``s3://bucket
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +144,7 @@ def finished_runs(folder: StudyFolder) -> list[tuple[str, int]]:
     found = []
     for config_id in folder.names("runs"):
         for seed in folder.names(f"runs/{config_id}"):
-            if folder.exists(f"{run_directory(config_id, int(seed))}/finished.json"):
+            if seed.isdigit() and folder.exists(f"{run_directory(config_id, int(seed))}/finished.json"):
                 found.append((config_id, int(seed)))
     return found
 
@@ -170,3 +174,31 @@ def read_trials(folder: StudyFolder) -> dict[int, dict[str, Any]]:
     """Every trial record by its number."""
     records = [folder.read_json(f"trials/{name}") for name in folder.names("trials")]
     return {record["number"]: record for record in records}
+
+
+@contextmanager
+def hold(folder: StudyFolder) -> Iterator[None]:
+    """Keep a second writer out of a local study folder.
+
+    Raises:
+        RecordError: another process writes it; the message names its process id and host.
+    """
+    if not folder.is_local:
+        yield
+        return
+    try:
+        os.makedirs(folder.uri, exist_ok=True)
+        holder = open(folder.path("lock"), "a+")  # noqa: SIM115  (held open as long as the lock)
+    except OSError as error:
+        raise RecordError(f"cannot write {folder.uri}: {error}. Point --storage at a place that can be written.") from error
+    with holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder.seek(0)
+            raise RecordError(f"{folder.uri} is being written by {holder.read() or 'another process'}; wait for it to end.") from None
+        holder.truncate(0)
+        holder.write(f"process {os.getpid()} on {socket.gethostname()}")
+        holder.flush()
+        yield
+        holder.truncate(0)

@@ -7,6 +7,7 @@ was cut off can be set right at the next start (``reconcile``).
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import optuna
@@ -28,6 +29,7 @@ def open_journal(path: str) -> BaseStorage:
 
 def open_study(storage: BaseStorage, name: str, space: Space, modes: list[str]) -> optuna.Study:
     """The Optuna study, with the space's references queued first when it is new."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage, study_name=name, directions=[DIRECTIONS[mode] for mode in modes], load_if_exists=True
     )
@@ -85,16 +87,15 @@ def make_searcher(storage: BaseStorage, name: str, space: Space, objectives: lis
         objectives: (metric, "max" | "min").
         seed: of the sampler; another one on every continuation, or it would repeat its suggestions.
     """
-
-    def suggest(trial: Any) -> dict[str, Any]:
-        knobs = space.suggest(trial)
-        return {**knobs, "number": trial.number, "label": trial.user_attrs.get("label")}
-
     return StudySearch(
-        space=suggest,
+        space=partial(_suggest, space),
         metric=[metric for metric, _ in objectives],
         mode=[mode for _, mode in objectives],
         storage=storage,
         study_name=name,
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
     )
+
+
+def _suggest(space: Space, trial: Any) -> dict[str, Any]:
+    return {**space.suggest(trial), "number": trial.number, "label": trial.user_attrs.get("label")}

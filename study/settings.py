@@ -278,20 +278,24 @@ def config_id(settings: Settings, corpus_hash: str, backbone_hash: str) -> str:
 
     Only differences are hashed, so a new setting with a default changes no id. Where the corpus lies is no part of it.
     """
-    changed = _differences(settings.model_dump(mode="json"), Settings().model_dump(mode="json"))
-    changed.pop("corpus", None)
-    changed.get("backbone", {}).pop("spec", None)
+    defaults = flatten(Settings().model_dump(mode="json"))
+    given = flatten(settings.model_dump(mode="json"))
+    changed = {key: value for key, value in given.items() if key not in defaults or value != defaults[key]}
+    changed = {key: value for key, value in changed.items() if not key.startswith("corpus.") and key != "backbone.spec"}
     text = json.dumps([changed, corpus_hash, backbone_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _differences(tree: dict, defaults: dict) -> dict:
-    changed = {}
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys.
+
+    >>> flatten({"objective": {"power": 2}, "modalities": ["speech"]})
+    {'objective.power': 2, 'modalities': ['speech']}
+    """
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
-        default = defaults.get(key)
-        if isinstance(value, dict) and isinstance(default, dict):
-            if inner := _differences(value, default):
-                changed[key] = inner
-        elif key not in defaults or value != default:
-            changed[key] = value
-    return changed
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from filelock import FileLock
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -87,6 +88,7 @@ def _save(texts: Sequence[str], folder: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2AudioForConditionalGeneration(config)
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

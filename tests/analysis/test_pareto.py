@@ -86,3 +86,16 @@ def test_the_figure_is_told_points_and_words(tmp_path: Path) -> None:
 def test_several_seeds_are_named_as_means(tmp_path: Path) -> None:
     info = pareto_info(made_study(tmp_path / "s", seeds=(0, 1, 2)))
     assert "means of 3 seeds" in info.subtitle and "noise" not in info.caption
+
+
+def test_a_crowded_figure_shows_test_points_of_the_named_only(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    for number in range(17):
+        studies.write_trial(folder, number, f"c{number:02d}", "ERM" if number == 3 else None)
+        figures = studies.figures(0.6 - 0.01 * number, 0.1)
+        studies.write_run(folder, f"c{number:02d}", 0, figures, figures)
+
+    info = pareto_info(load_study(folder))
+
+    assert info.test_of_named_only and "front, ERM and paper on test" in info.caption
+    assert info.points.loc[info.points["named"], "name"].tolist() == ["trial 0", "ERM"]
