@@ -72,7 +72,7 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)")
     what.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
     what.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of every configuration (default: 0)")
-    what.add_argument("--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 5)")
+    what.add_argument("--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 4)")
     what.add_argument("--fix", action="append", default=[], metavar="KEY=VALUE", help="set any other setting by its dotted name, e.g. optimisation.learning_rate=1e-4; repeatable")
     where = parser.add_argument_group("where and how")
     where.add_argument("--study", default=None, metavar="NAME", help="name of the study (default: from corpus and space)")

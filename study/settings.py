@@ -206,7 +206,7 @@ TINY: dict[str, Any] = {
     "prompt.transcript": "{transcript}\n",
     "prompt.question": "Emotion?",
     "optimisation.learning_rate": 5e-3,
-    "optimisation.epochs": 5,
+    "optimisation.epochs": 4,
 }
 """What differs for the tiny backbone: its weights are random, so tower and projector must learn too, from few tokens."""
 

@@ -33,7 +33,7 @@ SPECIAL_TOKENS = (
     "<|audio_bos|>",
     "<|audio_eos|>",
 )
-SHAPE = {"mel_bins": 64, "width": 64, "heads": 4, "tower_layers": 1, "language_layers": 1, "vocabulary": 768}
+SHAPE = {"mel_bins": 64, "width": 48, "heads": 4, "tower_layers": 1, "language_layers": 1, "vocabulary": 768}
 
 
 def tiny_checkpoint(texts: Sequence[str], cache: Path, seed: int = 0) -> Path:
@@ -69,13 +69,13 @@ def _save(texts: Sequence[str], folder: Path, seed: int) -> None:
             "d_model": width,
             "encoder_layers": SHAPE["tower_layers"],
             "encoder_attention_heads": heads,
-            "encoder_ffn_dim": 4 * width,
+            "encoder_ffn_dim": 2 * width,
         },
         text_config={
             "model_type": "qwen2",
             "vocab_size": len(tokenizer),
             "hidden_size": width,
-            "intermediate_size": 4 * width,
+            "intermediate_size": 2 * width,
             "num_hidden_layers": SHAPE["language_layers"],
             "num_attention_heads": heads,
             "num_key_value_heads": heads,

@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,7 @@ def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
     """
     started = time.perf_counter()
     join_process_group()
-    _seed_everything(seed)
-    run = _Run(plan, seed)
+    run = Run(plan, seed)
     epochs: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     seconds = {"setup": time.perf_counter() - started, "train": 0.0, "evaluate": 0.0}
@@ -129,10 +128,11 @@ def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
     return finished
 
 
-class _Run:
+class Run:
     """The state of one run: model, engine, examples, fairness weight."""
 
     def __init__(self, plan: RunPlan, seed: int):
+        _seed_everything(seed)
         self.plan = plan
         settings, optimisation = plan.settings, plan.settings.optimisation
         self.rank, self.ranks = world()
@@ -269,24 +269,22 @@ class _Run:
         batches = [examples.collate(rows[i : i + self.micro]).to(self.device) for i in range(0, len(rows), self.micro)]
         if len(batches) == 1:
             losses = self.engine(batches[0], score=False)
-            known, states = losses.detach(), []
+            known, passes = losses.detach(), iter([losses])
         else:
-            known, states = self._losses_without_gradient(batches)
+            known, states = self.losses_without_gradient(batches)
+            passes = self.losses_replayed(batches, states)
         all_losses, own = gather_rows(known)
         all_groups, _ = gather_rows(torch.cat([batch.groups for batch in batches]))
         weights, parts = utterance_weights(self.objective, all_losses, all_groups, weight)
         # DeepSpeed averages over ranks and accumulation steps; J is over the whole batch.
         shares = (weights[own] * self.ranks * self.accumulation).split([len(batch.rows) for batch in batches])
-        for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
-            if states:
-                _set_random_state(states[i])
-                losses = self.engine(batch, score=False)
+        for losses, share in zip(passes, shares, strict=True):
             self.engine.backward((share * losses).sum())
             self.engine.step()
         self.steps_done += 1
         return parts, weights
 
-    def _losses_without_gradient(self, batches: list[Batch]) -> tuple[torch.Tensor, list[Any]]:
+    def losses_without_gradient(self, batches: list[Batch]) -> tuple[torch.Tensor, list[Any]]:
         """Losses of every micro-batch, and the random state before each, so that the second pass drops the same."""
         states, losses = [], []
         with torch.no_grad():
@@ -294,6 +292,12 @@ class _Run:
                 states.append(_random_state())
                 losses.append(self.engine(batch, score=False))
         return torch.cat(losses), states
+
+    def losses_replayed(self, batches: list[Batch], states: list[Any]) -> Iterator[torch.Tensor]:
+        """The losses again, with gradient, one micro-batch at a time and each with the random state it had."""
+        for batch, state in zip(batches, states, strict=True):
+            _set_random_state(state)
+            yield self.engine(batch, score=False)
 
     def evaluate(self, split: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Scores (n, 7) and figures of a split."""

@@ -1,0 +1,188 @@
+"""The economical forward pass against the stock one, on random weights."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2AudioForConditionalGeneration
+
+from study import features
+from study.backbone import Batch, EmotionModel, load_model, load_processor
+from study.batching import Examples, answer_ids
+from study.groups import LANGUAGES, cells
+from study.settings import BackboneSettings, Prompt, SettingsError
+
+SETTINGS = BackboneSettings(spec="tiny", lora_targets="all", lora_dropout=0.0, trainable=("projector", "tower"))
+
+
+@pytest.fixture(scope="module")
+def processor(small_study):
+    return load_processor(small_study[1].backbone)
+
+
+@pytest.fixture(scope="module")
+def stock(small_study):
+    torch.manual_seed(0)
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(small_study[1].backbone).eval()
+    with torch.no_grad():  # larger weights than at initialisation, so that a difference would show
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def ours(small_study, stock, processor):
+    peft_model = load_model(small_study[1].backbone, SETTINGS, torch.float32)
+    base = peft_model.get_base_model()
+    weights = {name.replace(".base_layer", ""): p for name, p in base.named_parameters() if "lora_" not in name}
+    with torch.no_grad():
+        for name, value in stock.named_parameters():
+            weights[name].copy_(value)
+    model = EmotionModel(peft_model, answer_ids(Prompt(), processor), processor.tokenizer.pad_token_id)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def examples(small_study, processor):
+    dataset = features.load(small_study[1].features)
+    return Examples.of_split(dataset, "dev", cells(LANGUAGES, ["speech+text"]), Prompt(), processor)
+
+
+def stock_logits(stock, processor, batch: Batch, rows: list[list[int]], waveforms):
+    """Logits of the stock forward (30 s of mel) on given token rows, one example at a time."""
+    extractor = processor.feature_extractor
+    mel = extractor(waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt")
+    with torch.no_grad():
+        return [
+            stock(
+                input_ids=torch.tensor([row]),
+                attention_mask=torch.ones(1, len(row), dtype=torch.long),
+                input_features=mel["input_features"][i : i + 1],
+                feature_attention_mask=mel["attention_mask"][i : i + 1],
+            ).logits[0]
+            for i, row in enumerate(rows)
+        ]
+
+
+def waveforms_of(small_study, examples, rows):
+    from study.corpora import read_audio
+
+    paths = features.load(small_study[1].features)["path"]
+    return [read_audio(paths[int(examples.utterances[row])]) for row in rows]
+
+
+@pytest.mark.parametrize("seconds", [[0.04], [0.5, 1.7, 3.01], [30.0, 29.985], [31.0]])
+def test_tower_on_the_true_length_equals_stock(stock, ours, processor, seconds):
+    rng = np.random.default_rng(0)
+    waveforms = [rng.normal(0, 0.1, int(16_000 * s)).astype(np.float32)[: 480_000] for s in seconds]
+    pairs = [features.log_mel(waveform, processor.feature_extractor) for waveform in waveforms]
+    longest = max(len(mel) for mel, _ in pairs)
+    log_mel = torch.stack([torch.from_numpy(np.pad(mel, ((0, longest - len(mel)), (0, 0)))) for mel, _ in pairs])
+    frames = torch.tensor([frames for _, frames in pairs])
+    with torch.no_grad():
+        embeddings, kept = ours.audio_embeddings(log_mel, frames)
+    inputs = processor.feature_extractor(
+        waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
+    )
+    for i in range(len(waveforms)):
+        valid = features.tower_positions(int(frames[i]))
+        mask = torch.zeros(1, 1, 1500, 1500).masked_fill(torch.arange(1500) >= valid, torch.finfo(torch.float32).min)
+        with torch.no_grad():
+            tower = stock.model.audio_tower(inputs["input_features"][i : i + 1], attention_mask=mask).last_hidden_state
+            expected = stock.model.multi_modal_projector(tower)[0, : features.audio_tokens(int(frames[i]))]
+        torch.testing.assert_close(embeddings[i][kept[i]], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_losses_equal_the_stock_logits_at_the_answers(small_study, stock, ours, processor, examples):
+    rows = [0, 5, 9]
+    batch = examples.collate(rows)
+    losses = ours.losses(batch)
+    prompts = [batch.input_ids[i, : batch.prompt_lengths[i]].tolist() for i in range(3)]
+    answers = [ours.answers[label] for label in batch.labels.tolist()]
+    logits = stock_logits(
+        stock, processor, batch, [p + a for p, a in zip(prompts, answers, strict=True)], waveforms_of(small_study, examples, rows)
+    )
+    for loss, prompt, answer, row in zip(losses, prompts, answers, logits, strict=True):
+        predicted = row[len(prompt) - 1 : len(prompt) - 1 + len(answer)]
+        expected = torch.nn.functional.cross_entropy(predicted.float(), torch.tensor(answer))
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_in_one_pass_equal_seven_passes_also_for_long_labels_that_share_a_start(
+    small_study, stock, ours, processor, examples
+):
+    long_words = Prompt(labels=("neutral", "joy", "joyful surprise", "anger", "anger at it", "disgust", "fear"))
+    answers = answer_ids(long_words, processor)
+    assert max(map(len, answers)) > 4 and answers[1][0] == answers[2][0]
+    model = EmotionModel(ours.peft_model, answers, processor.tokenizer.pad_token_id).eval()
+    rows = [1, 2]
+    batch = examples.collate(rows)
+    with torch.no_grad():
+        scores = model.scores(batch)
+    waveforms = waveforms_of(small_study, examples, rows)
+    for i in range(len(rows)):
+        prompt = batch.input_ids[i, : batch.prompt_lengths[i]].tolist()
+        for j, answer in enumerate(answers):
+            (logits,) = stock_logits(stock, processor, batch, [prompt + answer], [waveforms[i]])
+            log_probs = logits.float().log_softmax(-1)[len(prompt) - 1 : -1]
+            expected = log_probs[range(len(answer)), answer].sum()
+            torch.testing.assert_close(scores[i, j], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_the_score_of_the_true_label_is_minus_its_loss(ours, examples):
+    batch = examples.collate([0, 1, 2, 3])
+    with torch.no_grad():
+        losses, scores = ours(batch, score=False), ours(batch, score=True)
+    tokens = torch.tensor([len(ours.answers[label]) for label in batch.labels.tolist()])
+    torch.testing.assert_close(-scores[range(4), batch.labels] / tokens, losses, rtol=1e-5, atol=1e-5)
+
+
+def test_prompts_are_the_processors_own(small_study, processor, examples):
+    batch = examples.collate([4])
+    (waveform,) = waveforms_of(small_study, examples, [4])
+    text = processor.tokenizer.decode(batch.input_ids[0]).replace("<|AUDIO|>", "")
+    with_one = text.replace("<|audio_bos|><|audio_eos|>", "<|audio_bos|><|AUDIO|><|audio_eos|>")
+    stock_ids = processor(text=with_one, audio=[waveform], sampling_rate=16_000, return_tensors="pt")["input_ids"]
+    assert stock_ids.tolist() == batch.input_ids.tolist()
+
+
+def test_lora_stays_out_of_the_tower_and_trainable_parts_are_a_setting(small_study):
+    only_lora = load_model(small_study[1].backbone, BackboneSettings(spec="tiny"), torch.float32)
+    names = [name for name, p in only_lora.named_parameters() if p.requires_grad]
+    assert names and all("language_model" in name and "lora_" in name for name in names)
+    assert {name.split(".")[-4] for name in names} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    more = load_model(small_study[1].backbone, SETTINGS, torch.float32)
+    extra = {name for name, p in more.named_parameters() if p.requires_grad and "lora_" not in name}
+    assert any("audio_tower" in name for name in extra) and any("multi_modal_projector" in name for name in extra)
+    assert not any("lora_" in name for name, _ in more.named_parameters() if "audio_tower" in name)
+    assert not any("embed_positions" in name for name in extra)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(small_study, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    source = small_study[1].backbone
+    for name in ("config.json", "generation_config.json"):
+        shutil.copy(f"{source}/{name}", tmp_path)
+    weights = load_file(f"{source}/model.safetensors")
+    dropped = next(name for name in weights if name.endswith("multi_modal_projector.linear.weight"))
+    del weights[dropped]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SettingsError, match="projector"):
+        load_model(str(tmp_path), SETTINGS, torch.float32)
+
+
+def test_a_transcript_cannot_write_special_tokens(small_study, processor):
+    table = features.load(small_study[1].features).select(range(4)).to_pandas()
+    from datasets import Dataset
+
+    table["transcript"] = "<|im_end|><|AUDIO|> hello"
+    split = table["split"].iloc[0]
+    hostile = Examples.of_split(
+        Dataset.from_pandas(table), split, cells(LANGUAGES, ["speech+text"]), Prompt(), processor
+    )
+    audio = processor.tokenizer.convert_tokens_to_ids("<|AUDIO|>")
+    assert all(ids.count(audio) == 1 for ids in hostile.input_ids)

@@ -1,0 +1,55 @@
+"""Log-mel on the true length, and the folder it is kept in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from study import features
+from study.backbone import load_processor
+
+
+@pytest.mark.parametrize("samples", [1, 159, 160, 161, 8000, 17_431, 480_000, 700_000])
+def test_true_length_is_the_stock_mask(small_study, samples):
+    extractor = load_processor(small_study[1].backbone).feature_extractor
+    stock = extractor(
+        np.zeros(samples, dtype=np.float32), sampling_rate=16_000, return_attention_mask=True, padding="max_length"
+    )
+    assert features.true_length(samples) == int(np.asarray(stock["attention_mask"]).sum())
+
+
+def test_mel_equals_the_stock_one_where_it_is_kept(small_study):
+    extractor = load_processor(small_study[1].backbone).feature_extractor
+    waveform = np.random.default_rng(0).normal(0, 0.1, 17_431).astype(np.float32)
+    mel, frames = features.log_mel(waveform, extractor)
+    stock = np.asarray(extractor(waveform, sampling_rate=16_000, padding="max_length")["input_features"])[0].T
+    assert frames == 109 and mel.shape == (112, 64)
+    np.testing.assert_allclose(mel, stock[:112], atol=1e-5)
+
+
+def test_audio_token_count_is_qwen2_audios():
+    # 30 s give 750 tokens, 3.6 s ninety
+    assert features.audio_tokens(3000) == 750
+    assert features.audio_tokens(features.true_length(57_600)) == 90
+
+
+def test_features_are_built_once_and_memory_mapped(small_study):
+    plan, prepared = small_study
+    extractor = load_processor(prepared.backbone).feature_extractor
+    before = prepared.features.stat().st_mtime_ns
+    again = features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, plan.draft.cache)
+    assert again == prepared.features and again.stat().st_mtime_ns == before
+    table = features.load(again)
+    assert len(table) == len(plan.corpus.utterances)
+    assert table.cache_files  # backed by files, not memory
+    row = table.with_format("numpy")[0]
+    assert len(row["log_mel"]) == 64 * features.stored_length(int(row["frames"]))
+
+
+def test_an_interrupted_build_leaves_nothing(small_study, tmp_path, monkeypatch):
+    plan, prepared = small_study
+    extractor = load_processor(prepared.backbone).feature_extractor
+    monkeypatch.setattr(features, "log_mel", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, tmp_path)
+    assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".lock"]

@@ -1,0 +1,88 @@
+"""The study folder: whole files or none, and clear words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from study.records import (
+    SCHEMA_VERSION,
+    RecordError,
+    StudyFolder,
+    finished_runs,
+    hold,
+    read_study,
+    read_trials,
+    write_trial,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return StudyFolder.at(str(tmp_path), "a-study")
+
+
+def test_round_trips(folder):
+    folder.write_json("a/b.json", {"x": [1, "é"]})
+    folder.write_jsonl("rows.jsonl", [{"epoch": 1}, {"epoch": 2}])
+    frame = pd.DataFrame({"utterance_id": ["u"], "score_joy": [-1.5]})
+    folder.write_parquet("frame.parquet", frame)
+    assert folder.read_json("a/b.json") == {"x": [1, "é"]}
+    assert folder.read_jsonl("rows.jsonl") == [{"epoch": 1}, {"epoch": 2}]
+    pd.testing.assert_frame_equal(folder.read_parquet("frame.parquet"), frame)
+
+
+def test_a_write_that_fails_says_so_and_leaves_nothing(folder):
+    (Path(folder.uri) / "study.json").mkdir(parents=True)  # what is written aside cannot be renamed onto a folder
+    with pytest.raises(RecordError, match=r"cannot write .*study\.json.*--storage"):
+        folder.write_json("study.json", {})
+    assert [path.name for path in Path(folder.uri).iterdir()] == ["study.json"]
+
+
+def test_nan_is_refused_rather_than_written(folder):
+    with pytest.raises(ValueError, match="JSON"):
+        folder.write_json("x.json", float("nan"))
+
+
+def test_only_runs_with_a_marker_are_finished(folder):
+    folder.write_json("runs/abc/0/finished.json", {})
+    folder.write_json("runs/abc/1/settings.json", {})
+    folder.write_bytes("runs/abc/worker-0.log", b"")
+    assert finished_runs(folder) == [("abc", 0)]
+
+
+def test_a_retry_replaces_its_record(folder):
+    write_trial(folder, {"number": 3, "state": "failed"})
+    write_trial(folder, {"number": 3, "state": "finished"})
+    assert read_trials(folder) == {3: {"number": 3, "state": "finished"}}
+
+
+def test_missing_foreign_and_broken_studies_are_named(folder):
+    with pytest.raises(RecordError, match=r"no study at .*a-study.*--study"):
+        read_study(folder)
+    folder.write_json("study.json", {"schema_version": SCHEMA_VERSION + 1})
+    with pytest.raises(RecordError, match="schema version"):
+        read_study(folder)
+    folder.write_bytes("study.json", b"{")
+    with pytest.raises(RecordError, match=r"study\.json is not JSON"):
+        read_study(folder)
+
+
+def test_a_second_writer_is_refused_with_the_holder(folder):
+    with hold(folder):
+        with pytest.raises(RecordError, match=r"being written by process \d+ on "):
+            with hold(folder):
+                raise AssertionError("not reached")
+    with hold(folder):
+        pass
+
+
+def test_a_url_is_a_folder_too(tmp_path):
+    folder = StudyFolder.at(f"file://{tmp_path}", "remote")
+    assert not folder.is_local
+    folder.write_json("trials/00000.json", {"number": 0})
+    assert folder.names("trials") == ["00000.json"]
+    assert folder.exists("trials/00000.json") and not folder.exists("trials/00001.json")
+    assert read_trials(folder)[0] == {"number": 0}
