@@ -86,6 +86,7 @@ def connect() -> str:
     except ConnectionError:
         ray.init(address="local", runtime_env=runtime_env, include_dashboard=False, **quiet)
         where = "this machine"
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = ray.cluster_resources()
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
 
@@ -147,33 +148,59 @@ def run_trials(
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=_ray_path(template.folder), callbacks=list(callbacks), verbose=0
+            name="tune", storage_path=_ray_path(template.folder), callbacks=[FailureRecorder(template), *callbacks], verbose=0
         ),
     )
     tuner.fit()
 
 
-def drive_trial(knobs: dict[str, Any], template: TrialTemplate) -> None:
-    """One trial, in its Tune driver: run what is missing of its configuration, write its record, report the objectives."""
+class FailureRecorder(tune.Callback):
+    """Keeps why a trial failed, also where its driver died; a trial cut off by Ctrl-C has not failed."""
+
+    def __init__(self, template: TrialTemplate):
+        self.template = template
+        self.started: dict[str, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.started[trial.trial_id] = time.time()
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        record = {
+            **trial_record(trial.config, self.template),
+            "state": "failed",
+            "reason": _reason(trial.error_file),
+            "seconds": time.time() - self.started[trial.trial_id],
+        }
+        write_trial(self.template.folder, record)
+
+
+def trial_record(suggestion: dict[str, Any], template: TrialTemplate) -> dict[str, Any]:
+    """What is known of a trial from its suggestion: number, label, knobs, and the configuration's name."""
+    knobs = {key: value for key, value in suggestion.items() if key not in ("number", "label")}
+    settings = template.settings.with_overrides(knobs)
+    return {
+        "number": suggestion["number"],
+        "label": suggestion["label"],
+        "knobs": knobs,
+        "config_id": config_id(settings, template.corpus_hash, template.backbone_hash),
+    }
+
+
+def drive_trial(suggestion: dict[str, Any], template: TrialTemplate) -> None:
+    """One trial, in its Tune driver: run what is missing of its configuration, write its record, report the objectives.
+
+    The record is written before Optuna hears of it, see ``study.searcher.reconcile``.
+    """
     started = time.perf_counter()
-    overrides = dict(knobs)
-    number, label = overrides.pop("number"), overrides.pop("label")
-    record: dict[str, Any] = {"number": number, "label": label, "knobs": overrides, "config_id": None}
-    try:
-        settings = template.settings.with_overrides(overrides)
-        identity = config_id(settings, template.corpus_hash, template.backbone_hash)
-        record["config_id"] = identity
-        missing = [s for s in template.seeds if not template.folder.exists(f"{run_directory(identity, s)}/finished.json")]
-        if missing:
-            _train(template, settings, identity, missing, number)
-        values = _mean_objectives(template, identity)
-    except Exception as error:
-        record |= {"state": "failed", "reason": _reason(error), "seconds": time.perf_counter() - started}
-        write_trial(template.folder, record)
-        raise
+    record = trial_record(suggestion, template)
+    identity = record["config_id"]
+    missing = [s for s in template.seeds if not template.folder.exists(f"{run_directory(identity, s)}/finished.json")]
+    if missing:
+        _train(template, template.settings.with_overrides(record["knobs"]), identity, missing, record["number"])
+    values = _mean_objectives(template, identity)
     record |= {"state": "finished", "reason": None, "seconds": time.perf_counter() - started}
     write_trial(template.folder, {**record, "values": list(values.values())})
-    tune.report({**values, "config_id": identity, "number": number, "complete": True})
+    tune.report({**values, "config_id": identity, "number": record["number"], "complete": True})
 
 
 def _train(template: TrialTemplate, settings: Settings, identity: str, seeds: list[int], number: int) -> None:
@@ -237,13 +264,11 @@ def _mean_objectives(template: TrialTemplate, identity: str) -> dict[str, float]
     }
 
 
-def _reason(error: BaseException) -> str:
-    """The last line of what went wrong in a worker, or of the error itself."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        error = next(iter(failures.values()))
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return (lines[-1].strip() if lines else type(error).__name__)[:500]
+def _reason(error_file: str | None) -> str:
+    """The last line of what Tune kept of an error, which names the worker's own."""
+    text = Path(error_file).read_text(errors="replace") if error_file and os.path.exists(error_file) else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else "ended without saying why")[:500]
 
 
 def _ray_path(folder: StudyFolder) -> str:

@@ -1,0 +1,122 @@
+"""Optuna behind Ray: references first, nothing left running, nothing repeated."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search_spaces import SPACES
+from study.searcher import make_searcher, open_journal, open_study, reconcile
+
+OBJECTIVES = [("dev_w_f1", "max"), ("dev_gap", "min")]
+SPACE = SPACES["fairness"](["en", "de"], ["speech+text"])
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return open_journal(str(tmp_path / "journal.log"))
+
+
+def searcher_of(journal, seed=0):
+    study = open_study(journal, "s", SPACE, ["max", "min"])
+    return study, make_searcher(journal, "s", SPACE, OBJECTIVES, seed)
+
+
+def knobs_of(suggestion):
+    return {key: value for key, value in suggestion.items() if key not in ("number", "label")}
+
+
+def test_erm_and_the_papers_setting_come_first_and_optuna_gets_their_values(journal):
+    study, searcher = searcher_of(journal)
+    first, second, third = (searcher.suggest(str(i)) for i in range(3))
+    assert first["label"] == "ERM" and knobs_of(first) == {"objective.method": "erm"}
+    assert second["label"] == "paper's setting"
+    assert knobs_of(second)["objective.fairness_weight.schedule"] == "adaptive"
+    assert knobs_of(second)["objective.coefficients.languages.de"] == 1.0
+    assert third["label"] is None and [first["number"], second["number"], third["number"]] == [0, 1, 2]
+    for i in range(3):
+        searcher.on_trial_complete(str(i), {"dev_w_f1": (0.4, 0.41, 0.42)[i], "dev_gap": 0.05, "complete": True})
+    assert [trial.values for trial in study.trials] == [[0.4, 0.05], [0.41, 0.05], [0.42, 0.05]]
+
+
+@pytest.mark.parametrize(
+    ("result", "error"),
+    [
+        (None, True),
+        ({"dev_w_f1": math.nan, "dev_gap": 0.1, "complete": True}, False),
+        ({"dev_w_f1": 0.4, "complete": True}, False),
+        ({"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": False}, False),  # cut off in the middle
+    ],
+)
+def test_a_trial_without_objectives_is_failed_not_left_running(journal, result, error):
+    study, searcher = searcher_of(journal)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", result, error)
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_an_interrupted_study_goes_on_with_what_was_running(journal):
+    _, searcher = searcher_of(journal)
+    for i in range(4):
+        searcher.suggest(str(i))
+    study, _ = searcher_of(journal)
+    running = study.trials[3].params
+    # trial 0 had written its record when the process died; 1 and 2 and 3 had not
+    reconcile(study, {0: {"state": "finished", "values": [0.5, 0.04]}})
+    assert study.trials[0].state == TrialState.COMPLETE and study.trials[0].values == [0.5, 0.04]
+    assert [trial.state for trial in study.trials[1:4]] == [TrialState.FAIL] * 3
+    _, resumed = searcher_of(journal, seed=4)
+    again = [resumed.suggest(f"again{i}") for i in range(3)]
+    assert again[0]["label"] == "paper's setting"
+    assert knobs_of(again[2]) == running
+
+
+def test_a_failed_trial_is_tried_again_once_a_call(journal):
+    study, searcher = searcher_of(journal)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", None, error=True)
+    reconcile(study, {0: {"state": "failed"}})
+    waiting = [trial for trial in study.trials if trial.state == TrialState.WAITING]
+    assert [trial.user_attrs["label"] for trial in waiting] == ["paper's setting", "ERM"]
+    reconcile(study, {0: {"state": "failed", "retried": True}})
+    assert len([trial for trial in study.trials if trial.state == TrialState.WAITING]) == 2
+
+
+def test_a_continuation_does_not_repeat_its_suggestions(journal):
+    _, first = searcher_of(journal, seed=0)
+    one = [knobs_of(first.suggest(str(i))) for i in range(4)][2:]
+    _, second = searcher_of(journal, seed=4)
+    two = [knobs_of(second.suggest(f"b{i}")) for i in range(2)]
+    assert not any(knobs in one for knobs in two)
+
+
+def test_conditional_knobs_appear_only_with_their_schedule():
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(40):
+        values = SPACE.suggest(study.ask())
+        schedule = values["objective.fairness_weight.schedule"]
+        seen.add(schedule)
+        assert ("objective.fairness_weight.step_size" in values) == (schedule == "adaptive")
+        assert ("objective.fairness_weight.ramp_fraction" in values) == (schedule in ("linear", "cosine"))
+    assert seen == {"constant", "linear", "cosine", "adaptive"}
+
+
+def test_every_suggestion_is_a_valid_setting():
+    from study.settings import TINY, Settings
+
+    base = Settings().with_overrides(TINY)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=1))
+    for space in (SPACES["fairness"](["en", "ja", "de"], ["speech", "speech+text"]), SPACES["schedules"](["de"], ["speech"])):
+        for _ in range(20):
+            base.with_overrides(space.suggest(study.ask()))
+        for reference in space.references:
+            base.with_overrides({**reference.knobs, **reference.fixed})
+
+
+def test_a_single_language_has_no_coefficient_to_search():
+    names = [knob.name for knob in SPACES["fairness"](["de"], ["speech"]).knobs]
+    assert not any("coefficients" in name for name in names)

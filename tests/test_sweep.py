@@ -1,0 +1,183 @@
+"""The main job as its users start it, through real Ray, DeepSpeed and Optuna."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from analysis.load import load_study
+from analysis.pareto import front, pareto_info
+from study.records import StudyFolder, finished_runs, read_study, read_trials
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def ray_directory():
+    """A Ray of its own: other clusters on the machine are neither found nor disturbed (short, for its socket names)."""
+    path = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def sweep(small_corpus, ray_directory, tmp_path_factory):
+    """A function that starts a sweep on the small corpus and returns the finished process."""
+    storage = tmp_path_factory.mktemp("sweeps")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment["RAY_TMPDIR"] = ray_directory
+
+    def start(*flags: str, wait: bool = True, script: tuple[str, ...] = ("study/sweep.py",)):
+        command = [sys.executable, *script, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+        command += ["--epochs", "1", "--fix", "optimisation.batch_size=24", *flags]
+        process = subprocess.Popen(
+            command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        if not wait:
+            return process
+        out, err = process.communicate(timeout=280)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    start.storage = storage
+    return start
+
+
+@pytest.fixture(scope="module")
+def finished(sweep):
+    """A sweep of two trials, run to its end with two ranks and ZeRO-2."""
+    done = sweep("--study", "two", "--trials", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done, StudyFolder.at(str(sweep.storage), "two")
+
+
+def test_two_trials_down_to_the_figures_data(finished):
+    done, folder = finished
+    trials = read_trials(folder)
+    assert [trial["state"] for trial in trials.values()] == ["finished", "finished"]
+    assert [trial["label"] for trial in trials.values()] == ["ERM", "paper's setting"]
+    assert set(finished_runs(folder)) == {(trial["config_id"], 0) for trial in trials.values()}
+    study = load_study(folder)
+    points = front(study.configurations)
+    assert len(points) == 2 and points["on_front"].any()
+    by_config = points.set_index("config_id")
+    for trial in trials.values():
+        assert trial["values"] == pytest.approx(by_config.loc[trial["config_id"], ["dev_w_f1", "dev_gap"]].tolist())
+    assert len(pareto_info(study).points) == 2
+    for name in ("report.html", "pareto.png", "pareto.svg", "front.csv"):
+        assert folder.exists(f"report/{name}") and folder.path("report") in done.stdout
+
+
+def test_the_output_is_short_and_names_what_counts(finished):
+    done, _ = finished
+    lines = done.stdout.splitlines()
+    assert len(lines) < 60
+    assert sum(line.startswith("trial ") and "W-F1" in line and "gap" in line for line in lines) == 2
+    assert "Pareto front on dev" in done.stdout
+    assert "WARNING" not in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_journal_is_optunas(finished):
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend(finished[1].path("journal.log")))
+    study = optuna.load_study(study_name="two", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_worker_output_lies_with_its_runs(finished):
+    _, folder = finished
+    for config_id, _ in finished_runs(folder):
+        assert {"worker-0.log", "worker-1.log"} <= set(folder.names(f"runs/{config_id}"))
+
+
+def test_again_shows_it_at_once_and_runs_nothing(sweep, finished):
+    _, folder = finished
+    before = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
+    started = time.monotonic()
+    again = sweep("--study", "two", "--trials", "2", script=("-m", "study.sweep"))
+    assert again.returncode == 0 and "study two is complete: 2 trials" in again.stdout
+    assert "Pareto front on dev" in again.stdout and "running on" not in again.stdout
+    assert time.monotonic() - started < 30
+    assert before == {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--space", "schedules"), ["--space: 'fairness' there, 'schedules' now"]),
+        (("--fix", "objective.power=1"), ["objective.power: 2 there, 1 now"]),
+        (("--modalities", "speech"), ["modalities"]),
+    ],
+)
+def test_a_folder_of_another_study_is_refused(sweep, finished, flags, words):
+    _, folder = finished
+    plan = read_study(folder)
+    done = sweep("--study", "two", "--trials", "2", *flags)
+    assert done.returncode == 2 and "choose another --study" in done.stderr
+    assert all(word in done.stderr for word in words)
+    assert read_study(folder) == plan and len(read_trials(folder)) == 2
+
+
+def test_every_fault_is_named_before_anything_starts(sweep):
+    done = sweep(
+        "--study", "faulty", "--ranks", "64", "--fix", "objective.pwer=3", "--fix", "objective.coefficients.languages.de=-1",
+        "--seeds", "a", "--zero-stage", "5", "--space", "none",
+    )  # fmt: skip
+    assert done.returncode == 2
+    for word in ("--ranks: 64", "objective.pwer", "languages.de", "--seeds: 'a'", "--zero-stage", "--space"):
+        assert word in done.stderr, done.stderr
+    assert not (sweep.storage / "faulty").exists()
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
+    done = sweep("--study", "planned", "--trials", "5", "--seeds", "0,1", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for word in ("5 trials × 2 seeds", "10 runs", "fairness_weight.step_size", "planned", "2 ranks", "ZeRO-2"):
+        assert word in done.stdout
+    assert not (sweep.storage / "planned").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_ctrl_c_and_can_grow(sweep):
+    folder = StudyFolder.at(str(sweep.storage), "cut")
+    process = sweep("--study", "cut", "--trials", "3", wait=False)
+    deadline = time.monotonic() + 200
+    while len(folder.names("trials")) < 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(5)  # into the second trial
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
+    kept = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
+    assert 1 <= len(kept) < 3
+    again = sweep("--study", "cut", "--trials", "3")
+    assert again.returncode == 0, again.stderr[-2000:]
+    trials = [trial for trial in read_trials(folder).values() if trial["state"] == "finished"]
+    assert len(trials) == 3 and len({trial["config_id"] for trial in trials}) == 3
+    assert {trial["label"] for trial in trials} == {"ERM", "paper's setting", None}
+    for name, content in kept.items():
+        assert folder.read_bytes(f"trials/{name}") == content
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_recorded_with_its_reason_and_retried_by_the_next_call(sweep):
+    # a learning rate that overflows: every trial's loss stops being finite
+    flags = ("--study", "broken", "--trials", "1", "--fix", "optimisation.learning_rate=1e30")
+    done = sweep(*flags)
+    folder = StudyFolder.at(str(sweep.storage), "broken")
+    assert done.returncode == 1 and "no run has finished" in done.stdout
+    (record,) = read_trials(folder).values()
+    assert record["state"] == "failed" and "learning_rate" in record["reason"]
+    assert record["reason"] in done.stdout and "Traceback" not in done.stderr
+    sweep(*flags)
+    assert [trial.get("retried") for trial in read_trials(folder).values()] == [True, None]
