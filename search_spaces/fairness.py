@@ -14,7 +14,11 @@ WEIGHT = "objective.fairness_weight"
 RAMPS = ("linear", "cosine")
 
 SCHEDULE = (
-    Knob(f"{WEIGHT}.schedule", "what the paper leaves open beside its adaptive weight", choices=("constant", *RAMPS, "adaptive")),
+    Knob(
+        f"{WEIGHT}.schedule",
+        "what the paper leaves open beside its adaptive weight",
+        choices=("constant", *RAMPS, "adaptive"),
+    ),
     Knob(
         f"{WEIGHT}.weight",
         "from a penalty hardly felt to one that rivals the risk; the paper reports collapse at 5",
@@ -32,7 +36,14 @@ SCHEDULE = (
         unit="of training",
         when=(f"{WEIGHT}.schedule", RAMPS),
     ),
-    Knob(f"{WEIGHT}.initial", "the paper's start is not stated", low=0.0, high=1.0, unit="1/nat", when=(f"{WEIGHT}.schedule", ("adaptive",))),
+    Knob(
+        f"{WEIGHT}.initial",
+        "the paper's start is not stated",
+        low=0.0,
+        high=1.0,
+        unit="1/nat",
+        when=(f"{WEIGHT}.schedule", ("adaptive",)),
+    ),
     Knob(
         f"{WEIGHT}.step_size",
         "a dev gap of 10 points moves the weight by a hundredth to one an epoch",

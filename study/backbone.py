@@ -56,14 +56,16 @@ def load_processor(source: str) -> Qwen2AudioProcessor:
     """The processor (tokenizer, feature extractor, chat template) of a hub id or folder."""
     processor = AutoProcessor.from_pretrained(source)
     if not isinstance(processor, Qwen2AudioProcessor):
-        raise SettingsError([f"--backbone {source}: holds a {type(processor).__name__}; only Qwen2-Audio can be trained"])
+        raise SettingsError(
+            [f"--backbone {source}: holds a {type(processor).__name__}; only Qwen2-Audio can be trained"]
+        )
     if processor.chat_template is None:
         processor.chat_template = processor.default_chat_template
     return processor
 
 
 def backbone_hash(source: str) -> str:
-    """Twelve hex digits naming the weights: of a folder's files (JSON by content, others by name and size), or the hub id."""
+    """Twelve hex digits naming the weights: a folder's files (JSON by content, others by name and size), or a hub id."""
     digest = hashlib.sha256()
     if not os.path.isdir(source):
         return hashlib.sha256(source.encode()).hexdigest()[:12]

@@ -61,5 +61,3 @@ def loss_gaps(examples: Examples, scores: np.ndarray, answer_lengths: list[int],
         if len(female) and len(male):
             gaps[cell] = abs(female.mean() - male.mean())
     return gaps
-
-

@@ -31,7 +31,7 @@ def true_length(samples: int, hop_length: int = 160) -> int:
 
 
 def stored_length(frames: int) -> int:
-    """Frames to keep for a clip of L: L + 2 rounded up to even, so that the last valid position sees what stock sees."""
+    """Frames to keep for a clip of L: L + 2 rounded up to even, as far as the last valid position looks."""
     return min(frames + 2 + frames % 2, MAX_FRAMES)
 
 

@@ -134,7 +134,7 @@ def run_trials(
     storage = open_journal(_journal_path(template.folder))
     study = open_study(storage, name, space, [mode for _, mode in objectives])
     reconcile(study, records)
-    for number, record in records.items():
+    for record in records.values():
         if record["state"] == "failed" and not record.get("retried"):
             write_trial(template.folder, {**record, "retried": True})
     finished = sum(record["state"] == "finished" for record in records.values())
@@ -142,13 +142,18 @@ def run_trials(
     tuner = tune.Tuner(
         tune.with_resources(partial(drive_trial, template=template), {"cpu": DRIVER_CPU}),
         tune_config=tune.TuneConfig(
-            search_alg=make_searcher(storage, name, space, list(objectives), seed=len(study.get_trials(deepcopy=False))),
+            search_alg=make_searcher(
+                storage, name, space, list(objectives), seed=len(study.get_trials(deepcopy=False))
+            ),
             num_samples=trials - finished,
             max_concurrent_trials=at_once,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=_ray_path(template.folder), callbacks=[FailureRecorder(template), *callbacks], verbose=0
+            name="tune",
+            storage_path=_ray_path(template.folder),
+            callbacks=[FailureRecorder(template), *callbacks],
+            verbose=0,
         ),
     )
     tuner.fit()
@@ -259,9 +264,7 @@ def _log_to(path: str) -> None:
 def _mean_objectives(template: TrialTemplate, identity: str) -> dict[str, float]:
     """The search's objectives: dev figures of the selected epochs, averaged over the seeds."""
     runs = [template.folder.read_json(f"{run_directory(identity, seed)}/finished.json") for seed in template.seeds]
-    return {
-        f"dev_{figure}": sum(run["dev"][figure] for run in runs) / len(runs) for figure in ("w_f1", "gap")
-    }
+    return {f"dev_{figure}": sum(run["dev"][figure] for run in runs) / len(runs) for figure in ("w_f1", "gap")}
 
 
 def _reason(error_file: str | None) -> str:

@@ -65,20 +65,65 @@ class StudyPlan:
 def add_study_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say what is studied and where; other scripts build on their names."""
     what = parser.add_argument_group("what is studied")
-    what.add_argument("--corpus", default="embedded", metavar="SPEC", help="embedded | meld-st:DIR | manifest:FILE (default: embedded)")
-    what.add_argument("--plants", default=None, metavar="A,B", help="planted gaps of the embedded corpus: scarcity,prior,cue or none (default: all three)")
-    what.add_argument("--backbone", default="tiny", metavar="SPEC", help="tiny | HUB_ID | DIR of a Qwen2-Audio checkpoint (default: tiny)")
-    what.add_argument("--modalities", default="speech+text", metavar="A,B", help="speech | speech+text | speech,speech+text (default: speech+text)")
-    what.add_argument("--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)")
+    what.add_argument(
+        "--corpus",
+        default="embedded",
+        metavar="SPEC",
+        help="embedded | meld-st:DIR | manifest:FILE (default: embedded)",
+    )
+    what.add_argument(
+        "--plants",
+        default=None,
+        metavar="A,B",
+        help="planted gaps of the embedded corpus: scarcity,prior,cue or none (default: all three)",
+    )
+    what.add_argument(
+        "--backbone",
+        default="tiny",
+        metavar="SPEC",
+        help="tiny | HUB_ID | DIR of a Qwen2-Audio checkpoint (default: tiny)",
+    )
+    what.add_argument(
+        "--modalities",
+        default="speech+text",
+        metavar="A,B",
+        help="speech | speech+text | speech,speech+text (default: speech+text)",
+    )
+    what.add_argument(
+        "--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)"
+    )
     what.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
     what.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of every configuration (default: 0)")
-    what.add_argument("--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 4)")
-    what.add_argument("--fix", action="append", default=[], metavar="KEY=VALUE", help="set any other setting by its dotted name, e.g. optimisation.learning_rate=1e-4; repeatable")
+    what.add_argument(
+        "--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 4)"
+    )
+    what.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set any other setting by its dotted name, e.g. optimisation.learning_rate=1e-4; repeatable",
+    )
     where = parser.add_argument_group("where and how")
-    where.add_argument("--study", default=None, metavar="NAME", help="name of the study (default: from corpus and space)")
-    where.add_argument("--storage", default=None, metavar="DIR_OR_URL", help="where studies are kept (default: results/; inside a Ray job: ~/fair-ser-results)")
-    where.add_argument("--ranks", default=None, type=int, metavar="N", help="worker processes a trial (default: 2, or 1 on a single core)")
-    where.add_argument("--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)")
+    where.add_argument(
+        "--study", default=None, metavar="NAME", help="name of the study (default: from corpus and space)"
+    )
+    where.add_argument(
+        "--storage",
+        default=None,
+        metavar="DIR_OR_URL",
+        help="where studies are kept (default: results/; inside a Ray job: ~/fair-ser-results)",
+    )
+    where.add_argument(
+        "--ranks",
+        default=None,
+        type=int,
+        metavar="N",
+        help="worker processes a trial (default: 2, or 1 on a single core)",
+    )
+    where.add_argument(
+        "--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)"
+    )
 
 
 def read_flags(flags: argparse.Namespace, cores: int | None) -> Draft:
@@ -181,7 +226,9 @@ def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
         **flatten(draft.settings.model_dump(mode="json")),
     }
     then = {"--space": record["space"], "--seeds": record["seeds"], **flatten(record["settings"])}
-    return [f"{key}: {then.get(key)!r} there, {now.get(key)!r} now" for key in now | then if now.get(key) != then.get(key)]
+    return [
+        f"{key}: {then.get(key)!r} there, {now.get(key)!r} now" for key in now | then if now.get(key) != then.get(key)
+    ]
 
 
 def default_storage() -> str:
@@ -265,7 +312,7 @@ def _split_faults(corpus: Corpus) -> list[str]:
         part = table[table["split"] == split]
         both = part[part["gender"].isin(GENDERS)].groupby("language")["gender"].nunique()
         if not (both == 2).any():
-            faults.append(f"--corpus {corpus.name}: no language has both genders in {split}, so there is no gap to measure")
+            faults.append(
+                f"--corpus {corpus.name}: no language has both genders in {split}, so there is no gap to measure"
+            )
     return faults
-
-

@@ -29,7 +29,9 @@ def prepare(plan: StudyPlan) -> Prepared:
     if backbone == "tiny":
         table = plan.corpus.utterances
         transcripts = table.loc[table["split"] == "train", "transcript"].tolist()
-        backbone = str(tiny_checkpoint([*_prompt_texts(plan.draft.settings) * PROMPT_SHARE, *transcripts], plan.draft.cache))
+        backbone = str(
+            tiny_checkpoint([*_prompt_texts(plan.draft.settings) * PROMPT_SHARE, *transcripts], plan.draft.cache)
+        )
     processor = load_processor(backbone)
     folder = features.build(
         plan.corpus.utterances, plan.corpus.content_hash, processor.feature_extractor, plan.draft.cache

@@ -36,7 +36,10 @@ class StudyProgress(Callback):
         self.failed = 0
         self.epochs: dict[str, int] = {}
         self.bar = Progress(
-            BarColumn(bar_width=20), TextColumn("{task.description}"), console=console, transient=True,
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
             disable=not console.is_terminal,
         )
         self.task = self.bar.add_task(f"trial {finished + 1}/{trials}: starting workers", total=trials * epochs_a_trial)
@@ -64,9 +67,11 @@ class StudyProgress(Callback):
         self.done_here += 1
         self.epochs.pop(trial.trial_id, None)
         self.console.print(
-            f"trial {self.finished + self.done_here}/{self.trials}  {result['config_id']}  dev W-F1 {100 * result['dev_w_f1']:5.1f}"
-            f"  gap {points(result['dev_gap']):>5}  {self._words(trial.config)}  [{self._left()}]",
-            highlight=False, markup=False, soft_wrap=True,
+            f"trial {self.finished + self.done_here}/{self.trials}  {result['config_id']}"
+            f"  dev W-F1 {100 * result['dev_w_f1']:5.1f}  gap {points(result['dev_gap']):>5}  {self._words(trial.config)}  [{self._left()}]",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
         self._show(f"trial {min(self._ordinal(), self.trials)}/{self.trials}: starting workers")
 

@@ -92,7 +92,7 @@ class StudyFolder:
             if self.is_local and os.path.exists(aside):
                 os.unlink(aside)
             raise RecordError(
-                f"cannot write {self.path(name)}: {error}. Free some space, or point --storage at a place that can be written."
+                f"cannot write {self.path(name)}: {error}. Free some space, or point --storage elsewhere."
             ) from error
 
     def read_bytes(self, name: str) -> bytes:
@@ -117,10 +117,14 @@ class StudyFolder:
         try:
             return json.loads(self.read_bytes(name))
         except ValueError as error:
-            raise RecordError(f"{self.path(name)} is not JSON ({error}): move it away, the study then redoes it.") from error
+            raise RecordError(
+                f"{self.path(name)} is not JSON ({error}): move it away, the study then redoes it."
+            ) from error
 
     def write_jsonl(self, name: str, rows: list[dict]) -> None:
-        self.write_bytes(name, "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in rows).encode())
+        self.write_bytes(
+            name, "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in rows).encode()
+        )
 
     def read_jsonl(self, name: str) -> list[dict]:
         return [json.loads(line) for line in self.read_bytes(name).decode().splitlines() if line]
@@ -160,7 +164,8 @@ def read_study(folder: StudyFolder) -> dict:
     study = folder.read_json("study.json")
     if study.get("schema_version") != SCHEMA_VERSION:
         raise RecordError(
-            f"{folder.path('study.json')} has schema version {study.get('schema_version')}, this code reads {SCHEMA_VERSION}."
+            f"{folder.path('study.json')} has schema version {study.get('schema_version')}, "
+            f"this code reads {SCHEMA_VERSION}."
         )
     return study
 
@@ -190,13 +195,17 @@ def hold(folder: StudyFolder) -> Iterator[None]:
         os.makedirs(folder.uri, exist_ok=True)
         holder = open(folder.path("lock"), "a+")  # noqa: SIM115  (held open as long as the lock)
     except OSError as error:
-        raise RecordError(f"cannot write {folder.uri}: {error}. Point --storage at a place that can be written.") from error
+        raise RecordError(
+            f"cannot write {folder.uri}: {error}. Point --storage at a place that can be written."
+        ) from error
     with holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder.seek(0)
-            raise RecordError(f"{folder.uri} is being written by {holder.read() or 'another process'}; wait for it to end.") from None
+            raise RecordError(
+                f"{folder.uri} is being written by {holder.read() or 'another process'}; wait for it to end."
+            ) from None
         holder.truncate(0)
         holder.write(f"process {os.getpid()} on {socket.gethostname()}")
         holder.flush()

@@ -67,7 +67,7 @@ def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 class StudySearch(OptunaSearch):
-    """``OptunaSearch`` that tells a trial without finite objectives as failed, instead of leaving it running for ever."""
+    """``OptunaSearch`` that fails a trial without finite objectives, instead of leaving it running for ever."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         values = [(result or {}).get(metric) for metric in self._metric]
@@ -80,7 +80,9 @@ class StudySearch(OptunaSearch):
         super().on_trial_complete(trial_id, result, error)
 
 
-def make_searcher(storage: BaseStorage, name: str, space: Space, objectives: list[tuple[str, str]], seed: int) -> StudySearch:
+def make_searcher(
+    storage: BaseStorage, name: str, space: Space, objectives: list[tuple[str, str]], seed: int
+) -> StudySearch:
     """The searcher of one call of a sweep.
 
     Args:

@@ -208,7 +208,7 @@ TINY: dict[str, Any] = {
     "optimisation.learning_rate": 5e-3,
     "optimisation.epochs": 4,
 }
-"""What differs for the tiny backbone: its weights are random, so tower and projector must learn too, from few tokens."""
+"""What differs for the tiny backbone: its weights are random, so tower and projector learn too, from few tokens."""
 
 
 class Placement(Frozen):
@@ -258,18 +258,25 @@ def context_faults(settings: Settings, placement: Placement, languages: Sequence
             faults.append(f"objective.coefficients.languages.{language}: the corpus has only {', '.join(languages)}")
     for modality in objective.coefficients.modalities:
         if modality not in settings.modalities:
-            faults.append(f"objective.coefficients.modalities.{modality}: this study uses {', '.join(settings.modalities)}")
+            faults.append(
+                f"objective.coefficients.modalities.{modality}: this study uses {', '.join(settings.modalities)}"
+            )
     try:
         objective.coefficients.kappa(cells(languages, settings.modalities))
     except ValueError as error:
         faults.append(f"objective.coefficients: {error}")
     groups = 2 * len(languages) * len(settings.modalities)
     if objective.balanced() and batch < 2 * groups:
-        faults.append(f"optimisation.batch_size: {batch} holds fewer than two of each of {groups} groups; use {2 * groups} or more")
+        faults.append(
+            f"optimisation.batch_size: {batch} holds fewer than two of each of {groups} groups; "
+            f"use {2 * groups} or more"
+        )
     if batch % placement.ranks:
         faults.append(f"optimisation.batch_size: {batch} cannot be shared evenly by --ranks {placement.ranks}")
     if cores is not None and placement.ranks > cores:
-        faults.append(f"--ranks: {placement.ranks} workers asked for, this machine or cluster has {cores} (cores, or GPUs where there are any); use --ranks {cores}")
+        faults.append(
+            f"--ranks: {placement.ranks} workers asked for, this machine has {cores} cores (or GPUs where there are any)"
+        )
     return faults
 
 

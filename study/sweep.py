@@ -39,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, RecordError) as error:
         print(f"error: {error}".replace("\n", "\n       "), file=sys.stderr)
         return 2
+    except OSError as error:  # no room, no permission, a backbone that is not there
+        print(
+            f"error: {error}\n       nothing half-written is left; mend that and run the same command again",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted: what has finished is kept; the same command goes on", file=sys.stderr)
         return 130
@@ -72,8 +78,10 @@ def describe(plan: StudyPlan, console: Console) -> None:
         "corpus": f"{settings.corpus.spec} ({', '.join(plan.languages)}): "
         + ", ".join(f"{split} {n:,}" for split, n in counts.items())
         + (f"; {len(plan.corpus.skipped)} clips skipped" if plan.corpus.skipped else ""),
-        "backbone": f"{settings.backbone.spec}, LoRA rank {settings.backbone.lora_rank}, {' and '.join(settings.modalities)}",
-        "search": f"{draft.trials} trials × {len(draft.seeds)} seeds × at most {epochs} epochs = {runs} runs, space {draft.space}:",
+        "backbone": f"{settings.backbone.spec}, LoRA rank {settings.backbone.lora_rank}, "
+        + " and ".join(settings.modalities),
+        "search": f"{draft.trials} trials × {len(draft.seeds)} seeds = {runs} runs of at most {epochs} epochs, "
+        f"space {draft.space}:",
     }
     for key, value in lines.items():
         console.print(f"{key:11}{value}")
@@ -125,7 +133,9 @@ def show(draft: Draft, console: Console, write: bool) -> int:
     """Print the front and where the report is, writing it first if asked."""
     study = load_study(draft.folder)
     for trial in study.failed.itertuples():
-        console.print(f"trial {trial.number} failed: {trial.reason} (logs: {draft.folder.path('runs', str(trial.config_id))})")
+        console.print(
+            f"trial {trial.number} failed: {trial.reason} (logs: {draft.folder.path('runs', str(trial.config_id))})"
+        )
     if study.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1

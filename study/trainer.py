@@ -32,7 +32,7 @@ from study.backbone import Batch, EmotionModel, load_model, load_processor
 from study.batching import Examples, answer_ids, balanced_batches, natural_batches
 from study.collectives import gather_rows, world
 from study.evaluation import loss_gaps, prediction_frame, score_examples
-from study.groups import GENDERS, LANGUAGES, Cell, cells
+from study.groups import LANGUAGES, Cell, cells
 from study.metrics import evaluate
 from study.objective import ErmMinMaxGap, ObjectiveParts, utterance_weights
 from study.records import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, StudyFolder, run_directory
@@ -136,7 +136,9 @@ class Run:
         self.plan = plan
         settings, optimisation = plan.settings, plan.settings.optimisation
         self.rank, self.ranks = world()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = (
+            torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        )
         dataset = features.load(plan.features)
         self.utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
         languages = [language for language in LANGUAGES if language in set(self.utterances["language"])]
@@ -181,7 +183,7 @@ class Run:
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
         }
-        # ZeRO-3 shards weights while they are loaded, if transformers knows of it beforehand (it holds a weak reference).
+        # ZeRO-3 shards weights while they are loaded, if transformers knows beforehand (by weak reference).
         self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.placement.zero_stage == 3 else None
         dtype = torch.bfloat16 if on_gpu else torch.float32
         peft_model = load_model(self.plan.backbone, self.plan.settings.backbone, dtype)
@@ -245,8 +247,8 @@ class Run:
             parts, weights = self.step(rows[self.rank :: self.ranks], weight)
             if not math.isfinite(float(parts.total)):
                 raise LossNotFinite(
-                    f"epoch {epoch}: the objective is {float(parts.total)} (risk {float(parts.risk):.3g} nats, fairness "
-                    f"weight {weight:.3g}); lower optimisation.learning_rate or the fairness weight"
+                    f"epoch {epoch}: the objective is {float(parts.total)} (risk {float(parts.risk):.3g} nats, "
+                    f"fairness weight {weight:.3g}); lower optimisation.learning_rate or the fairness weight"
                 )
             risk += float(parts.risk)
             penalty += float(parts.penalty)
@@ -342,7 +344,13 @@ def join_process_group() -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

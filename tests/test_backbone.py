@@ -54,7 +54,9 @@ def examples(small_study, processor):
 def stock_logits(stock, processor, batch: Batch, rows: list[list[int]], waveforms):
     """Logits of the stock forward (30 s of mel) on given token rows, one example at a time."""
     extractor = processor.feature_extractor
-    mel = extractor(waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt")
+    mel = extractor(
+        waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
+    )
     with torch.no_grad():
         return [
             stock(
@@ -77,7 +79,7 @@ def waveforms_of(small_study, examples, rows):
 @pytest.mark.parametrize("seconds", [[0.04], [0.5, 1.7, 3.01], [30.0, 29.985], [31.0]])
 def test_tower_on_the_true_length_equals_stock(stock, ours, processor, seconds):
     rng = np.random.default_rng(0)
-    waveforms = [rng.normal(0, 0.1, int(16_000 * s)).astype(np.float32)[: 480_000] for s in seconds]
+    waveforms = [rng.normal(0, 0.1, int(16_000 * s)).astype(np.float32)[:480_000] for s in seconds]
     pairs = [features.log_mel(waveform, processor.feature_extractor) for waveform in waveforms]
     longest = max(len(mel) for mel, _ in pairs)
     log_mel = torch.stack([torch.from_numpy(np.pad(mel, ((0, longest - len(mel)), (0, 0)))) for mel, _ in pairs])
@@ -103,7 +105,11 @@ def test_losses_equal_the_stock_logits_at_the_answers(small_study, stock, ours, 
     prompts = [batch.input_ids[i, : batch.prompt_lengths[i]].tolist() for i in range(3)]
     answers = [ours.answers[label] for label in batch.labels.tolist()]
     logits = stock_logits(
-        stock, processor, batch, [p + a for p, a in zip(prompts, answers, strict=True)], waveforms_of(small_study, examples, rows)
+        stock,
+        processor,
+        batch,
+        [p + a for p, a in zip(prompts, answers, strict=True)],
+        waveforms_of(small_study, examples, rows),
     )
     for loss, prompt, answer, row in zip(losses, prompts, answers, logits, strict=True):
         predicted = row[len(prompt) - 1 : len(prompt) - 1 + len(answer)]

@@ -22,7 +22,9 @@ def gradient(small_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
 
     @functools.cache
-    def run(ranks: int, zero_stage: int = 0, micro: int | None = None, by_gender: bool = False) -> dict[str, np.ndarray]:
+    def run(
+        ranks: int, zero_stage: int = 0, micro: int | None = None, by_gender: bool = False
+    ) -> dict[str, np.ndarray]:
         settings = plan.draft.settings.with_overrides(
             {"optimisation.micro_batch_size": micro, "optimisation.gradient_clipping": 1e9}
         )

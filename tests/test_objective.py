@@ -79,9 +79,7 @@ def test_weighted_sum_has_the_gradient_of_the_objective():
     torch.testing.assert_close(weighted, direct, rtol=1e-12, atol=0)
 
 
-losses_and_groups = st.lists(
-    st.tuples(st.floats(0.0, 20.0, width=32), st.integers(-1, 3)), min_size=1, max_size=40
-)
+losses_and_groups = st.lists(st.tuples(st.floats(0.0, 20.0, width=32), st.integers(-1, 3)), min_size=1, max_size=40)
 
 
 @settings(deadline=None, max_examples=80)
@@ -106,7 +104,10 @@ def test_gradient_is_finite_at_no_gap_and_at_extreme_losses():
     for values in ([1.0, 1.0, 1.0, 1.0], [1e30, 0.0, 0.0, 1e-30]):
         for power in (1, 2):
             weights, _ = utterance_weights(
-                ErmMinMaxGap((1.0, 1.0), power), torch.tensor(values, dtype=torch.float64), torch.tensor([0, 1, 2, 3]), 1.0
+                ErmMinMaxGap((1.0, 1.0), power),
+                torch.tensor(values, dtype=torch.float64),
+                torch.tensor([0, 1, 2, 3]),
+                1.0,
             )
             assert torch.isfinite(weights).all()
 

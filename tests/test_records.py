@@ -71,10 +71,8 @@ def test_missing_foreign_and_broken_studies_are_named(folder):
 
 
 def test_a_second_writer_is_refused_with_the_holder(folder):
-    with hold(folder):
-        with pytest.raises(RecordError, match=r"being written by process \d+ on "):
-            with hold(folder):
-                raise AssertionError("not reached")
+    with hold(folder), pytest.raises(RecordError, match=r"being written by process \d+ on "), hold(folder):
+        raise AssertionError("not reached")
     with hold(folder):
         pass
 

@@ -11,7 +11,9 @@ def test_constant():
     assert constant(0.7) == 0.7
 
 
-@pytest.mark.parametrize(("shape", "expected"), [("linear", [0.0, 0.5, 1.0, 2.0, 2.0]), ("cosine", [0.0, 0.2929, 1.0, 2.0, 2.0])])
+@pytest.mark.parametrize(
+    ("shape", "expected"), [("linear", [0.0, 0.5, 1.0, 2.0, 2.0]), ("cosine", [0.0, 0.2929, 1.0, 2.0, 2.0])]
+)
 def test_ramps_reach_the_weight_at_the_end_of_the_ramp(shape, expected):
     # cosine at a quarter of the rise: (1 - cos(pi/4)) / 2 = 0.1464 of 2.0
     values = [ramp(shape, 2.0, progress, 0.4) for progress in (0.0, 0.1, 0.2, 0.4, 1.0)]

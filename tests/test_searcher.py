@@ -110,7 +110,10 @@ def test_every_suggestion_is_a_valid_setting():
 
     base = Settings().with_overrides(TINY)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=1))
-    for space in (SPACES["fairness"](["en", "ja", "de"], ["speech", "speech+text"]), SPACES["schedules"](["de"], ["speech"])):
+    for space in (
+        SPACES["fairness"](["en", "ja", "de"], ["speech", "speech+text"]),
+        SPACES["schedules"](["de"], ["speech"]),
+    ):
         for _ in range(20):
             base.with_overrides(space.suggest(study.ask()))
         for reference in space.references:

@@ -13,7 +13,12 @@ TINY_SETTINGS = Settings().with_overrides(TINY)
 def test_every_fault_is_named_at_once():
     with pytest.raises(SettingsError) as caught:
         Settings().with_overrides(
-            {"objective.pwer": 2, "objective.power": 3, "objective.coefficients.languages.de": -1, "optimisation.epochs": 0}
+            {
+                "objective.pwer": 2,
+                "objective.power": 3,
+                "objective.coefficients.languages.de": -1,
+                "optimisation.epochs": 0,
+            }
         )
     knobs = {fault.split(":")[0] for fault in caught.value.faults}
     assert knobs == {
@@ -48,7 +53,11 @@ def test_a_replaced_schedule_forgets_the_other_one():
     settings = TINY_SETTINGS.with_overrides(
         {"objective.fairness_weight.schedule": "linear", "objective.fairness_weight.weight": 0.5}
     )
-    assert settings.objective.fairness_weight.model_dump() == {"schedule": "linear", "weight": 0.5, "ramp_fraction": 0.5}
+    assert settings.objective.fairness_weight.model_dump() == {
+        "schedule": "linear",
+        "weight": 0.5,
+        "ramp_fraction": 0.5,
+    }
 
 
 def test_config_id_follows_what_decides_the_result_and_nothing_else():
@@ -69,4 +78,6 @@ def test_config_id_follows_what_decides_the_result_and_nothing_else():
 def test_sampling_is_balanced_for_the_group_method_and_natural_for_erm():
     assert TINY_SETTINGS.objective.balanced()
     assert not TINY_SETTINGS.with_overrides({"objective.method": "erm"}).objective.balanced()
-    assert TINY_SETTINGS.with_overrides({"objective.method": "erm", "objective.sampling": "balanced"}).objective.balanced()
+    assert TINY_SETTINGS.with_overrides(
+        {"objective.method": "erm", "objective.sampling": "balanced"}
+    ).objective.balanced()

@@ -130,7 +130,8 @@ def test_a_folder_of_another_study_is_refused(sweep, finished, flags, words):
 
 def test_every_fault_is_named_before_anything_starts(sweep):
     done = sweep(
-        "--study", "faulty", "--ranks", "64", "--fix", "objective.pwer=3", "--fix", "objective.coefficients.languages.de=-1",
+        "--study", "faulty", "--ranks", "64",
+        "--fix", "objective.pwer=3", "--fix", "objective.coefficients.languages.de=-1",
         "--seeds", "a", "--zero-stage", "5", "--space", "none",
     )  # fmt: skip
     assert done.returncode == 2
@@ -142,7 +143,14 @@ def test_every_fault_is_named_before_anything_starts(sweep):
 def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
     done = sweep("--study", "planned", "--trials", "5", "--seeds", "0,1", "--dry-run")
     assert done.returncode == 0, done.stderr
-    for word in ("5 trials × 2 seeds", "10 runs", "fairness_weight.step_size", "planned", "2 ranks", "ZeRO-2"):
+    for word in (
+        "5 trials × 2 seeds",
+        "10 runs of at most 1 epochs",
+        "fairness_weight.step_size",
+        "planned",
+        "2 ranks",
+        "ZeRO-2",
+    ):
         assert word in done.stdout
     assert not (sweep.storage / "planned").exists()
 

@@ -83,7 +83,9 @@ def test_accumulation_replays_the_same_dropout(run_plan):
 
 def test_a_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):
     plan = run_plan(CONSTANT)
-    monkeypatch.setattr("study.backbone.EmotionModel.losses", lambda self, batch: self.scores(batch)[:, 0] * float("nan"))
+    monkeypatch.setattr(
+        "study.backbone.EmotionModel.losses", lambda self, batch: self.scores(batch)[:, 0] * float("nan")
+    )
     with pytest.raises(LossNotFinite, match=r"epoch 1: .*learning_rate"):
         train(plan, seed=0, report=lambda row: None)
 

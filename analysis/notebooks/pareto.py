@@ -18,6 +18,11 @@
 
 # %%
 import os
+import sys
+from pathlib import Path
+
+ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists())
+sys.path.insert(0, str(ROOT))  # Jupyter starts in the notebook's folder
 
 from IPython.display import Image
 
@@ -27,7 +32,7 @@ from analysis.pareto import front, pareto_info
 from analysis.report import answer, require_finished_runs, uncertainty_of, warnings_of
 from analysis.tables import cells_table, configurations_table, formatted, front_table
 
-STUDY = os.environ.get("STUDY", "results/default")
+STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-fairness"))
 
 # %%
 study = load_study(STUDY)

@@ -1,0 +1,110 @@
+"""What an unplanted training set would give: which planted gaps can be closed at all.
+
+``python -m tests.oracle --seeds 0,1,2`` trains plain ERM on the corpus with one plant, and on its plant-free twin (the
+oracle), and scores both on the dev and test clips of the *planted* corpus. A plant that only bends training (scarcity,
+prior) is closable: the oracle does not show its gap. One that weakens the clips themselves (cue) is not: the oracle
+shows it too, and only a worse figure for the other gender would close it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from study import features
+from study.backbone import load_processor
+from study.batching import Examples
+from study.corpora.plants import PLANTS
+from study.evaluation import prediction_frame, score_examples
+from study.planning import add_study_flags, complete, read_flags
+from study.preparation import prepare
+from study.records import UTTERANCE_COLUMNS, StudyFolder
+from study.settings import Placement
+from study.trainer import Run, RunPlan, join_process_group
+
+
+def run_on(plants: str, storage: str, seed: int) -> Run:
+    """Plain ERM, trained for the default number of epochs on the embedded corpus with these plants."""
+    parser = argparse.ArgumentParser()
+    add_study_flags(parser)
+    flags = ["--plants", plants, "--storage", storage, "--ranks", "1", "--fix", "objective.method=erm"]
+    plan = complete(read_flags(parser.parse_args(flags), cores=1))
+    prepared = prepare(plan)
+    run = Run(
+        RunPlan(
+            settings=plan.draft.settings,
+            placement=Placement(ranks=1, zero_stage=0),
+            config_id=plants,
+            features=prepared.features,
+            backbone=prepared.backbone,
+            folder=StudyFolder.at(storage, "oracle"),
+        ),
+        seed,
+    )
+    for epoch in range(1, plan.draft.settings.optimisation.epochs + 1):
+        run.train_epoch(epoch)
+    return run
+
+
+def signed_accuracy_gap(run: Run, planted_features: Path, language: str) -> float:
+    """Women's minus men's accuracy in a language on dev and test of another corpus's clips, as a fraction."""
+    dataset = features.load(planted_features)
+    processor = load_processor(run.plan.backbone)
+    utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
+    frames = []
+    for split in ("dev", "test"):
+        examples = Examples.of_split(dataset, split, run.cells, run.plan.settings.prompt, processor)
+        frames.append(prediction_frame(examples, score_examples(run.engine, examples, 64, run.device), utterances))
+    frame = pd.concat(frames).query("language == @language")
+    correct = (frame["predicted"] == frame["emotion"]).groupby(frame["gender"]).mean()
+    return float(correct["female"] - correct["male"])
+
+
+def compare(seed: int, storage: str) -> pd.DataFrame:
+    """One row a plant: its gap when trained with it, and when trained on the twin (the oracle)."""
+    rows = []
+    twin = run_on("none", storage, seed)
+    for plant in PLANTS:
+        planted = run_on(plant.name, storage, seed)
+        clips = planted.plan.features
+        rows.append(
+            {
+                "plant": plant.name,
+                "group": f"{plant.language} {plant.gender}",
+                "closable": plant.closable,
+                "seed": seed,
+                "planted": signed_accuracy_gap(planted, clips, plant.language),
+                "oracle": signed_accuracy_gap(twin, clips, plant.language),
+            }
+        )
+        planted.close()
+    twin.close()
+    return pd.DataFrame(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.oracle", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
+    parser.add_argument("--storage", default=None, help="where the corpora are kept (default: a temporary folder)")
+    flags = parser.parse_args()
+    join_process_group()
+    with tempfile.TemporaryDirectory() as folder:
+        table = pd.concat([compare(int(seed), flags.storage or folder) for seed in flags.seeds.split(",")])
+    print("F - M accuracy, points, dev and test together (mean and range over seeds)")
+    for (plant, group), rows in table.groupby(["plant", "group"], sort=False):
+        words = [
+            f"{name} {100 * rows[name].mean():+.1f} [{100 * rows[name].min():+.1f}, {100 * rows[name].max():+.1f}]"
+            for name in ("planted", "oracle")
+        ]
+        print(
+            f"{plant:10}{group:12}{'closable' if rows['closable'].iloc[0] else 'not closable':14}" + "   ".join(words)
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
