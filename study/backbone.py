@@ -65,7 +65,7 @@ def load_processor(source: str) -> Qwen2AudioProcessor:
 
 
 def backbone_hash(source: str) -> str:
-    """Twelve hex digits naming the weights: a folder's files (JSON by content, others by name and size), or a hub id."""
+    """Twelve hex digits for the weights: files of a folder (JSON by content, others by name and size), or a hub id."""
     digest = hashlib.sha256()
     if not os.path.isdir(source):
         return hashlib.sha256(source.encode()).hexdigest()[:12]

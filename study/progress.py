@@ -68,7 +68,8 @@ class StudyProgress(Callback):
         self.epochs.pop(trial.trial_id, None)
         self.console.print(
             f"trial {self.finished + self.done_here}/{self.trials}  {result['config_id']}"
-            f"  dev W-F1 {100 * result['dev_w_f1']:5.1f}  gap {points(result['dev_gap']):>5}  {self._words(trial.config)}  [{self._left()}]",
+            f"  dev W-F1 {100 * result['dev_w_f1']:5.1f}  gap {points(result['dev_gap']):>5}"
+            f"  {self._words(trial.config)}  [{self._left()}]",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -274,9 +274,7 @@ def context_faults(settings: Settings, placement: Placement, languages: Sequence
     if batch % placement.ranks:
         faults.append(f"optimisation.batch_size: {batch} cannot be shared evenly by --ranks {placement.ranks}")
     if cores is not None and placement.ranks > cores:
-        faults.append(
-            f"--ranks: {placement.ranks} workers asked for, this machine has {cores} cores (or GPUs where there are any)"
-        )
+        faults.append(f"--ranks: {placement.ranks} workers asked for, this machine has {cores} cores (or GPUs, if any)")
     return faults
 
 
