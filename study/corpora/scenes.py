@@ -41,7 +41,7 @@ VARIANTS = {
 NEUTRAL = np.array([46.0, 50.0, math.log(190.0), -30.0])
 # Every (language, gender) has a neutral of its own, so that what is learnt from one group does not simply carry over to
 # another: that is why a scarce group suffers. The signs alternate, so no gender and no language is ahead.
-HABIT = np.array([0.0, 0.0, 0.025, 0.5])
+HABIT = np.array([0.0, 0.0, 0.06, 1.5])
 HABIT_SIGN = {
     ("en", "female"): -1, ("en", "male"): 1,
     ("de", "female"): 1, ("de", "male"): -1,

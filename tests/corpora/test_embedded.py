@@ -136,8 +136,8 @@ def test_prosody_is_neutral_plus_habit_plus_cue_plus_jitter():
     full, weak = (utterance.prosody("en", cue) for cue in (1.0, 0.5))
     assert full["pitch"] == round(neutral[0] - 14.0)
     assert weak["pitch"] == round(neutral[0] - 7.0)
-    assert full["level"] == pytest.approx(neutral[3] - 0.5 - 4.0, abs=0.005)
-    assert weak["level"] == pytest.approx(neutral[3] - 0.5 - 2.0, abs=0.005)
+    assert full["level"] == pytest.approx(neutral[3] - 1.5 - 4.0, abs=0.005)
+    assert weak["level"] == pytest.approx(neutral[3] - 1.5 - 2.0, abs=0.005)
 
 
 def test_genders_share_their_neutrals_and_no_gender_has_the_habit_more_often():
@@ -165,7 +165,7 @@ def test_no_plant_takes_an_english_utterance_away():
     """An utterance that both pairs left out would be gone from English too."""
     scenes = write_scenes(0)
     dropped = embedded._dropped(scenes, PLANTS, seed=0)
-    assert {language: len(rows) for language, rows in dropped.items()} == {"en": 0, "ja": 4 * 68, "de": 7 * 64}
+    assert {language: len(rows) for language, rows in dropped.items()} == {"en": 0, "ja": 4 * 78, "de": 7 * 72}
     assert not dropped["de"] & dropped["ja"]
     assert {scenes[i].character.split for rows in dropped.values() for i in rows} == {"train"}
 
@@ -227,9 +227,9 @@ def test_a_plant_changes_its_group_and_nothing_else(written, plants):
     assert not set(planted) - set(twin)
     gone = [groups[name] for name in set(groups) - set(kept) if "/ENG/" not in name]
     expected = []
-    if "scarcity" in plants:  # two characters, twice each emotion: 4 of an emotion, of which 0.2 is rounded to 1
+    if "scarcity" in plants:  # two characters, twice each emotion: 4 of an emotion, of which 0.1 leaves at least 1
         expected += [("de", "male", "train")] * (7 * 3)
-    if "prior" in plants:  # 0.15 of 4 is rounded to 1, for four of the emotions
+    if "prior" in plants:  # 0.03 of 4 leaves at least 1, for four of the emotions
         expected += [("ja", "female", "train")] * (4 * 3)
     assert sorted(gone) == sorted(expected)
     for name in ("ENG_DEU/deu_valid.csv", "ENG_DEU/deu_test.csv", "ENG_JPN/jpn_valid.csv", "ENG_JPN/jpn_test.csv"):
@@ -248,7 +248,7 @@ def test_it_is_written_once_by_callers_at_the_same_time_and_read_by_the_meld_st_
     assert first.content_hash == second.content_hash
     pd.testing.assert_frame_equal(first.utterances, second.utterances)
     assert first.name == "embedded"
-    assert first.notes[0].startswith("Synthetic speech with planted gaps (German men have a fifth")
+    assert first.notes[0].startswith("Synthetic speech with planted gaps (German men have a tenth")
     assert first.notes[0].endswith("): no evidence about people.")
     assert len(first.skipped) == 2
     assert first.notes[1:] == (f"2 of {len(first.utterances) + 2} utterances have no clip on disk and were skipped.",)
