@@ -97,14 +97,15 @@ def write_report(
     svg = render(figure, "svg")
     page = _page(study, points, chance, svg)
     files = {
-        "report.html": page.encode(),
         "pareto.png": render(figure, "png"),
         "pareto.svg": svg,
         "front.csv": front_csv(points).encode(),
+        "report.html": page.encode(),  # last: where it stands, the others do
     }
     for name, data in files.items():
         study.folder.write_bytes(f"report/{name}", data)
-    return ReportPaths(*(study.folder.path("report", name) for name in files))
+    names = ("report.html", "pareto.png", "pareto.svg", "front.csv")
+    return ReportPaths(*(study.folder.path("report", name) for name in names))
 
 
 def require_finished_runs(study: Study) -> None:
@@ -162,7 +163,7 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
             )
     skipped = study.plan["corpus"].get("skipped", 0)
     if skipped:
-        notes.append(f"{skipped} recordings could not be read and were skipped.")
+        notes.append(f"{skipped} clips were missing or unreadable and were skipped; study.json names them.")
     incomplete = points[~points["complete"]]["name"].tolist()
     if incomplete:
         notes.append(f"Incomplete, so kept out of the front: {', '.join(incomplete)} (not every seed has finished).")

@@ -67,14 +67,20 @@ def coefficients(kind: str, names: Sequence[str]) -> tuple[Knob, ...]:
 
 
 def references(knobs: Sequence[Knob]) -> tuple[Reference, ...]:
-    """Plain ERM, and the paper's setting: adaptive from 0 with every coefficient 1 (its step size is our guess)."""
+    """Plain ERM; the paper's setting, adaptive from 0 with every coefficient 1 (its step size is our guess); and ERM on
+    the balanced batches of the group methods, since gains of a group loss are often the sampler's."""
     paper = {
         f"{WEIGHT}.schedule": "adaptive",
         f"{WEIGHT}.initial": 0.0,
         f"{WEIGHT}.step_size": 2.0,
         **{knob.name: 1.0 for knob in knobs if ".coefficients." in knob.name},
     }
-    return (Reference("ERM", fixed={"objective.method": "erm"}), Reference("paper's setting", knobs=paper))
+    balanced = {"objective.method": "erm", "objective.sampling": "balanced"}
+    return (
+        Reference("ERM", fixed={"objective.method": "erm"}),
+        Reference("paper's setting", knobs=paper),
+        Reference("ERM, balanced", fixed=balanced),
+    )
 
 
 def fairness(languages: Sequence[str], modalities: Sequence[str]) -> Space:

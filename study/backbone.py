@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+from transformers import AutoConfig, AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from study.features import audio_tokens, tower_positions
 from study.settings import BackboneSettings, SettingsError
 
+SAMPLED_BYTES = 1024**2
 IGNORED = -100  # a target that cross_entropy leaves out
 LORA_TARGETS = {
     "attention": "q_proj|k_proj|v_proj|o_proj",
@@ -54,7 +55,14 @@ class Batch:
 
 def load_processor(source: str) -> Qwen2AudioProcessor:
     """The processor (tokenizer, feature extractor, chat template) of a hub id or folder."""
-    processor = AutoProcessor.from_pretrained(source)
+    if (source.startswith((".", "/", "~")) or source.count("/") > 1) and not os.path.isdir(source):
+        raise SettingsError([f"--backbone {source}: there is no such folder"])
+    try:
+        processor = AutoProcessor.from_pretrained(source)
+    except (ValueError, OSError) as error:
+        raise SettingsError(
+            [f"--backbone {source}: no checkpoint of Qwen2-Audio can be loaded from it ({error})"]
+        ) from error
     if not isinstance(processor, Qwen2AudioProcessor):
         raise SettingsError(
             [f"--backbone {source}: holds a {type(processor).__name__}; only Qwen2-Audio can be trained"]
@@ -65,14 +73,21 @@ def load_processor(source: str) -> Qwen2AudioProcessor:
 
 
 def backbone_hash(source: str) -> str:
-    """Twelve hex digits for the weights: files of a folder (JSON by content, others by name and size), or a hub id."""
+    """Twelve hex digits for the weights: every file of a folder (large ones by 64 samples), or hub id and commit."""
     digest = hashlib.sha256()
     if not os.path.isdir(source):
-        return hashlib.sha256(source.encode()).hexdigest()[:12]
+        commit = getattr(AutoConfig.from_pretrained(source), "_commit_hash", None)
+        return hashlib.sha256(f"{source} {commit}".encode()).hexdigest()[:12]
     for path in sorted(p for p in Path(source).iterdir() if p.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            if size <= 64 * SAMPLED_BYTES:
+                digest.update(file.read())
+            else:
+                for place in range(64):
+                    file.seek(place * (size - SAMPLED_BYTES) // 63)
+                    digest.update(file.read(SAMPLED_BYTES))
     return digest.hexdigest()[:12]
 
 

@@ -22,6 +22,7 @@ from transformers import WhisperFeatureExtractor
 from study.corpora import read_audio
 
 WINDOW = 400  # samples of one analysis window at 16 kHz
+MIN_SAMPLES = 640  # 40 ms, the shortest clip that the tower makes a token of; shorter ones get silence behind them
 MAX_FRAMES = 3000  # 30 s, the tower's limit; longer clips are cut there
 
 
@@ -56,6 +57,7 @@ def log_mel(waveform: np.ndarray, extractor: WhisperFeatureExtractor) -> tuple[n
     """
     hop = extractor.hop_length
     waveform = waveform[: MAX_FRAMES * hop]
+    waveform = np.pad(waveform, (0, max(0, MIN_SAMPLES - len(waveform))))
     frames = true_length(len(waveform), hop)
     keep = stored_length(frames)
     length = min(keep * hop + WINDOW, MAX_FRAMES * hop)  # a clip of 30 s is mirrored at its end, as stock does

@@ -1,8 +1,7 @@
 """Ray around the trainer: a Tune driver a trial, a TorchTrainer in it, and the resources of both.
 
-One trial is one configuration over its seeds in one worker group. The driver takes ``DRIVER_CPU`` of a core and the
-workers leave it: a trial asks for ``ranks`` cores in all, so as many trials fit as the cluster has room for and no
-driver can take the place that another trial's workers wait for.
+One trial is one configuration over its seeds in one worker group. Its driver takes a little memory and no core, so it
+can never hold the place that workers, its own or another study's, wait for.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from study.groups import Cell
 from study.records import StudyFolder, read_trials, run_directory, write_trial
 from study.searcher import make_searcher, open_journal, open_study, reconcile
 from study.settings import Placement, Settings, SettingsError, config_id
 
-DRIVER_CPU = 0.1
+DRIVER = {"CPU": 0, "memory": 256 * 1024**2}
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -48,6 +48,7 @@ class TrialTemplate:
     seeds: tuple[int, ...]
     features: Path
     backbone: str
+    cells: tuple[Cell, ...]
     corpus_hash: str
     backbone_hash: str
     folder: StudyFolder
@@ -70,7 +71,7 @@ def set_environment() -> None:
 
 
 def connect() -> str:
-    """Join the running cluster (``RAY_ADDRESS``, or one started on this machine), or start a private local one.
+    """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one.
 
     Returns:
         Where the study runs, for the user.
@@ -80,10 +81,10 @@ def connect() -> str:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's own working_dir is on every node's path already
         root = str(Path(__file__).resolve().parent.parent)
         runtime_env = {"env_vars": {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([root, *_python_path()])}}
-    try:
-        ray.init(address="auto", runtime_env=runtime_env, **quiet)
-        where = "the Ray cluster in reach"
-    except ConnectionError:
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env=runtime_env, **quiet)
+        where = "the Ray cluster"
+    else:  # "auto" would also join the private Ray of another sweep, and die with it
         ray.init(address="local", runtime_env=runtime_env, include_dashboard=False, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
@@ -131,8 +132,11 @@ def run_trials(
     Trials that failed before are tried again first.
     """
     records = read_trials(template.folder)
-    storage = open_journal(_journal_path(template.folder))
-    study = open_study(storage, name, space, [mode for _, mode in objectives])
+    journal = _journal_path(template.folder)
+    if not records:  # a journal without a single record is that of a study that was deleted or never got anywhere
+        Path(journal).unlink(missing_ok=True)
+    storage = open_journal(journal)
+    study = open_study(storage, name, space, [mode for _, mode in objectives], records)
     reconcile(study, records)
     for record in records.values():
         if record["state"] == "failed" and not record.get("retried"):
@@ -140,7 +144,7 @@ def run_trials(
     finished = sum(record["state"] == "finished" for record in records.values())
     at_once = concurrent_trials(template.placement, ray.cluster_resources())
     tuner = tune.Tuner(
-        tune.with_resources(partial(drive_trial, template=template), {"cpu": DRIVER_CPU}),
+        tune.with_resources(partial(drive_trial, template=template), tune.PlacementGroupFactory([DRIVER])),
         tune_config=tune.TuneConfig(
             search_alg=make_searcher(
                 storage, name, space, list(objectives), seed=len(study.get_trials(deepcopy=False))
@@ -174,7 +178,7 @@ class FailureRecorder(tune.Callback):
             **trial_record(trial.config, self.template),
             "state": "failed",
             "reason": _reason(trial.error_file),
-            "seconds": time.time() - self.started[trial.trial_id],
+            "seconds": time.time() - self.started.get(trial.trial_id, time.time()),
         }
         write_trial(self.template.folder, record)
 
@@ -187,7 +191,7 @@ def trial_record(suggestion: dict[str, Any], template: TrialTemplate) -> dict[st
         "number": suggestion["number"],
         "label": suggestion["label"],
         "knobs": knobs,
-        "config_id": config_id(settings, template.corpus_hash, template.backbone_hash),
+        "config_id": config_id(settings, template.cells, template.corpus_hash, template.backbone_hash),
     }
 
 
@@ -210,13 +214,14 @@ def drive_trial(suggestion: dict[str, Any], template: TrialTemplate) -> None:
 
 def _train(template: TrialTemplate, settings: Settings, identity: str, seeds: list[int], number: int) -> None:
     placement = template.placement
-    cpu = 1.0 if template.use_gpu else 1.0 - DRIVER_CPU / placement.ranks
     TorchTrainer(
         partial(_work, template=replace(template, settings=settings), identity=identity, seeds=seeds),
         train_loop_config={"number": number},
         torch_config=TorchConfig(backend="nccl" if template.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.ranks, use_gpu=template.use_gpu, resources_per_worker=_worker_resources(cpu, template)
+            num_workers=placement.ranks,
+            use_gpu=template.use_gpu,
+            resources_per_worker={"CPU": 1, "GPU": 1} if template.use_gpu else {"CPU": 1},
         ),
         run_config=ray.train.RunConfig(
             name=f"trial-{number:05d}",
@@ -225,10 +230,6 @@ def _train(template: TrialTemplate, settings: Settings, identity: str, seeds: li
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
         ),
     ).fit()
-
-
-def _worker_resources(cpu: float, template: TrialTemplate) -> dict[str, float]:
-    return {"CPU": cpu, "GPU": 1.0} if template.use_gpu else {"CPU": cpu}
 
 
 def _work(loop: dict[str, Any], template: TrialTemplate, identity: str, seeds: list[int]) -> None:
@@ -263,8 +264,12 @@ def _log_to(path: str) -> None:
 
 def _mean_objectives(template: TrialTemplate, identity: str) -> dict[str, float]:
     """The search's objectives: dev figures of the selected epochs, averaged over the seeds."""
-    runs = [template.folder.read_json(f"{run_directory(identity, seed)}/finished.json") for seed in template.seeds]
-    return {f"dev_{figure}": sum(run["dev"][figure] for run in runs) / len(runs) for figure in ("w_f1", "gap")}
+    runs = [
+        template.folder.read_json(f"{run_directory(identity, seed)}/finished.json")["dev"] for seed in template.seeds
+    ]
+    if any(run["gap"] is None for run in runs):
+        raise ValueError("the dev gap is not defined: no cell of dev has both genders with an emotion in common")
+    return {f"dev_{figure}": sum(run[figure] for run in runs) / len(runs) for figure in ("w_f1", "gap")}
 
 
 def _reason(error_file: str | None) -> str:

@@ -33,6 +33,7 @@ class Draft:
         settings: the base configuration; a trial overrides some of it.
         space: name of what is searched.
         cache: where corpus, features and tiny backbone are kept, shared by studies.
+        fixed: settings given by ``--fix``, which the space may not search.
         faults: what is wrong so far; ``complete`` adds to them and raises.
     """
 
@@ -45,6 +46,7 @@ class Draft:
     seeds: tuple[int, ...]
     cache: Path
     cores: int | None
+    fixed: tuple[str, ...]
     faults: tuple[str, ...]
 
 
@@ -162,6 +164,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None) -> Draft:
         seeds=seeds,
         cache=cache,
         cores=cores,
+        fixed=tuple(item.partition("=")[0] for item in flags.fix),
         faults=tuple(faults),
     )
 
@@ -174,7 +177,7 @@ def complete(draft: Draft) -> StudyPlan:
     """
     faults, settings = list(draft.faults), draft.settings
     corpus = None
-    if not any(fault.startswith("corpus.") for fault in faults):
+    if not any(fault.startswith(("corpus.", "corpus:")) for fault in faults):
         try:
             corpus = load_corpus(settings.corpus.spec, settings.corpus.plants, draft.cache)
         except CorpusError as error:
@@ -184,9 +187,22 @@ def complete(draft: Draft) -> StudyPlan:
         languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
         faults += _split_faults(corpus)
     faults += context_faults(settings, draft.placement, languages, draft.cores)
+    space = SPACES.get(draft.space, SPACES["fairness"])(languages, settings.modalities)
+    faults += _searched_faults(draft.fixed, space)
     if faults or corpus is None:
         raise SettingsError(faults)
-    return StudyPlan(draft, corpus, languages, SPACES[draft.space](languages, settings.modalities))
+    return StudyPlan(draft, corpus, languages, space)
+
+
+def _searched_faults(fixed: tuple[str, ...], space: Space) -> list[str]:
+    """A knob cannot be both fixed and searched."""
+    faults = []
+    for key in fixed:
+        if any(knob.name == key or knob.name.startswith(f"{key}.") for knob in space.knobs):
+            faults.append(f"--fix {key}: the space {space.name} searches it; choose another --space, or do not fix it")
+        if key == "objective.method":
+            faults.append(f"--fix {key}: the space {space.name} sets it (ERM is among its first trials)")
+    return faults
 
 
 def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
@@ -201,6 +217,7 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
             "hash": plan.corpus.content_hash,
             "counts": plan.counts(),
             "skipped": len(plan.corpus.skipped),
+            "skipped_clips": list(plan.corpus.skipped),
             "notes": list(plan.corpus.notes),
         },
         "backbone": {"spec": settings.backbone.spec, "hash": backbone_hash},
@@ -247,10 +264,12 @@ def _study_name(corpus: str, space: str) -> str:
 def _overrides(flags: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Dotted overrides of the defaults from the flags, and what cannot be read of them."""
     faults = []
-    overrides: dict[str, Any] = {"backbone.spec": flags.backbone, "corpus.spec": flags.corpus}
+    overrides: dict[str, Any] = {"backbone.spec": flags.backbone, "corpus.spec": _resolved(flags.corpus)}
     if flags.backbone == "tiny":
         overrides = {**TINY, **overrides}
-    if flags.plants is not None:
+    if flags.plants is not None and flags.corpus != "embedded":
+        faults.append("--plants: only the embedded corpus has planted gaps")
+    elif flags.plants is not None:
         overrides["corpus.plants"] = [] if flags.plants == "none" else flags.plants.split(",")
     overrides["modalities"] = flags.modalities.split(",")
     if flags.epochs is not None:
@@ -262,6 +281,12 @@ def _overrides(flags: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         else:
             overrides[key] = _value(value)
     return overrides, faults
+
+
+def _resolved(spec: str) -> str:
+    """The corpus with the full path of its folder or file."""
+    kind, colon, place = spec.partition(":")
+    return f"{kind}:{Path(place).expanduser().resolve()}" if colon and place else spec
 
 
 def _value(text: str) -> Any:
@@ -305,14 +330,14 @@ def _integers(text: str, flag: str, faults: list[str]) -> tuple[int, ...]:
 
 
 def _split_faults(corpus: Corpus) -> list[str]:
-    """Dev and test need both genders in some language, or there is no gap to measure."""
+    """Every split needs both genders in some language, or there is no gap to train on or to measure."""
     faults = []
     table = corpus.utterances
-    for split in ("dev", "test"):
+    for split in ("train", "dev", "test"):
         part = table[table["split"] == split]
         both = part[part["gender"].isin(GENDERS)].groupby("language")["gender"].nunique()
         if not (both == 2).any():
             faults.append(
-                f"--corpus {corpus.name}: no language has both genders in {split}, so there is no gap to measure"
+                f"--corpus {corpus.name}: no language has both genders in {split}, so there is no gap to take"
             )
     return faults

@@ -58,6 +58,7 @@ class StudyFolder:
     @classmethod
     def at(cls, storage: str, name: str) -> StudyFolder:
         """The folder of study ``name`` under ``storage`` (a path or a URL)."""
+        storage = storage.removeprefix("file://")
         if "://" not in storage:
             storage = os.path.abspath(os.path.expanduser(storage))
         return cls(f"{storage.rstrip('/')}/{name}")

@@ -27,17 +27,48 @@ def open_journal(path: str) -> BaseStorage:
     return JournalStorage(JournalFileBackend(path))
 
 
-def open_study(storage: BaseStorage, name: str, space: Space, modes: list[str]) -> optuna.Study:
-    """The Optuna study, with the space's references queued first when it is new."""
+def open_study(
+    storage: BaseStorage, name: str, space: Space, modes: list[str], records: dict[int, dict[str, Any]]
+) -> optuna.Study:
+    """The Optuna study; an empty one is filled from the records, and the space's references are queued first.
+
+    Args:
+        records: ``trials/*.json`` by trial number.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage, study_name=name, directions=[DIRECTIONS[mode] for mode in modes], load_if_exists=True
     )
     if not study.get_trials(deepcopy=False):
+        _replay(study, space, records)
+        told = {record["label"] for record in records.values()}
         for reference in space.references:
-            attributes = {"label": reference.label, **({"fixed": dict(reference.fixed)} if reference.fixed else {})}
-            study.enqueue_trial(dict(reference.knobs), user_attrs=attributes)
+            if reference.label not in told:
+                study.enqueue_trial(dict(reference.knobs), user_attrs=_attributes(space, reference.label))
     return study
+
+
+def _replay(study: optuna.Study, space: Space, records: dict[int, dict[str, Any]]) -> None:
+    """Rebuild a journal that is gone: every trial of the records, under its number and with its values."""
+    for number in range(max(records, default=-1) + 1):
+        record = records.get(number)
+        if record is None:  # cut off before it left a record
+            study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+            continue
+        attributes = _attributes(space, record["label"])
+        study.enqueue_trial({} if "fixed" in attributes else record["knobs"], user_attrs=attributes)
+        trial = study.ask()
+        space.suggest(trial)
+        if record["state"] == "finished":
+            study.tell(trial, record["values"])
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+
+
+def _attributes(space: Space, label: str | None) -> dict[str, Any]:
+    """What Optuna keeps of a reference beside its knobs."""
+    fixed = next((dict(reference.fixed) for reference in space.references if reference.label == label), {})
+    return {**({"label": label} if label else {}), **({"fixed": fixed} if fixed else {})}
 
 
 def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:

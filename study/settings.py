@@ -140,6 +140,14 @@ class Prompt(Frozen):
     def _labels(self) -> Prompt:
         if len(self.labels) != len(EMOTIONS) or len(set(self.labels)) != len(EMOTIONS):
             raise ValueError(f"prompt.labels needs {len(EMOTIONS)} different words, in the order of {EMOTIONS}")
+        if not all(label.strip() for label in self.labels):
+            raise ValueError("prompt.labels: a label word is empty")
+        if self.transcript.count("{transcript}") != 1 or set("{}") & set(self.transcript.replace("{transcript}", "")):
+            raise ValueError("prompt.transcript needs {transcript} once, and no other braces")
+        if any("<|" in text for text in (self.system, self.transcript, self.question, *self.labels)):
+            raise ValueError(
+                "prompt: special tokens such as <|AUDIO|> come from the chat template, not from the prompt"
+            )
         return self
 
 
@@ -278,15 +286,25 @@ def context_faults(settings: Settings, placement: Placement, languages: Sequence
     return faults
 
 
-def config_id(settings: Settings, corpus_hash: str, backbone_hash: str) -> str:
+PENALTY = ("objective.fairness_weight.", "objective.coefficients.", "objective.power")
+
+
+def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str, backbone_hash: str) -> str:
     """Ten hex digits naming a configuration: what differs from the defaults, and the content it runs on.
 
     Only differences are hashed, so a new setting with a default changes no id. Where the corpus lies is no part of it.
+    Coefficients count as the kappa they give; under ERM nothing of the penalty counts.
     """
     defaults = flatten(Settings().model_dump(mode="json"))
     given = flatten(settings.model_dump(mode="json"))
     changed = {key: value for key, value in given.items() if key not in defaults or value != defaults[key]}
     changed = {key: value for key, value in changed.items() if not key.startswith("corpus.") and key != "backbone.spec"}
+    penalty = {key: changed.pop(key) for key in list(changed) if key.startswith(PENALTY)}
+    if settings.objective.method != "erm":
+        changed |= {key: value for key, value in penalty.items() if "coefficients" not in key}
+        kappa = [round(value, 9) for value in settings.objective.coefficients.kappa(cells_in_use)]
+        if set(kappa) != {1.0}:
+            changed["kappa"] = kappa
     text = json.dumps([changed, corpus_hash, backbone_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -12,9 +12,8 @@ import sys
 import warnings
 from pathlib import Path
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if sys.path[0] != ROOT:  # run as a script, Python puts study/ first: its modules must not shadow others
-    sys.path[0] = ROOT
+if __name__ == "__main__":  # Python put study/ first, where module names could shadow others: the root belongs there
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from rich.console import Console
 
@@ -22,6 +21,8 @@ from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import as_text, front_table, knobs_in_words
+from study.corpora import CorpusError
+from study.groups import cells
 from study.planning import OBJECTIVES, Draft, StudyPlan, add_study_flags, complete, conflicts, read_flags, study_record
 from study.records import UTTERANCE_COLUMNS, RecordError, hold, read_study, read_trials
 from study.settings import SettingsError
@@ -36,12 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     try:
         return run(flags, console)
-    except (SettingsError, RecordError) as error:
+    except (SettingsError, RecordError, CorpusError) as error:
         print(f"error: {error}".replace("\n", "\n       "), file=sys.stderr)
         return 2
     except OSError as error:  # no room, no permission, a backbone that is not there
         print(
-            f"error: {error}\n       nothing half-written is left; mend that and run the same command again",
+            f"error: {error}\n       mend that and run the same command again: it goes on",
             file=sys.stderr,
         )
         return 2
@@ -58,6 +59,8 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     if not draft.faults and not flags.dry_run and _is_complete(draft):
         console.print(f"study {draft.name} is complete: {draft.trials} trials")
         return show(draft, console, write=not draft.folder.exists("report/report.html"))
+    if draft.folder.exists("study.json"):
+        _refuse(draft, conflicts(read_study(draft.folder), draft))
     plan = complete(draft)
     describe(plan, console)
     if flags.dry_run:
@@ -101,7 +104,7 @@ def search(plan: StudyPlan, console: Console) -> None:
     draft = plan.draft
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
-    _require_same(draft, record)
+    _keep_plan(draft, record)
     console.print(f"{'running on':11}{orchestration.connect()}")
     template = orchestration.TrialTemplate(
         settings=draft.settings,
@@ -109,6 +112,7 @@ def search(plan: StudyPlan, console: Console) -> None:
         seeds=draft.seeds,
         features=prepared.features,
         backbone=prepared.backbone,
+        cells=cells(plan.languages, draft.settings.modalities),
         corpus_hash=plan.corpus.content_hash,
         backbone_hash=prepared.backbone_hash,
         folder=draft.folder,
@@ -116,7 +120,6 @@ def search(plan: StudyPlan, console: Console) -> None:
     )
     orchestration.require_room(draft.placement)
     utterances = plan.corpus.utterances
-    draft.folder.write_json("study.json", record)
     draft.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
@@ -132,6 +135,9 @@ def search(plan: StudyPlan, console: Console) -> None:
 def show(draft: Draft, console: Console, write: bool) -> int:
     """Print the front and where the report is, writing it first if asked."""
     study = load_study(draft.folder)
+    finished = sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values())
+    if finished < draft.trials:
+        console.print(f"{finished} of {draft.trials} trials have finished; the same command goes on with the others")
     for trial in study.failed.itertuples():
         console.print(
             f"trial {trial.number} failed: {trial.reason} (logs: {draft.folder.path('runs', str(trial.config_id))})"
@@ -157,15 +163,23 @@ def _is_complete(draft: Draft) -> bool:
     return sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values()) >= draft.trials
 
 
-def _require_same(draft: Draft, record: dict) -> None:
-    """Refuse to mix two corpora, backbones, spaces or settings in one folder."""
+def _keep_plan(draft: Draft, record: dict) -> None:
+    """Write ``study.json``, or check it against this call's corpus and backbone; only the number of trials may grow."""
     if not draft.folder.exists("study.json"):
+        draft.folder.write_json("study.json", record)
         return
     there = read_study(draft.folder)
-    faults = conflicts(there, draft)
-    for part in ("corpus", "backbone"):
-        if there[part]["hash"] != record[part]["hash"]:
-            faults.append(f"{part}: content {there[part]['hash']} there, {record[part]['hash']} now")
+    faults = [
+        f"{part}: content {there[part]['hash']} there, {record[part]['hash']} now"
+        for part in ("corpus", "backbone")
+        if there[part]["hash"] != record[part]["hash"]
+    ]
+    _refuse(draft, faults)
+    draft.folder.write_json("study.json", {**there, "trials": max(there["trials"], draft.trials)})
+
+
+def _refuse(draft: Draft, faults: list[str]) -> None:
+    """Do not mix two corpora, backbones, spaces or settings in one folder."""
     if faults:
         raise SettingsError(
             [f"{draft.folder.uri} holds a study made with other settings; choose another --study NAME:", *faults]

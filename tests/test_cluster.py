@@ -62,7 +62,7 @@ def test_a_job_runs_the_sweep_on_a_running_cluster(small_corpus, tmp_path):
             time.sleep(1)
         done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        assert "the Ray cluster in reach: 2 cores" in done.stdout
+        assert "the Ray cluster: 2 cores" in done.stdout
         (trial,) = read_trials(StudyFolder.at(str(tmp_path), "job")).values()
         assert trial["state"] == "finished"
     finally:

@@ -78,7 +78,8 @@ def test_a_second_writer_is_refused_with_the_holder(folder):
 
 
 def test_a_url_is_a_folder_too(tmp_path):
-    folder = StudyFolder.at(f"file://{tmp_path}", "remote")
+    folder = StudyFolder(f"file://{tmp_path}/remote")
+    assert StudyFolder.at(f"file://{tmp_path}", "x") == StudyFolder.at(str(tmp_path), "x")
     assert not folder.is_local
     folder.write_json("trials/00000.json", {"number": 0})
     assert folder.names("trials") == ["00000.json"]

@@ -20,8 +20,8 @@ def journal(tmp_path):
     return open_journal(str(tmp_path / "journal.log"))
 
 
-def searcher_of(journal, seed=0):
-    study = open_study(journal, "s", SPACE, ["max", "min"])
+def searcher_of(journal, seed=0, records=None):
+    study = open_study(journal, "s", SPACE, ["max", "min"], records or {})
     return study, make_searcher(journal, "s", SPACE, OBJECTIVES, seed)
 
 
@@ -36,7 +36,7 @@ def test_erm_and_the_papers_setting_come_first_and_optuna_gets_their_values(jour
     assert second["label"] == "paper's setting"
     assert knobs_of(second)["objective.fairness_weight.schedule"] == "adaptive"
     assert knobs_of(second)["objective.coefficients.languages.de"] == 1.0
-    assert third["label"] is None and [first["number"], second["number"], third["number"]] == [0, 1, 2]
+    assert third["label"] == "ERM, balanced" and [first["number"], second["number"], third["number"]] == [0, 1, 2]
     for i in range(3):
         searcher.on_trial_complete(str(i), {"dev_w_f1": (0.4, 0.41, 0.42)[i], "dev_gap": 0.05, "complete": True})
     assert [trial.values for trial in study.trials] == [[0.4, 0.05], [0.41, 0.05], [0.42, 0.05]]
@@ -70,8 +70,26 @@ def test_an_interrupted_study_goes_on_with_what_was_running(journal):
     assert [trial.state for trial in study.trials[1:4]] == [TrialState.FAIL] * 3
     _, resumed = searcher_of(journal, seed=4)
     again = [resumed.suggest(f"again{i}") for i in range(3)]
-    assert again[0]["label"] == "paper's setting"
+    assert [suggestion["label"] for suggestion in again] == ["paper's setting", "ERM, balanced", None]
     assert knobs_of(again[2]) == running
+
+
+def test_a_lost_journal_is_rebuilt_from_the_records(journal, tmp_path):
+    study, searcher = searcher_of(journal)
+    records = {}
+    for i in range(5):
+        suggestion = searcher.suggest(str(i))
+        failed = i == 3
+        searcher.on_trial_complete(str(i), {"dev_w_f1": 0.4, "dev_gap": i / 100, "complete": True}, error=failed)
+        records[i] = {"label": suggestion["label"], "knobs": knobs_of(suggestion), "values": [0.4, i / 100]}
+        records[i]["state"] = "failed" if failed else "finished"
+    del records[0]  # cut off before it left one
+    rebuilt, _ = searcher_of(open_journal(str(tmp_path / "new.log")), records=records)
+    for before, after in zip(study.trials[1:], rebuilt.trials[1:5], strict=True):
+        assert (after.number, after.state, after.values, after.params) == (
+            before.number, before.state, before.values, before.params,
+        )  # fmt: skip
+    assert [trial.user_attrs["label"] for trial in rebuilt.trials[5:]] == ["ERM"]  # the reference that is missing
 
 
 def test_a_failed_trial_is_tried_again_once_a_call(journal):
@@ -80,14 +98,14 @@ def test_a_failed_trial_is_tried_again_once_a_call(journal):
     searcher.on_trial_complete("a", None, error=True)
     reconcile(study, {0: {"state": "failed"}})
     waiting = [trial for trial in study.trials if trial.state == TrialState.WAITING]
-    assert [trial.user_attrs["label"] for trial in waiting] == ["paper's setting", "ERM"]
+    assert [trial.user_attrs["label"] for trial in waiting] == ["paper's setting", "ERM, balanced", "ERM"]
     reconcile(study, {0: {"state": "failed", "retried": True}})
-    assert len([trial for trial in study.trials if trial.state == TrialState.WAITING]) == 2
+    assert len([trial for trial in study.trials if trial.state == TrialState.WAITING]) == 3
 
 
 def test_a_continuation_does_not_repeat_its_suggestions(journal):
     _, first = searcher_of(journal, seed=0)
-    one = [knobs_of(first.suggest(str(i))) for i in range(4)][2:]
+    one = [knobs_of(first.suggest(str(i))) for i in range(5)][3:]
     _, second = searcher_of(journal, seed=4)
     two = [knobs_of(second.suggest(f"b{i}")) for i in range(2)]
     assert not any(knobs in one for knobs in two)

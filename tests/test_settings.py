@@ -60,17 +60,47 @@ def test_a_replaced_schedule_forgets_the_other_one():
     }
 
 
+def identity(settings, corpus, backbone):
+    return config_id(settings, cells(["en", "de"], ["speech"]), corpus, backbone)
+
+
+def test_config_id_is_that_of_the_kappa_and_under_erm_of_nothing_of_the_penalty():
+    def of(**languages):
+        return TINY_SETTINGS.with_overrides({"objective.coefficients.languages": languages})
+
+    base = identity(TINY_SETTINGS, "c", "b")
+    assert identity(of(en=1.0), "c", "b") == identity(of(en=2.0, de=2.0), "c", "b") == base
+    assert identity(of(en=2.0), "c", "b") == identity(of(en=1.0, de=0.5), "c", "b") != base
+    erm = TINY_SETTINGS.with_overrides({"objective.method": "erm"})
+    weighted = erm.with_overrides({"objective.fairness_weight.initial": 0.7, "objective.power": 1})
+    assert identity(weighted, "c", "b") == identity(erm, "c", "b") != base
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("prompt.transcript", "no placeholder"),
+        ("prompt.transcript", "{transcript} {x}"),
+        ("prompt.question", "<|AUDIO|> again?"),
+        ("prompt.labels", ["a", "b", "c", "d", "e", "f", " "]),
+    ],
+)
+def test_prompts_that_would_break_or_mislead_are_refused(key, value):
+    with pytest.raises(SettingsError, match="prompt"):
+        TINY_SETTINGS.with_overrides({key: value})
+
+
 def test_config_id_follows_what_decides_the_result_and_nothing_else():
-    base = config_id(TINY_SETTINGS, "corpus", "backbone")
-    assert base == config_id(TINY_SETTINGS, "corpus", "backbone")
+    base = identity(TINY_SETTINGS, "corpus", "backbone")
+    assert base == identity(TINY_SETTINGS, "corpus", "backbone")
     explicit = TINY_SETTINGS.with_overrides({"objective.power": 2})  # the default, said aloud
-    assert config_id(explicit, "corpus", "backbone") == base
+    assert identity(explicit, "corpus", "backbone") == base
     moved = TINY_SETTINGS.with_overrides({"corpus.spec": "meld-st:/elsewhere", "backbone.spec": "/a/copy"})
-    assert config_id(moved, "corpus", "backbone") == base
+    assert identity(moved, "corpus", "backbone") == base
     others = {
-        config_id(TINY_SETTINGS.with_overrides({"objective.power": 1}), "corpus", "backbone"),
-        config_id(TINY_SETTINGS, "another corpus", "backbone"),
-        config_id(TINY_SETTINGS, "corpus", "another backbone"),
+        identity(TINY_SETTINGS.with_overrides({"objective.power": 1}), "corpus", "backbone"),
+        identity(TINY_SETTINGS, "another corpus", "backbone"),
+        identity(TINY_SETTINGS, "corpus", "another backbone"),
     }
     assert len(others | {base}) == 4
 

@@ -172,7 +172,7 @@ def test_a_sweep_goes_on_after_ctrl_c_and_can_grow(sweep):
     assert again.returncode == 0, again.stderr[-2000:]
     trials = [trial for trial in read_trials(folder).values() if trial["state"] == "finished"]
     assert len(trials) == 3 and len({trial["config_id"] for trial in trials}) == 3
-    assert {trial["label"] for trial in trials} == {"ERM", "paper's setting", None}
+    assert {trial["label"] for trial in trials} == {"ERM", "paper's setting", "ERM, balanced"}
     for name, content in kept.items():
         assert folder.read_bytes(f"trials/{name}") == content
 

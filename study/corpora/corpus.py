@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pandas as pd
 
-from study.corpora.audio import clip_size
+from study.corpora.audio import Clip, inspect_clip
 from study.corpora.errors import CorpusError
 from study.groups import EMOTIONS, GENDERS, LANGUAGES, Gender
 
@@ -97,7 +98,7 @@ def build_corpus(
     notes: Iterable[str] = (),
     missing: Iterable[str] = (),
 ) -> Corpus:
-    """Measure every clip, leave the unreadable ones out, check the whole table, and hash it.
+    """Decode every clip once, leave the unreadable ones out, check the whole table, and hash it.
 
     Args:
         root: the folder that holds the corpus; the hash sees paths relative to it.
@@ -110,32 +111,30 @@ def build_corpus(
     twice = rows.loc[rows["utterance_id"].duplicated(), "utterance_id"].unique().tolist()
     if twice:
         raise CorpusError(f"{root}: utterances occur twice: {_first(twice)}. Every utterance needs an id of its own.")
-    sizes: list[tuple[int, int] | None] = []
-    bad: list[str] = []
-    for path in rows["path"]:
-        try:
-            sizes.append(clip_size(path))
-        except CorpusError as error:
-            sizes.append(None)
-            bad.append(str(error))
+    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter free
+        clips = list(pool.map(_clip_or_fault, rows["path"]))
+    bad = [clip for clip in clips if isinstance(clip, str)]
     if bad and len(bad) >= UNREADABLE_TOLERATED * len(rows):
         raise CorpusError(
             f"{root}: {len(bad)} of {len(rows)} clips cannot be used, {UNREADABLE_TOLERATED:.0%} or more: "
             f"{_first(bad)}. Repair these files, or remove their rows."
         )
-    readable = [size is not None for size in sizes]
-    kept = rows[readable].assign(
-        samples=[size[0] for size in sizes if size is not None],
-        sample_rate=[size[1] for size in sizes if size is not None],
+    readable = [clip for clip in clips if isinstance(clip, Clip)]
+    kept = rows[[isinstance(clip, Clip) for clip in clips]].assign(
+        samples=[clip.samples for clip in readable],
+        sample_rate=[clip.sample_rate for clip in readable],
+        digest=[clip.digest for clip in readable],
     )
-    kept = kept[list(UTTERANCE)].sort_values("utterance_id", ignore_index=True)
+    kept = kept.sort_values("utterance_id", ignore_index=True)
+    content_hash = _content_hash(root, kept[[*UTTERANCE, "digest"]])
+    kept = kept[list(UTTERANCE)]
     _check_splits(root, kept)
     return Corpus(
         name=name,
         utterances=kept,
-        skipped=(*missing, *bad),
+        skipped=(*bad, *missing),
         notes=tuple(notes),
-        content_hash=_content_hash(root, kept),
+        content_hash=content_hash,
     )
 
 
@@ -143,6 +142,13 @@ def unknown_gender_note(rows: pd.DataFrame) -> list[str]:
     """A note with the number of utterances that enter no gap, or none where there is no such utterance."""
     count = int((~rows["gender"].isin(GENDERS)).sum())
     return [f"{count} of {len(rows)} utterances have no known gender and enter no gap."] if count else []
+
+
+def _clip_or_fault(path: str) -> Clip | str:
+    try:
+        return inspect_clip(path)
+    except CorpusError as error:
+        return str(error)
 
 
 def _first(faults: list[str]) -> str:

@@ -91,7 +91,7 @@ def test_warnings_name_gaps_at_the_floor_and_what_is_incomplete(tmp_path: Path) 
 
     assert "(en, speech+text) has 60 utterances of women and 60 of men on dev" in said
     assert "noise floor, from ERM" in said
-    assert "4 recordings could not be read" in said
+    assert "4 clips were missing or unreadable" in said
     assert "Incomplete, so kept out of the front: ERM, paper's setting, trial 2" in said
     assert "8 trials were planned, 3 are here" in said
     assert "One seed each" not in said and "only" not in said

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from study.corpora import CorpusError, read_audio
-from study.corpora.audio import clip_size
+from study.corpora.audio import clip_size, inspect_clip
 
 
 def test_channels_are_averaged_and_the_rate_becomes_16_khz(tmp_path):
@@ -33,3 +33,18 @@ def test_faults_are_named(tmp_path):
     for name, reason in (("text.wav", "unreadable"), ("empty.wav", "no samples"), ("none.wav", "no such file")):
         with pytest.raises(CorpusError, match=f"{name}: .*{reason}"):
             read_audio(str(tmp_path / name))
+
+
+def test_a_clip_is_inspected_to_its_end(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 32_000), 16_000)
+    whole = inspect_clip(str(path))
+    assert (whole.samples, whole.sample_rate) == (32_000, 16_000)
+    soundfile.write(tmp_path / "b.flac", np.random.default_rng(1).normal(0, 0.1, 32_000), 16_000)
+    assert inspect_clip(str(tmp_path / "b.flac")).digest != whole.digest  # the same length, another sound
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(CorpusError, match=r"a\.flac: (cut short|unreadable)"):
+        inspect_clip(str(path))
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16_000, subtype="FLOAT")
+    with pytest.raises(CorpusError, match=r"nan\.wav: .*not finite"):
+        inspect_clip(str(tmp_path / "nan.wav"))

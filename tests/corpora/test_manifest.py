@@ -117,7 +117,7 @@ def test_under_one_percent_unreadable_is_skipped_and_one_percent_is_an_error(tmp
     corpus = read_manifest(tmp_path / "manifest.csv")
     assert len(corpus.utterances) == 199
     assert len(corpus.skipped) == 1
-    assert corpus.skipped[0].startswith(f"{tmp_path / 'audio/w3_1.wav'}: unreadable")
+    assert corpus.skipped[0].startswith(f"{tmp_path / 'audio/w3_1.wav'}: empty file")
     write_wav(tmp_path / "audio/m3_1.wav", samples=0)
-    with pytest.raises(CorpusError, match=r"2 of 200 clips cannot be used.*w3_1\.wav: unreadable.*m3_1\.wav: holds no"):
+    with pytest.raises(CorpusError, match=r"2 of 200 clips cannot be used.*w3_1\.wav: empty file.*m3_1\.wav: holds no"):
         read_manifest(tmp_path / "manifest.csv")
