@@ -35,7 +35,11 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "RAY_AIR_NEW_OUTPUT": "0",  # no banners
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script, which says what is kept
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the controller sees a report and the end of a run
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller sees a report and the end of a run
+}
+ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
 }
 
 
@@ -77,10 +81,11 @@ def connect() -> str:
         Where the study runs, for the user.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    runtime_env: dict[str, Any] = {"env_vars": ENVIRONMENT}
+    variables = ENVIRONMENT if os.environ.get("RAY_ADDRESS") else {**ENVIRONMENT, **ALONE}
+    runtime_env: dict[str, Any] = {"env_vars": variables}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's own working_dir is on every node's path already
         root = str(Path(__file__).resolve().parent.parent)
-        runtime_env = {"env_vars": {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([root, *_python_path()])}}
+        runtime_env = {"env_vars": {**variables, "PYTHONPATH": os.pathsep.join([root, *_python_path()])}}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env=runtime_env, **quiet)
         where = "the Ray cluster"

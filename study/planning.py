@@ -97,7 +97,7 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
     what.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of every configuration (default: 0)")
     what.add_argument(
-        "--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 4)"
+        "--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 3)"
     )
     what.add_argument(
         "--fix",

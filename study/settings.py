@@ -214,7 +214,7 @@ TINY: dict[str, Any] = {
     "prompt.transcript": "{transcript}\n",
     "prompt.question": "Emotion?",
     "optimisation.learning_rate": 5e-3,
-    "optimisation.epochs": 4,
+    "optimisation.epochs": 3,
 }
 """What differs for the tiny backbone: its weights are random, so tower and projector learn too, from few tokens."""
 

@@ -26,17 +26,20 @@ from study.records import UTTERANCE_COLUMNS, StudyFolder
 from study.settings import Placement
 from study.trainer import Run, RunPlan, join_process_group
 
+EPOCHS = 4  # one more than the default study takes
+
 
 def run_on(plants: str, storage: str, seed: int) -> Run:
-    """Plain ERM, trained for the default number of epochs on the embedded corpus with these plants."""
+    """Plain ERM, trained for ``EPOCHS`` on the embedded corpus with these plants."""
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
-    flags = ["--plants", plants, "--storage", storage, "--ranks", "1", "--fix", "objective.method=erm"]
+    flags = ["--plants", plants, "--storage", storage, "--ranks", "1", "--epochs", str(EPOCHS)]
     plan = complete(read_flags(parser.parse_args(flags), cores=1))
+    settings = plan.draft.settings.with_overrides({"objective.method": "erm"})
     prepared = prepare(plan)
     run = Run(
         RunPlan(
-            settings=plan.draft.settings,
+            settings=settings,
             placement=Placement(ranks=1, zero_stage=0),
             config_id=plants,
             features=prepared.features,
@@ -45,7 +48,7 @@ def run_on(plants: str, storage: str, seed: int) -> Run:
         ),
         seed,
     )
-    for epoch in range(1, plan.draft.settings.optimisation.epochs + 1):
+    for epoch in range(1, EPOCHS + 1):
         run.train_epoch(epoch)
     return run
 
