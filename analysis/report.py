@@ -162,7 +162,7 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
                 "population of speakers can be made, and the intervals are too narrow."
             )
     skipped = study.plan["corpus"].get("skipped", 0)
-    if skipped:
+    if skipped and not any("skipped" in note for note in notes):  # some readers say it themselves
         notes.append(f"{skipped} clips were missing or unreadable and were skipped; study.json names them.")
     incomplete = points[~points["complete"]]["name"].tolist()
     if incomplete:
