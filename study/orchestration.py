@@ -81,24 +81,21 @@ def connect() -> str:
         Where the study runs, for the user.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    variables = ENVIRONMENT if os.environ.get("RAY_ADDRESS") else {**ENVIRONMENT, **ALONE}
-    runtime_env: dict[str, Any] = {"env_vars": variables}
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's own working_dir is on every node's path already
-        root = str(Path(__file__).resolve().parent.parent)
-        runtime_env = {"env_vars": {**variables, "PYTHONPATH": os.pathsep.join([root, *_python_path()])}}
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=runtime_env, **quiet)
+        in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then its working_dir is on every node's path already
+        variables = ENVIRONMENT if in_job else {**ENVIRONMENT, "PYTHONPATH": path}
+        ray.init(runtime_env={"env_vars": variables}, **quiet)
         where = "the Ray cluster"
     else:  # "auto" would also join the private Ray of another sweep, and die with it
-        ray.init(address="local", runtime_env=runtime_env, include_dashboard=False, **quiet)
+        # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
+        os.environ |= {**ALONE, "PYTHONPATH": path}
+        ray.init(address="local", include_dashboard=False, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = ray.cluster_resources()
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
-
-
-def _python_path() -> list[str]:
-    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
 
 
 def has_gpus() -> bool:
