@@ -21,9 +21,9 @@ def test_notebook(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert "STUDY = " in first.source
     monkeypatch.setenv("STUDY", folder.uri)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
 
-    resources = {"metadata": {"path": str(tmp_path)}}
+    resources = {"metadata": {"path": str(ROOT / "analysis" / "notebooks")}}  # where Jupyter starts it
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
