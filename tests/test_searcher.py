@@ -124,7 +124,7 @@ def test_conditional_knobs_appear_only_with_their_schedule():
 
 
 def test_every_suggestion_is_a_valid_setting():
-    from study.settings import TINY, Settings
+    from study.settings import TINY, Settings, flatten
 
     base = Settings().with_overrides(TINY)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=1))
@@ -133,7 +133,9 @@ def test_every_suggestion_is_a_valid_setting():
         SPACES["schedules"](["de"], ["speech"]),
     ):
         for _ in range(20):
-            base.with_overrides(space.suggest(study.ask()))
+            knobs = space.suggest(study.ask())
+            flat = flatten(base.with_overrides(knobs).model_dump(mode="json"))
+            assert {name: flat[name] for name in knobs} == knobs  # each knob reaches its setting
         for reference in space.references:
             base.with_overrides({**reference.knobs, **reference.fixed})
 
