@@ -138,8 +138,8 @@ class EmotionModel(nn.Module):
         self.pad_token_id = pad_token_id
         self.audio_token_id = peft_model.get_base_model().config.audio_token_id
 
-    def forward(self, batch: Batch, score: bool) -> Tensor:
-        """Losses (B,) in nats if not ``score``, else summed log-probabilities (B, 7); both float32."""
+    def forward(self, batch: Batch, score: bool) -> Tensor | tuple[Tensor, Tensor]:
+        """What ``scores`` gives if ``score``, else what ``losses`` gives."""
         return self.scores(batch) if score else self.losses(batch)
 
     def audio_embeddings(self, log_mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,8 +178,9 @@ class EmotionModel(nn.Module):
         where = (input_ids == self.audio_token_id)[..., None]
         return embedded.masked_scatter(where, audio[kept].to(embedded.dtype))
 
-    def losses(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy over the answer tokens (label word and end of turn) of each utterance, (B,) nats."""
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy over the answer tokens (label word and end of turn) of each utterance, (B,) float32 nats;
+        and the mean of the hidden states that predict those tokens, (B, D)."""
         base = self.peft_model.get_base_model()
         targets = self.answer_table[batch.labels]  # (B, S)
         given = targets != IGNORED
@@ -195,12 +196,15 @@ class EmotionModel(nn.Module):
             use_cache=False,
         ).last_hidden_state
         rows = torch.arange(len(ids), device=ids.device)[:, None]
-        logits = base.lm_head(hidden[rows, at - 1]).float()
+        predicting = hidden[rows, at - 1]  # (B, S, D)
+        logits = base.lm_head(predicting).float()
         losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-        return losses.sum(1) / given.sum(1)
+        n_tokens = given.sum(1)
+        states = (predicting * given[..., None]).sum(1) / n_tokens[:, None]
+        return losses.sum(1) / n_tokens, states
 
     def scores(self, batch: Batch) -> Tensor:
-        """Summed log-probability of each label word and the end of turn, (B, 7), in one pass.
+        """Summed log-probability of each label word and the end of turn, (B, 7) float32, in one pass.
 
         The seven answers stand behind the prompt side by side; each sees the prompt and itself only, so the scores are
         those of seven separate passes, also where labels have several tokens or share a first one.

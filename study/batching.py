@@ -16,6 +16,7 @@ from transformers import Qwen2AudioProcessor
 from study.backbone import Batch
 from study.features import audio_tokens
 from study.groups import EMOTIONS, UNKNOWN_GROUP, Cell, group_id
+from study.objective import Sampling
 from study.settings import Prompt
 
 _TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -41,7 +42,7 @@ def answer_ids(prompt: Prompt, processor: Qwen2AudioProcessor) -> list[list[int]
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of one split, ready to be batched.
+    """The examples of some utterances, ready to be batched.
 
     Attributes:
         dataset: the memory-mapped corpus with features.
@@ -66,12 +67,16 @@ class Examples:
         return len(self.utterances)
 
     @classmethod
-    def of_split(
-        cls, dataset: Dataset, split: str, cells_in_use: Sequence[Cell], prompt: Prompt, processor: Qwen2AudioProcessor
+    def of_rows(
+        cls,
+        dataset: Dataset,
+        rows: np.ndarray,
+        cells_in_use: Sequence[Cell],
+        prompt: Prompt,
+        processor: Qwen2AudioProcessor,
     ) -> Examples:
-        """Every utterance of a split in every modality in use."""
-        meta = dataset.select_columns(["split", "language", "gender", "emotion", "transcript", "frames"]).to_pandas()
-        rows = np.flatnonzero(meta["split"] == split)
+        """The utterances at the positions ``rows``, each in every modality in use."""
+        meta = dataset.select_columns(["language", "gender", "emotion", "transcript", "frames"]).to_pandas()
         modalities = list(dict.fromkeys(cell.modality for cell in cells_in_use))
         utterances = np.tile(rows, len(modalities))
         names = np.repeat(modalities, len(rows))
@@ -126,6 +131,19 @@ class Examples:
         )
 
 
+def batches_of_epoch(
+    sampling: Sampling, groups: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The batches of one epoch, len(groups) // batch_size of them, each (batch_size,) positions.
+
+    Args:
+        groups: (n,) group of each example.
+    """
+    if sampling == "natural":
+        return natural_batches(len(groups), batch_size, rng)
+    return {"balanced": balanced_batches, "weighted": weighted_batches}[sampling](groups, batch_size, rng)
+
+
 def natural_batches(n: int, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """One epoch in random order, in whole batches; the rest of fewer than ``batch_size`` is left for another epoch."""
     order = rng.permutation(n)
@@ -153,6 +171,20 @@ def balanced_batches(groups: np.ndarray, batch_size: int, rng: np.random.Generat
             batch += [next(walks[group]) for _ in range(share + (group in lucky))]
         batches.append(rng.permutation(np.array(batch)))
     return batches
+
+
+def weighted_batches(groups: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Independent draws with replacement, every (cell, gender) group with the same probability (ours to compare with).
+
+    Unlike in ``balanced_batches``, the groups of one batch have different sizes, and one may be absent. Examples of
+    unknown gender keep their natural share.
+    """
+    known = groups >= 0
+    sizes = np.bincount(groups[known], minlength=1)
+    probability = np.full(len(groups), 1.0 / len(groups))
+    probability[known] = known.mean() / (np.count_nonzero(sizes) * sizes[groups[known]])
+    n_batches = len(groups) // batch_size
+    return list(rng.choice(len(groups), size=(n_batches, batch_size), p=probability))
 
 
 def _endless(members: np.ndarray, rng: np.random.Generator) -> Iterator[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,7 +11,9 @@ from torch import nn
 
 from study.batching import Examples
 from study.collectives import gather_rows, world
+from study.groups import Cell
 from study.metrics import labels_from_scores
+from study.objective import WholeBatch
 from study.records import SCORE_COLUMNS
 
 
@@ -49,15 +53,16 @@ def prediction_frame(examples: Examples, scores: np.ndarray, utterances: pd.Data
     return frame
 
 
-def loss_gaps(examples: Examples, scores: np.ndarray, answer_lengths: list[int], n_cells: int) -> np.ndarray:
-    """|L_c,F - L_c,M| (C,) in nats from scores, NaN where a gender is absent.
+def held_out_batch(
+    examples: Examples, scores: np.ndarray, answer_lengths: Sequence[int], cells: tuple[Cell, ...]
+) -> WholeBatch:
+    """The examples as one batch with losses (n,) in nats.
 
     The mean cross-entropy of an answer is minus its summed log-probability over its number of tokens.
+
+    Args:
+        scores: (n, 7) of these examples.
+        answer_lengths: tokens of each label word, end of turn included.
     """
     losses = -scores[np.arange(len(scores)), examples.labels] / np.asarray(answer_lengths)[examples.labels]
-    gaps = np.full(n_cells, np.nan)
-    for cell in range(n_cells):
-        female, male = losses[examples.groups == 2 * cell], losses[examples.groups == 2 * cell + 1]
-        if len(female) and len(male):
-            gaps[cell] = abs(female.mean() - male.mean())
-    return gaps
+    return WholeBatch(torch.from_numpy(losses.astype(np.float32)), torch.from_numpy(examples.groups), cells)

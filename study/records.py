@@ -9,6 +9,8 @@ Layout of a study folder, schema version 1 (every file is written whole, aside, 
     runs/<config_id>/<seed>/
         settings.json             every setting of the run, resolved
         epochs.jsonl              one line an epoch: losses, fairness weight, gaps, dev figures, seconds
+        steps.parquet             one row a training step: what the objective saw (see ``study.trainer.Run.step``)
+        checkpoint.json           which checkpoint-* folder an unfinished run goes on from (``study.checkpoints``)
         predictions.parquet       utterance_id, split, modality, one column of summed log-probability per emotion
         finished.json             written last: dev and test figures, the epoch selected, seconds, where they went
 
@@ -110,6 +112,15 @@ class StudyFolder:
         system, root = self._open()
         selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True)
         return sorted(i.base_name for i in system.get_file_info(selector) if not i.base_name.endswith(".tmp"))
+
+    def remove(self, name: str) -> None:
+        """Delete a file or a directory of the study; nothing happens where there is none."""
+        system, root = self._open()
+        kind = system.get_file_info(f"{root}/{name}").type
+        if kind == fs.FileType.Directory:
+            system.delete_dir(f"{root}/{name}")
+        elif kind == fs.FileType.File:
+            system.delete_file(f"{root}/{name}")
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from study.groups import EMOTIONS, Cell, Language, Modality, cells
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+from study.frozen import Fraction, Frozen, NonNegative, Positive
+from study.groups import EMOTIONS, Cell, Modality, cells
+from study.methods import METHODS, Method
+from study.objective import Coefficients, ErmMinMaxGap, HeldOutGaps, Penalised
+from study.schedules import AdaptiveWeight
 
 
 class SettingsError(ValueError):
@@ -26,76 +26,6 @@ class SettingsError(ValueError):
     def __init__(self, faults: Sequence[str]):
         self.faults = tuple(faults)
         super().__init__("\n".join(faults))
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=True)
-
-
-class ConstantWeight(Frozen):
-    """The same fairness weight throughout."""
-
-    schedule: Literal["constant"] = "constant"
-    weight: NonNegative
-
-
-class RampWeight(Frozen):
-    """A fairness weight that rises from 0 over the first ``ramp_fraction`` of training."""
-
-    schedule: Literal["linear", "cosine"]
-    weight: NonNegative
-    ramp_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-
-
-class AdaptiveWeight(Frozen):
-    """The multiplier of arXiv 2603.21050, moved after each dev evaluation; step size and start are ours.
-
-    ``driver``: the worst cell's AVG metric gap on dev (a fraction), or its loss gap (nats).
-    """
-
-    schedule: Literal["adaptive"] = "adaptive"
-    initial: NonNegative = 0.0
-    step_size: Positive = 2.0
-    tolerance: NonNegative = 0.02
-    maximum: Positive = 10.0
-    driver: Literal["metric_gap", "loss_gap"] = "metric_gap"
-
-
-FairnessWeight = Annotated[ConstantWeight | RampWeight | AdaptiveWeight, Field(discriminator="schedule")]
-
-
-class Coefficients(Frozen):
-    """MinMaxGAP coefficients; kappa of a cell is the product of its two, normalised to mean 1. Missing means 1."""
-
-    languages: dict[Language, NonNegative] = {}
-    modalities: dict[Modality, NonNegative] = {}
-
-    def kappa(self, cells_in_use: Sequence[Cell]) -> tuple[float, ...]:
-        """kappa_c = kappa_language * kappa_modality, scaled to mean 1 over the cells in use (C,).
-
-        Only the product of kappa and lambda is identified, so lambda alone carries the scale.
-
-        Raises:
-            ValueError: all are zero.
-        """
-        raw = [self.languages.get(c.language, 1.0) * self.modalities.get(c.modality, 1.0) for c in cells_in_use]
-        mean = sum(raw) / len(raw)
-        if mean == 0:
-            raise ValueError("every coefficient is 0: set at least one above 0, or use method erm")
-        return tuple(value / mean for value in raw)
-
-
-class ObjectiveSettings(Frozen):
-    """What is minimised. ``sampling`` None: natural for ERM, balanced over (cell, gender) otherwise."""
-
-    method: Literal["erm", "minmaxgap"] = "minmaxgap"
-    power: Literal[1, 2] = 2
-    fairness_weight: FairnessWeight = AdaptiveWeight()
-    coefficients: Coefficients = Coefficients()
-    sampling: Literal["natural", "balanced"] | None = None
-
-    def balanced(self) -> bool:
-        return self.sampling == "balanced" or (self.sampling is None and self.method != "erm")
 
 
 class CorpusSettings(Frozen):
@@ -167,6 +97,17 @@ class Optimisation(Frozen):
     patience: Annotated[int, Field(ge=1)] = 5
 
 
+class ControlSplit(Frozen):
+    """Dialogues held out to measure gaps on, apart from those that select (``objective.estimator`` held_out, or an
+    adaptive weight with ``split`` control). The same for every configuration and seed.
+
+    ``source``: the split that they are taken from.  ``fraction``: of its utterances in each language; 0 is none.
+    """
+
+    source: Literal["train", "dev"] = "dev"
+    fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
+
+
 class Settings(Frozen):
     """Everything that decides the result of a run, save the seed."""
 
@@ -174,7 +115,8 @@ class Settings(Frozen):
     backbone: BackboneSettings = BackboneSettings()
     prompt: Prompt = Prompt()
     modalities: tuple[Modality, ...] = (Modality.SPEECH_TEXT,)
-    objective: ObjectiveSettings = ObjectiveSettings()
+    control: ControlSplit = ControlSplit()
+    objective: Method = ErmMinMaxGap()
     optimisation: Optimisation = Optimisation()
 
     @model_validator(mode="after")
@@ -186,23 +128,30 @@ class Settings(Frozen):
     def with_overrides(self, overrides: Mapping[str, Any]) -> Settings:
         """A copy with dotted keys replaced, e.g. ``{"objective.power": 1}``, validated as a whole.
 
-        A union such as ``objective.fairness_weight`` starts afresh when its ``schedule`` is replaced, so the
-        parameters of another schedule do not linger.
+        Choosing another member of a union (``CHOICES``) starts it afresh with that member's defaults, so nothing of
+        the one before lingers.
 
         Raises:
             SettingsError: an unknown key or a value out of range; every fault is listed.
         """
         tree = self.model_dump(mode="json")
-        if "objective.fairness_weight.schedule" in overrides:
-            tree["objective"]["fairness_weight"] = {}
-        for key, value in overrides.items():
+        chosen = [key for key in CHOICES if key in overrides]
+        for key in [*chosen, *(key for key in overrides if key not in chosen)]:
             *parents, leaf = key.split(".")
             branch = tree
             for parent in parents:
                 branch = branch.setdefault(parent, {}) if isinstance(branch, dict) else {}
+            if key in CHOICES and isinstance(branch, dict):
+                branch.clear()
+                if key == "objective.method" and overrides[key] in METHODS:
+                    branch |= METHODS[overrides[key]]().model_dump(mode="json")
             if isinstance(branch, dict):
-                branch[leaf] = value
+                branch[leaf] = overrides[key]
         return parse(Settings, tree)
+
+
+CHOICES = ("objective.method", "objective.fairness_weight.schedule", "objective.estimator.kind")
+"""The knobs that choose a member of a union, outer ones first."""
 
 
 TINY: dict[str, Any] = {
@@ -244,12 +193,24 @@ def faults_of(error: ValidationError) -> list[str]:
     """One readable line a fault: the dotted knob, what is wrong, what was given."""
     lines = []
     for fault in error.errors():
-        knob = ".".join(str(part) for part in fault["loc"]) or "settings"
+        knob = _knob(fault["loc"]) or "settings"
         if fault["type"] == "extra_forbidden":
             lines.append(f"{knob}: there is no such setting")
         else:
             lines.append(f"{knob}: {fault['msg'].removeprefix('Value error, ')} (given: {fault['input']!r:.80})")
     return lines
+
+
+def _knob(location: tuple[int | str, ...]) -> str:
+    """The dotted knob of a fault; pydantic names the chosen member of a union behind it, which is no part of a knob."""
+    unions = {key.split(".")[-2] for key in CHOICES}
+    return ".".join(
+        str(part) for i, part in enumerate(location) if not (i and location[i - 1] in unions and _is_tag(part))
+    )
+
+
+def _is_tag(part: int | str) -> bool:
+    return part in METHODS or part in ("constant", "linear", "cosine", "step", "adaptive", "batch", "ema", "held_out")
 
 
 def context_faults(settings: Settings, placement: Placement, languages: Sequence[str], cores: int | None) -> list[str]:
@@ -261,20 +222,13 @@ def context_faults(settings: Settings, placement: Placement, languages: Sequence
     """
     faults = []
     objective, batch = settings.objective, settings.optimisation.batch_size
-    for language in objective.coefficients.languages:
-        if language not in languages:
-            faults.append(f"objective.coefficients.languages.{language}: the corpus has only {', '.join(languages)}")
-    for modality in objective.coefficients.modalities:
-        if modality not in settings.modalities:
-            faults.append(
-                f"objective.coefficients.modalities.{modality}: this study uses {', '.join(settings.modalities)}"
-            )
-    try:
-        objective.coefficients.kappa(cells(languages, settings.modalities))
-    except ValueError as error:
-        faults.append(f"objective.coefficients: {error}")
-    groups = 2 * len(languages) * len(settings.modalities)
-    if objective.balanced() and batch < 2 * groups:
+    in_use = cells(languages, settings.modalities)
+    if isinstance(objective, ErmMinMaxGap):
+        faults += _coefficient_faults(objective, in_use)
+    if isinstance(objective, Penalised):
+        faults += _control_faults(objective, settings.control)
+    groups = 2 * len(in_use)
+    if objective.sampled() == "balanced" and batch < 2 * groups:
         faults.append(
             f"optimisation.batch_size: {batch} holds fewer than two of each of {groups} groups; "
             f"use {2 * groups} or more"
@@ -286,27 +240,84 @@ def context_faults(settings: Settings, placement: Placement, languages: Sequence
     return faults
 
 
-PENALTY = ("objective.fairness_weight.", "objective.coefficients.", "objective.power")
+def _coefficient_faults(objective: ErmMinMaxGap, in_use: Sequence[Cell]) -> list[str]:
+    coefficients = objective.coefficients
+    known = {
+        "languages": list(dict.fromkeys(cell.language for cell in in_use)),
+        "modalities": list(dict.fromkeys(cell.modality for cell in in_use)),
+        "cells": [str(cell) for cell in in_use],
+    }
+    faults = [
+        f"objective.coefficients.{kind}.{name}: this study has only {', '.join(names)}"
+        for kind, names in known.items()
+        for name in getattr(coefficients, kind)
+        if name not in names
+    ]
+    try:
+        coefficients.kappa(in_use)
+    except ValueError as error:
+        faults.append(f"objective.coefficients: {error}")
+    return faults
+
+
+def _control_faults(objective: Penalised, control: ControlSplit) -> list[str]:
+    """Who needs a control split, and whether a weight a cell has cells to act on."""
+    weight = objective.fairness_weight
+    adaptive = isinstance(weight, AdaptiveWeight)
+    needs = {
+        "objective.estimator.kind": isinstance(objective, ErmMinMaxGap)
+        and isinstance(objective.estimator, HeldOutGaps),
+        "objective.fairness_weight.split": adaptive and weight.split == "control",
+    }
+    faults = [
+        f"{knob}: needs a control split: set control.fraction, e.g. 0.5 of dev"
+        for knob, needed in needs.items()
+        if needed and not control.fraction
+    ]
+    if adaptive and weight.per_cell and not isinstance(objective, ErmMinMaxGap):
+        faults.append(
+            f"objective.fairness_weight.per_cell: only minmaxgap has a penalty a cell, not {objective.method}"
+        )
+    return faults
 
 
 def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str, backbone_hash: str) -> str:
     """Ten hex digits naming a configuration: what differs from the defaults, and the content it runs on.
 
     Only differences are hashed, so a new setting with a default changes no id. Where the corpus lies is no part of it.
-    Coefficients count as the kappa they give; under ERM nothing of the penalty counts.
+    Coefficients count as the kappa they give.
     """
-    defaults = flatten(Settings().model_dump(mode="json"))
-    given = flatten(settings.model_dump(mode="json"))
-    changed = {key: value for key, value in given.items() if key not in defaults or value != defaults[key]}
+    kappa, objective = None, settings.objective
+    if isinstance(objective, ErmMinMaxGap):
+        kappa = [round(value, 9) for value in objective.coefficients.kappa(cells_in_use)]
+        objective = objective.model_copy(update={"coefficients": Coefficients()})
+    changed = differences(settings.model_copy(update={"objective": objective}))
     changed = {key: value for key, value in changed.items() if not key.startswith("corpus.") and key != "backbone.spec"}
-    penalty = {key: changed.pop(key) for key in list(changed) if key.startswith(PENALTY)}
-    if settings.objective.method != "erm":
-        changed |= {key: value for key, value in penalty.items() if "coefficients" not in key}
-        kappa = [round(value, 9) for value in settings.objective.coefficients.kappa(cells_in_use)]
-        if set(kappa) != {1.0}:
-            changed["kappa"] = kappa
+    if kappa and set(kappa) != {1.0}:
+        changed["kappa"] = kappa
     text = json.dumps([changed, corpus_hash, backbone_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def differences(settings: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Dotted knobs that differ from their defaults, those of the member chosen where there is a choice.
+
+    >>> differences(Settings().with_overrides({"objective.method": "group_dro", "objective.step_size": 0.1}))
+    {'objective.method': 'group_dro', 'objective.step_size': 0.1}
+    """
+    changed: dict[str, Any] = {}
+    plain = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
+        if f"{prefix}{name}" in CHOICES:
+            changed[f"{prefix}{name}"] = value
+        elif value == default:
+            continue
+        elif isinstance(value, BaseModel):
+            changed |= differences(value, f"{prefix}{name}.")
+        else:
+            changed[f"{prefix}{name}"] = plain[name]
+    return changed
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

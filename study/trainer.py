@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -27,16 +26,29 @@ import torch.distributed as dist
 from torch import nn
 from transformers.integrations import HfDeepSpeedConfig
 
-from study import features, schedules
+from study import checkpoints, features
 from study.backbone import Batch, EmotionModel, load_model, load_processor
-from study.batching import Examples, answer_ids, balanced_batches, natural_batches
+from study.batching import Examples, answer_ids, batches_of_epoch
 from study.collectives import gather_rows, world
-from study.evaluation import loss_gaps, prediction_frame, score_examples
+from study.evaluation import held_out_batch, prediction_frame, score_examples
 from study.groups import LANGUAGES, Cell, cells
 from study.metrics import evaluate
-from study.objective import ErmMinMaxGap, ObjectiveParts, utterance_weights
+from study.objective import (
+    ErmMinMaxGap,
+    HeldOutGaps,
+    Memory,
+    ObjectiveParts,
+    Penalised,
+    UtteranceWeights,
+    WholeBatch,
+    signed_gaps,
+    utterance_weights,
+)
+from study.randomness import random_state, seed_everything, set_random_state
 from study.records import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, StudyFolder, run_directory
-from study.settings import AdaptiveWeight, ConstantWeight, Placement, Settings
+from study.schedules import AdaptiveWeight
+from study.settings import Placement, Settings
+from study.splits import rows_of_splits
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -64,7 +76,7 @@ class LossNotFinite(FloatingPointError):
 
 
 def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
-    """Train and score one run, and leave its records.
+    """Train and score one run, and leave its records; one that was cut off goes on from its last checkpoint.
 
     Args:
         seed: of sampling, dropout and new weights.
@@ -76,64 +88,69 @@ def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
     started = time.perf_counter()
     join_process_group()
     run = Run(plan, seed)
-    epochs: list[dict[str, Any]] = []
-    best: dict[str, Any] = {}
-    seconds = {"setup": time.perf_counter() - started, "train": 0.0, "evaluate": 0.0}
-    directory = run_directory(plan.config_id, seed)
-    optimisation = plan.settings.optimisation
-    rank, _ = world()
-    if rank == 0:
+    best = checkpoints.load(run)
+    directory, optimisation = run.directory, plan.settings.optimisation
+    if run.rank == 0:
         plan.folder.write_json(
             f"{directory}/settings.json",
             {"settings": plan.settings.model_dump(mode="json"), "placement": plan.placement.model_dump(), "seed": seed},
         )
+    run.seconds["setup"] += time.perf_counter() - started
 
-    for epoch in range(1, optimisation.epochs + 1):
-        clock = time.perf_counter()
-        row = {"epoch": epoch, **run.train_epoch(epoch)}
-        trained = time.perf_counter()
+    while len(run.epochs) < optimisation.epochs and not (
+        best and len(run.epochs) - best.epoch >= optimisation.patience
+    ):
+        epoch = len(run.epochs) + 1
+        run.train_epoch()
         scores, dev = run.evaluate("dev")
-        run.move_fairness_weight(scores, dev)
-        seconds["train"] += trained - clock
-        seconds["evaluate"] += time.perf_counter() - trained
-        row |= {"dev": {k: dev[k] for k in ("w_f1", "accuracy", "gap")}, "seconds": time.perf_counter() - clock}
-        epochs.append(row)
-        if rank == 0:
-            plan.folder.write_jsonl(f"{directory}/epochs.jsonl", epochs)
-        if not best or dev["w_f1"] > best["dev"]["w_f1"]:
-            best = {"epoch": epoch, "dev": dev, "scores": scores, "weights": run.trainable_weights()}
+        run.epochs.append(run.epoch_record(epoch, dev))
+        if best is None or dev["w_f1"] > best.dev["w_f1"]:
+            best = checkpoints.Best(epoch, dev, scores, run.trainable_weights())
+        if run.rank == 0:
+            plan.folder.write_parquet(f"{directory}/steps.parquet", pd.DataFrame(run.steps))
+            plan.folder.write_jsonl(f"{directory}/epochs.jsonl", run.epochs)
+        if epoch < optimisation.epochs:
+            checkpoints.save(run, best)
         report({"seed": seed, "epoch": epoch, "dev_w_f1": dev["w_f1"], "dev_gap": dev["gap"]})
-        if epoch - best["epoch"] >= optimisation.patience:
-            break
 
-    clock = time.perf_counter()
-    run.restore(best["weights"])
+    assert best is not None  # there is at least one epoch
+    run.restore(best.weights)
     test_scores, test = run.evaluate("test")
-    seconds["evaluate"] += time.perf_counter() - clock
-    seconds["total"] = time.perf_counter() - started
+    run.seconds["total"] += time.perf_counter() - started
     finished = {
         "config_id": plan.config_id,
         "seed": seed,
-        "epoch": best["epoch"],
-        "epochs_run": len(epochs),
-        "dev": best["dev"],
+        "epoch": best.epoch,
+        "epochs_run": len(run.epochs),
+        "dev": best.dev,
         "test": test,
-        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+        "seconds": {key: round(value, 3) for key, value in run.seconds.items()},
     }
-    if rank == 0:
-        predictions = pd.concat([run.frame("dev", best["scores"]), run.frame("test", test_scores)])
+    if run.rank == 0:
+        predictions = pd.concat([run.frame("dev", best.scores), run.frame("test", test_scores)])
         plan.folder.write_parquet(f"{directory}/predictions.parquet", predictions[list(PREDICTION_COLUMNS)])
         plan.folder.write_json(f"{directory}/finished.json", finished)
+        checkpoints.remove(plan.folder, directory)
     run.close()
     return finished
 
 
 class Run:
-    """The state of one run: model, engine, examples, fairness weight."""
+    """The state of one run: model, engine, examples, fairness weights, and what is recorded.
+
+    Attributes:
+        cells: the C cells in use.
+        examples: of ``train``, ``dev``, ``test`` and ``control``.
+        multipliers: an adaptive weight's current values, one or C of them; empty for other schedules.
+        memory: what the objective carries from step to step.
+        steps, epochs: the rows of ``steps.parquet`` and ``epochs.jsonl``.
+        seconds: where the time went.
+    """
 
     def __init__(self, plan: RunPlan, seed: int):
-        _seed_everything(seed)
-        self.plan = plan
+        seed_everything(seed)
+        self.plan, self.seed = plan, seed
+        self.directory = run_directory(plan.config_id, seed)
         settings, optimisation = plan.settings, plan.settings.optimisation
         self.rank, self.ranks = world()
         self.device = (
@@ -145,14 +162,21 @@ class Run:
         self.cells: tuple[Cell, ...] = cells(languages, settings.modalities)
         processor = load_processor(plan.backbone)
         self.examples = {
-            split: Examples.of_split(dataset, split, self.cells, settings.prompt, processor)
-            for split in ("train", "dev", "test")
+            split: Examples.of_rows(dataset, rows, self.cells, settings.prompt, processor)
+            for split, rows in rows_of_splits(self.utterances, settings.control).items()
         }
         self.answers = answer_ids(settings.prompt, processor)
-        self.objective = ErmMinMaxGap(settings.objective.coefficients.kappa(self.cells), settings.objective.power)
-        weight = settings.objective.fairness_weight
-        self.multiplier = weight.initial if isinstance(weight, AdaptiveWeight) else 0.0
+        self.objective = settings.objective
+        self.multipliers: list[float] = []
+        if isinstance(self.objective, Penalised) and isinstance(self.objective.fairness_weight, AdaptiveWeight):
+            count = self.objective.n_weights(len(self.cells))
+            self.multipliers = [self.objective.fairness_weight.initial] * count
+        self.memory: Memory = {}
+        self.steps: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
+        self.seconds = {"setup": 0.0, "train": 0.0, "evaluate": 0.0, "total": 0.0}
         self.rng = np.random.default_rng(seed)
+        self._scored: dict[str, tuple[int, tuple[np.ndarray, dict[str, Any]]]] = {}
 
         share = optimisation.batch_size // self.ranks
         self.micro = min(optimisation.micro_batch_size or share, share)
@@ -163,9 +187,12 @@ class Run:
                 f"optimisation.batch_size: {optimisation.batch_size} is more than the {len(self.examples['train'])} "
                 "training examples; make it smaller"
             )
-        self.steps_done = 0
         self.engine = self._engine(processor)
         torch.manual_seed(seed * 100_003 + self.rank)  # the same new weights on every rank, but not the same dropout
+
+    @property
+    def steps_done(self) -> int:
+        return len(self.steps)
 
     @property
     def total_steps(self) -> int:
@@ -206,128 +233,200 @@ class Run:
             return (step + 1) / warmup
         return max(0.0, (self.total_steps - step) / max(1, self.total_steps - warmup))
 
-    def fairness_weight(self) -> float:
-        """lambda_t for the coming step."""
-        objective = self.plan.settings.objective
-        weight = objective.fairness_weight
-        if objective.method == "erm":
-            return 0.0
-        if isinstance(weight, ConstantWeight):
-            return schedules.constant(weight.weight)
-        if isinstance(weight, AdaptiveWeight):
-            return self.multiplier
-        return schedules.ramp(weight.schedule, weight.weight, self.steps_done / self.total_steps, weight.ramp_fraction)
+    def fairness_weights(self) -> tuple[float, ...]:
+        """lambda_t for the coming step: none, one, or one a cell."""
+        if not isinstance(self.objective, Penalised):
+            return ()
+        schedule = self.objective.fairness_weight
+        if isinstance(schedule, AdaptiveWeight):
+            return tuple(self.multipliers)
+        return (schedule.at(self.steps_done / self.total_steps),)
 
-    def move_fairness_weight(self, scores: np.ndarray, dev: dict[str, Any]) -> None:
-        """The adaptive multiplier's update after a dev evaluation; other schedules do not look at dev."""
-        weight = self.plan.settings.objective.fairness_weight
-        if not isinstance(weight, AdaptiveWeight):
+    def look(self) -> None:
+        """Measure the held-out gaps that an adaptive weight moves by, and those that an estimator uses."""
+        if not isinstance(self.objective, Penalised):
             return
-        if weight.driver == "metric_gap":
-            gap = dev["worst_gap"]
-        else:
-            gap = np.nanmax(loss_gaps(self.examples["dev"], scores, [len(a) for a in self.answers], len(self.cells)))
-        if gap is not None:
-            self.multiplier = schedules.adaptive(
-                self.multiplier, float(gap), weight.step_size, weight.tolerance, weight.maximum
-            )
+        schedule = self.objective.fairness_weight
+        if isinstance(schedule, AdaptiveWeight):
+            gaps = self.held_out_gaps(schedule.split, schedule.driver)
+            if len(self.multipliers) == 1:
+                gaps = [max((gap for gap in gaps if gap is not None), default=None)]
+            self.multipliers = [
+                weight if gap is None else schedule.moved(weight, gap)
+                for weight, gap in zip(self.multipliers, gaps, strict=True)
+            ]
+        self.measure_control()
 
-    def train_epoch(self, epoch: int) -> dict[str, Any]:
-        """One pass of training steps; returns the means of what the objective saw."""
+    def measure_control(self) -> None:
+        """Give the gaps of the control split to an objective that estimates its gaps there."""
+        if isinstance(self.objective, ErmMinMaxGap) and isinstance(self.objective.estimator, HeldOutGaps):
+            memory = self.objective.estimator.look(self.held_out("control"))
+            self.memory = {name: value.to(self.device) for name, value in memory.items()}
+
+    def held_out(self, split: str) -> WholeBatch:
+        """A split as one batch, on the CPU."""
+        scores, _ = self.evaluate(split)
+        return held_out_batch(self.examples[split], scores, [len(answer) for answer in self.answers], self.cells)
+
+    def held_out_gaps(self, split: str, driver: str) -> list[float | None]:
+        """The gap of each cell on a split, None where it has none: AVG (a fraction) or of losses (nats)."""
+        if driver == "metric_gap":
+            _, figures = self.evaluate(split)
+            return [figures["cells"].get(str(cell), {}).get("gap") for cell in self.cells]
+        gaps, present = signed_gaps(*self.held_out(split).group_means())
+        return [abs(float(gap)) if there else None for gap, there in zip(gaps, present, strict=True)]
+
+    def train_epoch(self) -> None:
+        """One pass of training steps, with looks at held-out gaps evenly spaced, the last one at its end."""
+        if not self.steps:
+            self.measure_control()
+        began, evaluating = time.perf_counter(), self.seconds["evaluate"]
         examples, size = self.examples["train"], self.plan.settings.optimisation.batch_size
-        if self.plan.settings.objective.balanced():
-            batches = balanced_batches(examples.groups, size, self.rng)
-        else:
-            batches = natural_batches(len(examples), size, self.rng)
-        risk = penalty = negative = 0.0
-        gap_sums, gap_counts = np.zeros(len(self.cells)), np.zeros(len(self.cells))
-        weight = 0.0
-        for rows in batches:
-            weight = self.fairness_weight()
-            parts, weights = self.step(rows[self.rank :: self.ranks], weight)
-            if not math.isfinite(float(parts.total)):
-                raise LossNotFinite(
-                    f"epoch {epoch}: the objective is {float(parts.total)} (risk {float(parts.risk):.3g} nats, "
-                    f"fairness weight {weight:.3g}); lower optimisation.learning_rate or the fairness weight"
-                )
-            risk += float(parts.risk)
-            penalty += float(parts.penalty)
-            negative += float((weights < 0).float().mean())
-            gap_sums += parts.signed_gaps.abs().cpu().numpy()
-            gap_counts += parts.present.cpu().numpy()
-        n = len(batches)
-        seen = zip(self.cells, gap_sums, gap_counts, strict=True)
+        batches = batches_of_epoch(self.objective.sampled(), examples.groups, size, self.rng)
+        count = self.objective.looks_per_epoch if isinstance(self.objective, Penalised) else 1
+        looks = {round(len(batches) * (i + 1) / count) for i in range(count)}
+        for done, rows in enumerate(batches, start=1):
+            weights = self.fairness_weights()
+            parts, by_utterance = self.step(rows[self.rank :: self.ranks], weights)
+            self.steps.append(self.step_record(weights, parts, by_utterance))
+            if done in looks:
+                self.look()
+        self.seconds["train"] += time.perf_counter() - began - (self.seconds["evaluate"] - evaluating)
+
+    def step_record(
+        self, weights: tuple[float, ...], parts: ObjectiveParts, by_utterance: UtteranceWeights
+    ) -> dict[str, Any]:
+        """What the objective saw in one step: a row of ``steps.parquet``.
+
+        ``loss`` and ``penalty`` in nats (nats^p); ``fairness_weight``, or one a cell; ``gap/CELL`` signed, in nats, as
+        estimated, None where absent; ``active``, the cell that counts most; ``negative_weights``, the share of
+        utterances with a negative weight.
+        """
+        names = [str(cell) for cell in self.cells]
+        lambdas = [weights] if len(weights) < 2 else zip(names, weights, strict=True)
+        gaps = zip(names, parts.signed_gaps.tolist(), parts.present.tolist(), strict=True)
+        active = int(parts.active)
         return {
-            "loss": risk / n,
-            "penalty": penalty / n,
-            "fairness_weight": weight,
-            "gaps": {str(cell): total / count for cell, total, count in seen if count},
-            "negative_weights": negative / n,
+            "epoch": len(self.epochs) + 1,
+            "step": len(self.steps) + 1,
+            "loss": float(parts.risk),
+            "penalty": float(parts.penalty),
+            **({f"fairness_weight/{name}": weight for name, weight in lambdas} if len(weights) > 1 else {}),
+            "fairness_weight": sum(weights) / len(weights) if weights else 0.0,
+            **{f"gap/{name}": gap if there else None for name, gap, there in gaps},
+            "active": names[active] if active >= 0 else None,
+            "negative_weights": float((by_utterance.losses < 0).float().mean()),
         }
 
-    def step(self, rows: np.ndarray, weight: float) -> tuple[ObjectiveParts, torch.Tensor]:
-        """One optimiser step on this rank's rows of an effective batch; returns the whole batch's parts and weights."""
+    def epoch_record(self, epoch: int, dev: dict[str, Any]) -> dict[str, Any]:
+        """A row of ``epochs.jsonl``: means over the epoch's steps, absolute gaps, the last fairness weight, dev."""
+        steps = pd.DataFrame([step for step in self.steps if step["epoch"] == epoch])
+        gaps = steps.filter(like="gap/").astype(float).abs().mean().dropna()
+        return {
+            "epoch": epoch,
+            **{name: float(steps[name].mean()) for name in ("loss", "penalty", "negative_weights")},
+            "fairness_weight": float(steps["fairness_weight"].iloc[-1]),
+            "gaps": {name.removeprefix("gap/"): float(gap) for name, gap in gaps.items()},
+            "dev": {k: dev[k] for k in ("w_f1", "accuracy", "gap")},
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items() if name != "total"},
+        }
+
+    def step(self, rows: np.ndarray, weights: tuple[float, ...]) -> tuple[ObjectiveParts, UtteranceWeights]:
+        """One optimiser step on this rank's rows of an effective batch; returns the whole batch's parts and weights.
+
+        Raises:
+            LossNotFinite: before anything is changed.
+        """
         examples = self.examples["train"]
         batches = [examples.collate(rows[i : i + self.micro]).to(self.device) for i in range(0, len(rows), self.micro)]
         if len(batches) == 1:
-            losses = self.engine(batches[0], score=False)
-            known, passes = losses.detach(), iter([losses])
+            losses, states = self.engine(batches[0], score=False)
+            passes = iter([(losses, states)])
         else:
-            known, states = self.losses_without_gradient(batches)
-            passes = self.losses_replayed(batches, states)
-        all_losses, own = gather_rows(known)
-        all_groups, _ = gather_rows(torch.cat([batch.groups for batch in batches]))
-        weights, parts = utterance_weights(self.objective, all_losses, all_groups, weight)
+            losses, states, random_states = self.outcomes_without_gradient(batches)
+            passes = self.outcomes_replayed(batches, random_states)
+        whole, own = self.gathered(losses.detach(), states.detach(), torch.cat([batch.groups for batch in batches]))
+        by_utterance, parts = utterance_weights(self.objective, whole, weights, self.memory)
+        if not math.isfinite(float(parts.total)):
+            raise LossNotFinite(
+                f"epoch {len(self.epochs) + 1}: the objective is {float(parts.total)} (risk {float(parts.risk):.3g} "
+                f"nats, fairness weights {weights}); lower optimisation.learning_rate or the fairness weight"
+            )
+        self.memory = parts.memory
         # DeepSpeed averages over ranks and accumulation steps; J is over the whole batch.
-        shares = (weights[own] * self.ranks * self.accumulation).split([len(batch.rows) for batch in batches])
-        for losses, share in zip(passes, shares, strict=True):
-            self.engine.backward((share * losses).sum())
+        scale = self.ranks * self.accumulation
+        sizes = [len(batch.rows) for batch in batches]
+        loss_shares = (scale * by_utterance.losses[own]).split(sizes)
+        state_shares = None if by_utterance.states is None else (scale * by_utterance.states[own]).split(sizes)
+        for i, (losses, states) in enumerate(passes):
+            weighted = (loss_shares[i] * losses).sum()
+            if state_shares is not None:
+                weighted = weighted + (state_shares[i] * states).sum()
+            self.engine.backward(weighted)
             self.engine.step()
-        self.steps_done += 1
-        return parts, weights
+        return parts, by_utterance
 
-    def losses_without_gradient(self, batches: list[Batch]) -> tuple[torch.Tensor, list[Any]]:
-        """Losses of every micro-batch, and the random state before each, so that the second pass drops the same."""
-        states, losses = [], []
+    def gathered(self, losses: torch.Tensor, states: torch.Tensor, groups: torch.Tensor) -> tuple[WholeBatch, slice]:
+        """The whole effective batch from this rank's share, and where that share stands in it."""
+        all_losses, own = gather_rows(losses)
+        all_groups, _ = gather_rows(groups)
+        all_states = gather_rows(states)[0] if self.objective.uses_states else None
+        return WholeBatch(all_losses, all_groups, self.cells, all_states), own
+
+    def outcomes_without_gradient(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        """Losses (n,) and states (n, D) over the micro-batches, and the random state before each, so that the second
+        pass drops the same."""
+        random_states, outcomes = [], []
         with torch.no_grad():
             for batch in batches:
-                states.append(_random_state())
-                losses.append(self.engine(batch, score=False))
-        return torch.cat(losses), states
+                random_states.append(random_state())
+                outcomes.append(self.engine(batch, score=False))
+        losses, states = zip(*outcomes, strict=True)
+        return torch.cat(losses), torch.cat(states), random_states
 
-    def losses_replayed(self, batches: list[Batch], states: list[Any]) -> Iterator[torch.Tensor]:
-        """The losses again, with gradient, one micro-batch at a time and each with the random state it had."""
-        for batch, state in zip(batches, states, strict=True):
-            _set_random_state(state)
+    def outcomes_replayed(
+        self, batches: list[Batch], random_states: list[Any]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The outcomes again, with gradient, one micro-batch at a time and each with the random state it had."""
+        for batch, state in zip(batches, random_states, strict=True):
+            set_random_state(state)
             yield self.engine(batch, score=False)
 
     def evaluate(self, split: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Scores (n, 7) and figures of a split."""
+        """Scores (n, 7) and figures of a split; computed once a step."""
+        step, result = self._scored.get(split, (None, None))
+        if step == self.steps_done and result is not None:
+            return result
+        began = time.perf_counter()
         size = 2 * max(self.micro, 32)
         scores = score_examples(self.engine, self.examples[split], size, self.device)
-        return scores, evaluate(self.frame(split, scores))
+        result = scores, evaluate(self.frame(split, scores))
+        self._scored[split] = self.steps_done, result
+        self.seconds["evaluate"] += time.perf_counter() - began
+        return result
 
     def frame(self, split: str, scores: np.ndarray) -> pd.DataFrame:
         return prediction_frame(self.examples[split], scores, self.utterances)
 
-    def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self.engine.module.parameters() if p.requires_grad]
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.engine.module.named_parameters() if p.requires_grad}
 
-    def trainable_weights(self) -> list[torch.Tensor]:
-        """A copy of what is trained, gathered from all ranks under ZeRO-3."""
+    def trainable_weights(self) -> dict[str, torch.Tensor]:
+        """A copy of what is trained, by name, gathered from all ranks under ZeRO-3."""
         parameters = self._trainable()
-        with deepspeed.zero.GatheredParameters(parameters, enabled=self.plan.placement.zero_stage == 3):
-            return [p.detach().cpu().clone() for p in parameters]
+        with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=self.plan.placement.zero_stage == 3):
+            return {name: p.detach().cpu().clone() for name, p in parameters.items()}
 
-    def restore(self, weights: list[torch.Tensor]) -> None:
+    def restore(self, weights: dict[str, torch.Tensor]) -> None:
         """Put back what ``trainable_weights`` copied, for scoring (the optimiser's state is left as it is)."""
         parameters = self._trainable()
         gathered = deepspeed.zero.GatheredParameters(
-            parameters, modifier_rank=0, enabled=self.plan.placement.zero_stage == 3
+            list(parameters.values()), modifier_rank=0, enabled=self.plan.placement.zero_stage == 3
         )
         with gathered, torch.no_grad():
-            for parameter, weight in zip(parameters, weights, strict=True):
-                parameter.copy_(weight.to(parameter.device))
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name].to(parameter.device))
+        self._scored.clear()
 
     def close(self) -> None:
         self.engine.destroy()
@@ -354,19 +453,3 @@ def join_process_group() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _random_state() -> Any:
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-
-
-def _set_random_state(state: Any) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from study import features
@@ -48,8 +49,8 @@ def run_on(plants: str, storage: str, seed: int) -> Run:
         ),
         seed,
     )
-    for epoch in range(1, EPOCHS + 1):
-        run.train_epoch(epoch)
+    for _ in range(EPOCHS):
+        run.train_epoch()
     return run
 
 
@@ -60,7 +61,8 @@ def signed_accuracy_gap(run: Run, planted_features: Path, language: str) -> floa
     utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
     frames = []
     for split in ("dev", "test"):
-        examples = Examples.of_split(dataset, split, run.cells, run.plan.settings.prompt, processor)
+        rows = np.flatnonzero(utterances["split"] == split)
+        examples = Examples.of_rows(dataset, rows, run.cells, run.plan.settings.prompt, processor)
         frames.append(prediction_frame(examples, score_examples(run.engine, examples, 64, run.device), utterances))
     frame = pd.concat(frames).query("language == @language")
     correct = (frame["predicted"] == frame["emotion"]).groupby(frame["gender"]).mean()

@@ -1,4 +1,4 @@
-"""Run under torchrun by ``test_collectives``: the gradient of one step, gathered from however many ranks there are.
+"""Run under torchrun by ``test_collectives``: the gradients of steps, gathered from however many ranks there are.
 
 usage: rank_gradient.py PLAN_JSON OUT.npz
 """
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
 
 from study.batching import balanced_batches
+from study.objective import Penalised
 from study.records import StudyFolder
 from study.settings import Placement, Settings
 from study.trainer import Run, RunPlan, join_process_group
@@ -32,28 +33,39 @@ def main() -> None:
     )
     run = Run(plan, seed=0)
     groups = run.examples["train"].groups
-    batch = balanced_batches(groups, plan.settings.optimisation.batch_size, np.random.default_rng(0))[0]
-    if spec.get("by_gender"):  # the women first: with two ranks, or two micro-batches, each holds one gender only
-        batch = batch[np.argsort(groups[batch] % 2, kind="stable")]
-        share = len(batch) // run.ranks
-        own = batch[run.rank * share : (run.rank + 1) * share]
-    else:
-        own = batch[run.rank :: run.ranks]
+    size = plan.settings.optimisation.batch_size
+    first, second = balanced_batches(groups, size, np.random.default_rng(0))[:2]
+    order = {"drawn": lambda group: 0, "gender": lambda group: group % 2, "cell": lambda group: group // 2}[
+        spec["order"]
+    ]
 
-    gradients = {}
+    gradients: dict[str, np.ndarray] = {}
+    name = ""
     step = run.engine.step
 
     def keep_gradients_then_step() -> None:
         if run.engine.is_gradient_accumulation_boundary():
-            for name, parameter in run.engine.module.named_parameters():
+            for parameter_name, parameter in run.engine.module.named_parameters():
                 if parameter.requires_grad:
-                    gradients[name] = safe_get_full_grad(parameter).clone().numpy()
+                    gradients[f"{name}:{parameter_name}"] = safe_get_full_grad(parameter).clone().numpy()
         step()
 
     run.engine.step = keep_gradients_then_step
-    parts, _ = run.step(own, weight=2.0)
+    for name, tree in spec["objectives"].items():  # noqa: B007  (the closure above reads it)
+        run.objective = objective = Settings.model_validate({**spec["settings"], "objective": tree}).objective
+        run.memory = {}
+        run.measure_control()
+        weights = ()
+        if isinstance(objective, Penalised):
+            weights = (2.0, 1.0, 3.0)[: objective.n_weights(len(run.cells))]
+        for batch in (first, second):  # the second step is the one that is kept: memory has something to say in it
+            # with one gender (or cell) after the other, each rank and micro-batch holds one only
+            batch = batch[np.argsort([order(group) for group in groups[batch]], kind="stable")]
+            share = len(batch) // run.ranks
+            parts, _ = run.step(batch[run.rank * share : (run.rank + 1) * share], weights)
+        gradients |= {f"{name}:penalty": np.array(float(parts.penalty)), f"{name}:total": np.array(float(parts.total))}
     if run.rank == 0:
-        np.savez(out, penalty=float(parts.penalty), total=float(parts.total), **gradients)
+        np.savez(out, **gradients)
     run.close()
     dist.barrier()
     dist.destroy_process_group()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from study.batching import balanced_batches, natural_batches
+from study.batching import balanced_batches, batches_of_epoch, natural_batches, weighted_batches
 
 
 def test_natural_batches_hold_every_example_at_most_once():
@@ -37,7 +38,20 @@ def test_unknown_genders_keep_their_share():
     assert 0.18 < share < 0.32  # a quarter, within four standard errors
 
 
-def test_the_seed_decides():
+def test_weighted_batches_draw_every_group_with_the_same_probability():
+    groups = np.array([0] * 700 + [1] * 100 + [3] * 400 + [-1] * 400)
+    batches = weighted_batches(groups, 64, np.random.default_rng(0))
+    assert len(batches) == 1600 // 64
+    drawn = groups[np.concatenate([weighted_batches(groups, 64, np.random.default_rng(s)) for s in range(8)], None)]
+    shares = [np.mean(drawn == group) for group in (0, 1, 3, -1)]  # a quarter of unknown gender, as in the data
+    assert shares == pytest.approx([0.25] * 4, abs=0.015)  # 12,800 draws: four standard errors
+    assert len({np.sum(groups[batch] == 1) for batch in batches}) > 5  # by chance, not by count
+
+
+@pytest.mark.parametrize("sampling", ["natural", "balanced", "weighted"])
+def test_the_seed_decides(sampling):
     groups = np.repeat([0, 1], 40)
-    one, same, other = (np.concatenate(balanced_batches(groups, 8, np.random.default_rng(s))) for s in (1, 1, 2))
-    assert (one == same).all() and (one != other).any()
+    one, same, other = (
+        np.concatenate(batches_of_epoch(sampling, groups, 8, np.random.default_rng(s))) for s in (1, 1, 2)
+    )
+    assert (one == same).all() and (one != other).any() and len(one) == 80

@@ -15,27 +15,49 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 
 
+OBJECTIVES = {
+    "paper": {"method": "minmaxgap"},
+    "softmax-ema-p1": {
+        "method": "minmaxgap",
+        "power": 1,
+        "reduction": "softmax",
+        "estimator": {"kind": "ema", "decay": 0.9},
+        "coefficients": {"languages": {"de": 3.0}},
+    },
+    "held-out-floor": {"method": "minmaxgap", "estimator": {"kind": "held_out"}, "weight_floor": 0.0},
+    "per-cell": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "per_cell": True}},
+    "group-dro": {"method": "group_dro", "step_size": 1.0},
+    "v-rex": {"method": "v_rex"},
+    "cvar": {"method": "cvar_dro"},
+    "mmd": {"method": "min_diff"},
+}
+
+
 @pytest.fixture(scope="module")
 def gradient(small_study, tmp_path_factory):
-    """A function that runs one step over some ranks and returns its gradients."""
+    """A function that runs two steps of every objective over some ranks and returns the gradients of the second."""
     plan, prepared = small_study
     folder = tmp_path_factory.mktemp("gradients")
 
     @functools.cache
-    def run(
-        ranks: int, zero_stage: int = 0, micro: int | None = None, by_gender: bool = False
-    ) -> dict[str, np.ndarray]:
+    def run(ranks: int, zero_stage: int = 0, micro: int | None = None, order: str = "drawn") -> dict[str, np.ndarray]:
         settings = plan.draft.settings.with_overrides(
-            {"optimisation.micro_batch_size": micro, "optimisation.gradient_clipping": 1e9}
+            {
+                "optimisation.micro_batch_size": micro,
+                "optimisation.gradient_clipping": 1e9,
+                "optimisation.learning_rate": 1e-12,  # steps that leave the weights as they are
+                "control.fraction": 0.5,
+            }
         )
-        name = f"{ranks}-{zero_stage}-{micro}-{by_gender}"
+        name = f"{ranks}-{zero_stage}-{micro}-{order}"
         spec = {
             "settings": settings.model_dump(mode="json"),
+            "objectives": OBJECTIVES,
             "placement": {"ranks": ranks, "zero_stage": zero_stage},
             "features": str(prepared.features),
             "backbone": prepared.backbone,
             "folder": str(folder / "study"),
-            "by_gender": by_gender,
+            "order": order,
         }
         (folder / f"{name}.json").write_text(json.dumps(spec))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
@@ -49,13 +71,23 @@ def gradient(small_study, tmp_path_factory):
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    assert one.keys() == other.keys() and len(one) > 10
-    assert one["penalty"] > 0  # a gap is there, so the penalty's gradient is tested too
-    assert other["total"] == pytest.approx(one["total"], rel=1e-5)
-    names = [name for name in one if name not in ("penalty", "total")]
-    flat, flat_other = (np.concatenate([part[name].ravel() for name in names]) for part in (one, other))
-    assert np.linalg.norm(flat) > 1e-3
-    assert np.linalg.norm(flat - flat_other) <= 1e-5 * np.linalg.norm(flat)
+    assert one.keys() == other.keys()
+    seen = []
+    for objective, tree in OBJECTIVES.items():
+        part, other_part = (
+            {key.split(":")[1]: value for key, value in gradients.items() if key.startswith(f"{objective}:")}
+            for gradients in (one, other)
+        )
+        if tree["method"] in ("minmaxgap", "v_rex", "min_diff"):
+            assert part["penalty"] > 0, objective  # a gap is there, so the penalty's gradient is tested too
+        assert other_part["total"] == pytest.approx(part["total"], rel=1e-5), objective
+        names = [name for name in part if name not in ("penalty", "total")]
+        flat, flat_other = (np.concatenate([p[name].ravel() for name in names]) for p in (part, other_part))
+        assert len(names) > 10 and np.linalg.norm(flat) > 1e-3, objective
+        assert np.linalg.norm(flat - flat_other) <= 1e-5 * np.linalg.norm(flat), objective
+        seen.append(flat / np.linalg.norm(flat))
+    similar = np.array(seen) @ np.array(seen).T - np.eye(len(seen))
+    assert similar.max() < 1 - 1e-6  # the objectives are different ones
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2])
@@ -64,7 +96,13 @@ def test_two_ranks_equal_one(gradient, zero_stage):
 
 
 def test_two_ranks_of_one_gender_each_with_accumulation_equal_one(gradient):
-    assert_same(gradient(1), gradient(2, zero_stage=2, micro=6, by_gender=True))
+    assert_same(gradient(1), gradient(2, zero_stage=2, micro=6, order="gender"))
+
+
+@pytest.mark.slow
+def test_micro_batches_of_one_cell_each_equal_one(gradient):
+    assert_same(gradient(1), gradient(1, zero_stage=0, micro=8, order="cell"))
+    assert_same(gradient(1), gradient(2, zero_stage=2, micro=5, order="cell"))  # a ragged last one
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from study.groups import cells
-from study.settings import TINY, Coefficients, Placement, Settings, SettingsError, config_id, context_faults
+from study.settings import TINY, Placement, Settings, SettingsError, config_id, context_faults, differences
 
 TINY_SETTINGS = Settings().with_overrides(TINY)
 
@@ -39,14 +39,46 @@ def test_a_batch_too_small_for_the_groups_is_refused():
     assert any("batch_size" in fault for fault in context_faults(settings, Placement(), ["en", "ja", "de"], 2))
 
 
-def test_kappa_is_the_product_with_mean_one():
-    in_use = cells(["en", "de"], ["speech", "speech+text"])
-    kappa = Coefficients(languages={"de": 3.0}, modalities={"speech": 0.5}).kappa(in_use)
-    # raw: en/speech 0.5, de/speech 1.5, en/speech+text 1, de/speech+text 3; mean 1.5
-    assert kappa == pytest.approx((1 / 3, 1.0, 2 / 3, 2.0))
-    assert Coefficients().kappa(in_use) == (1.0, 1.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match="every coefficient is 0"):
-        Coefficients(languages={"en": 0, "de": 0}).kappa(in_use)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"objective.estimator.kind": "held_out"},
+        {"objective.fairness_weight.split": "control"},
+        {"objective.method": "v_rex", "objective.fairness_weight.schedule": "adaptive",
+         "objective.fairness_weight.split": "control"},
+    ],
+)  # fmt: skip
+def test_who_looks_at_a_control_split_needs_one(overrides):
+    settings = TINY_SETTINGS.with_overrides(overrides)
+    faults = context_faults(settings, Placement(), ["en", "de"], 2)
+    assert len(faults) == 1 and "control.fraction" in faults[0]
+    assert not context_faults(settings.with_overrides({"control.fraction": 0.5}), Placement(), ["en", "de"], 2)
+
+
+def test_only_a_penalty_by_cell_can_have_a_weight_a_cell():
+    per_cell = {"objective.fairness_weight.schedule": "adaptive", "objective.fairness_weight.per_cell": True}
+    faults = context_faults(
+        TINY_SETTINGS.with_overrides({"objective.method": "v_rex", **per_cell}), Placement(), ["en"], 2
+    )
+    assert len(faults) == 1 and "objective.fairness_weight.per_cell" in faults[0]
+    assert not context_faults(TINY_SETTINGS.with_overrides(per_cell), Placement(), ["en"], 2)
+
+
+def test_a_coefficient_of_a_cell_that_is_not_there_is_named():
+    settings = TINY_SETTINGS.with_overrides({"objective.coefficients.cells": {"de/speech": 2.0}})
+    (fault,) = context_faults(settings, Placement(), ["de"], 2)
+    assert "objective.coefficients.cells.de/speech" in fault and "de/speech+text" in fault
+
+
+def test_a_replaced_method_and_estimator_forget_the_other_one():
+    first = TINY_SETTINGS.with_overrides({"objective.power": 1, "objective.estimator.kind": "ema"})
+    assert differences(first.with_overrides({"objective.estimator.kind": "held_out"}).objective, "objective.") == {
+        "objective.method": "minmaxgap", "objective.power": 1, "objective.estimator.kind": "held_out",
+    }  # fmt: skip
+    rex = first.with_overrides({"objective.method": "v_rex"})
+    assert rex.objective.fairness_weight.weight == 1.0  # its own default
+    back = rex.with_overrides({"objective.method": "minmaxgap"})
+    assert back == TINY_SETTINGS
 
 
 def test_a_replaced_schedule_forgets_the_other_one():
@@ -64,16 +96,15 @@ def identity(settings, corpus, backbone):
     return config_id(settings, cells(["en", "de"], ["speech"]), corpus, backbone)
 
 
-def test_config_id_is_that_of_the_kappa_and_under_erm_of_nothing_of_the_penalty():
+def test_config_id_is_that_of_the_kappa():
     def of(**languages):
         return TINY_SETTINGS.with_overrides({"objective.coefficients.languages": languages})
 
     base = identity(TINY_SETTINGS, "c", "b")
     assert identity(of(en=1.0), "c", "b") == identity(of(en=2.0, de=2.0), "c", "b") == base
     assert identity(of(en=2.0), "c", "b") == identity(of(en=1.0, de=0.5), "c", "b") != base
-    erm = TINY_SETTINGS.with_overrides({"objective.method": "erm"})
-    weighted = erm.with_overrides({"objective.fairness_weight.initial": 0.7, "objective.power": 1})
-    assert identity(weighted, "c", "b") == identity(erm, "c", "b") != base
+    by_cell = TINY_SETTINGS.with_overrides({"objective.coefficients.cells": {"en/speech": 2.0}})
+    assert identity(by_cell, "c", "b") == identity(of(en=2.0), "c", "b")
 
 
 @pytest.mark.parametrize(
@@ -106,8 +137,7 @@ def test_config_id_follows_what_decides_the_result_and_nothing_else():
 
 
 def test_sampling_is_balanced_for_the_group_method_and_natural_for_erm():
-    assert TINY_SETTINGS.objective.balanced()
-    assert not TINY_SETTINGS.with_overrides({"objective.method": "erm"}).objective.balanced()
-    assert TINY_SETTINGS.with_overrides(
-        {"objective.method": "erm", "objective.sampling": "balanced"}
-    ).objective.balanced()
+    assert TINY_SETTINGS.objective.sampled() == "balanced"
+    erm = TINY_SETTINGS.with_overrides({"objective.method": "erm"})
+    assert erm.objective.sampled() == "natural"
+    assert erm.with_overrides({"objective.sampling": "weighted"}).objective.sampled() == "weighted"

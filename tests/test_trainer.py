@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -64,6 +65,95 @@ def test_schedules_reach_the_training_record(run_plan):
     assert by_loss[0] == 0.1 and by_loss[1] != 0.1
 
 
+def test_every_step_is_recorded(run_plan):
+    plan = run_plan({"objective.fairness_weight.per_cell": True, "objective.fairness_weight.initial": 0.5})
+    train(plan, seed=0, report=lambda row: None)
+    steps = plan.folder.read_parquet("runs/abc/0/steps.parquet")
+    epochs = plan.folder.read_jsonl("runs/abc/0/epochs.jsonl")
+    cells = [f"{language}/speech+text" for language in ("en", "ja", "de")]
+    assert steps["step"].tolist() == list(range(1, len(steps) + 1)) and set(steps["epoch"]) == {1, 2}
+    assert set(steps["active"]) <= set(cells) and steps["active"].nunique() > 1
+    worst = steps[[f"gap/{cell}" for cell in cells]].abs().to_numpy().argmax(1)
+    assert [cells[i] for i in worst] == steps["active"].tolist()
+    assert (steps["negative_weights"] > 0).any() and (steps["negative_weights"] < 1).all()
+    first, second = (steps.loc[steps["epoch"] == epoch, [f"fairness_weight/{c}" for c in cells]] for epoch in (1, 2))
+    assert (first == 0.5).all(axis=None) and second.nunique(axis=1).min() > 1  # each cell's own gap moved its own
+    assert epochs[0]["loss"] == pytest.approx(steps.loc[steps["epoch"] == 1, "loss"].mean())
+
+
+def test_a_weight_can_move_several_times_an_epoch_and_by_the_control_split(run_plan):
+    knobs = {"objective.looks_per_epoch": 3, "objective.fairness_weight.step_size": 5.0, "control.fraction": 0.5}
+    by_split = {}
+    for split in ("dev", "control"):
+        plan = run_plan({**knobs, "objective.fairness_weight.split": split})
+        finished = train(plan, seed=0, report=lambda row: None)
+        by_split[split] = plan.folder.read_parquet("runs/abc/0/steps.parquet")["fairness_weight"]
+        assert by_split[split].nunique() >= 5  # 0, and after five of the six looks (the last one is after the end)
+        n_dev = sum(cell[f"n_{g}"] for cell in finished["dev"]["cells"].values() for g in ("female", "male"))
+        assert 0.3 < n_dev / 84 < 0.7  # the other half of dev controls
+        plan.folder.remove("runs")
+    assert by_split["dev"].tolist() != by_split["control"].tolist()
+
+
+def test_held_out_gaps_are_those_of_the_control_split(run_plan):
+    plan = run_plan({"objective.estimator.kind": "held_out", "control.fraction": 0.5, **CONSTANT})
+    run = Run(plan, 0)
+    run.measure_control()
+    scores, figures = run.evaluate("control")
+    examples = run.examples["control"]
+    lengths = np.array([len(answer) for answer in run.answers])
+    losses = -scores[np.arange(len(scores)), examples.labels] / lengths[examples.labels]
+    expected = [
+        losses[examples.groups == 2 * cell].mean() - losses[examples.groups == 2 * cell + 1].mean() for cell in range(3)
+    ]
+    assert run.memory["gaps"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert not set(run.examples["dev"].utterances) & set(examples.utterances)
+    run.close()
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"objective.estimator.kind": "ema", "objective.fairness_weight.initial": 0.3, "backbone.lora_dropout": 0.2},
+        {"objective.method": "group_dro", "objective.sampling": "natural"},
+    ],
+)
+@pytest.mark.parametrize("cut_at", [1, 2])
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(run_plan, knobs, cut_at):
+    plan = run_plan({**knobs, "optimisation.epochs": 3})
+    whole = train(plan, seed=1, report=lambda row: None)
+    kept = plan.folder.read_parquet("runs/abc/1/steps.parquet")
+    assert not [name for name in plan.folder.names("runs/abc/1") if name.startswith("checkpoint")]
+    plan.folder.remove("runs")
+
+    def cut(row):
+        if row["epoch"] == cut_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, seed=1, report=cut)
+    assert not plan.folder.exists("runs/abc/1/finished.json")
+    epochs = []
+    resumed = train(plan, seed=1, report=lambda row: epochs.append(row["epoch"]))
+    assert epochs == list(range(cut_at + 1, 4))  # nothing is trained twice
+    pd.testing.assert_frame_equal(plan.folder.read_parquet("runs/abc/1/steps.parquet"), kept, rtol=1e-5)
+    for split in ("dev", "test"):
+        assert resumed[split] == whole[split]
+    assert resumed["epoch"] == whole["epoch"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # ZeRO-2 imports torch.compile
+def test_a_checkpoint_of_another_zero_stage_is_not_used(run_plan):
+    def cut(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run_plan(), seed=0, report=cut)
+    epochs = []
+    train(run_plan(zero_stage=2), seed=0, report=lambda row: epochs.append(row["epoch"]))
+    assert epochs == [1, 2]
+
+
 def test_accumulation_replays_the_same_dropout(run_plan):
     run = Run(run_plan({**CONSTANT, "backbone.lora_dropout": 0.5, "optimisation.micro_batch_size": 12}), 0)
     with torch.no_grad():  # LoRA's second matrix is 0 at the start, which would hide its dropout
@@ -73,10 +163,10 @@ def test_accumulation_replays_the_same_dropout(run_plan):
     rows = np.arange(24)
     examples = run.examples["train"]
     batches = [examples.collate(rows[:12]), examples.collate(rows[12:])]
-    first, states = run.losses_without_gradient(batches)
-    replayed = run.losses_replayed(batches, states)
-    torch.testing.assert_close(torch.cat(tuple(replayed)), first, rtol=0, atol=0)
-    different, _ = run.losses_without_gradient(batches)
+    first, _, states = run.outcomes_without_gradient(batches)
+    replayed = run.outcomes_replayed(batches, states)
+    torch.testing.assert_close(torch.cat([losses for losses, _ in replayed]), first, rtol=0, atol=0)
+    different, _, _ = run.outcomes_without_gradient(batches)
     assert (different != first).any()  # dropout is on
     run.close()
 
@@ -84,7 +174,8 @@ def test_accumulation_replays_the_same_dropout(run_plan):
 def test_a_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):
     plan = run_plan(CONSTANT)
     monkeypatch.setattr(
-        "study.backbone.EmotionModel.losses", lambda self, batch: self.scores(batch)[:, 0] * float("nan")
+        "study.backbone.EmotionModel.losses",
+        lambda self, batch: (self.scores(batch)[:, 0] * float("nan"), self.scores(batch)),
     )
     with pytest.raises(LossNotFinite, match=r"epoch 1: .*learning_rate"):
         train(plan, seed=0, report=lambda row: None)

@@ -1,0 +1,26 @@
+"""Seeds, and the random state that dropout draws from."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """That of this process: "cpu", and "gpu" if there is one."""
+    state = {"cpu": torch.get_rng_state()}
+    return {**state, "gpu": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
+
+
+def set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "gpu" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["gpu"])
