@@ -115,6 +115,11 @@ def load_epochs(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(figures, float))
 
 
+def load_steps(study: Study, config_id: str, seed: int) -> pd.DataFrame:
+    """What the objective of one run saw: the rows of ``steps.parquet``, one a training step."""
+    return study.folder.read_parquet(f"{run_directory(config_id, seed)}/steps.parquet")
+
+
 def load_utterances(study: Study) -> pd.DataFrame:
     """The dev and test utterances of a study, as :mod:`study.records` describes them."""
     return study.folder.read_parquet("utterances.parquet")

@@ -9,16 +9,16 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search_spaces import SPACES, Space
+from search_spaces import SPACES, Space, SpaceMaker
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.groups import GENDERS, LANGUAGES
-from study.records import SCHEMA_VERSION, StudyFolder
+from study.records import SCHEMA_VERSION, StudyFolder, read_trials
 from study.settings import TINY, Placement, Settings, SettingsError, context_faults, flatten, parse
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
@@ -48,6 +48,11 @@ class Draft:
     cores: int | None
     fixed: tuple[str, ...]
     faults: tuple[str, ...]
+
+    def for_labels(self, labels: tuple[str, ...]) -> Draft:
+        """The draft of a study of named trials, which is to have these beside those that it has."""
+        there = {t["label"] for t in read_trials(self.folder).values() if t["state"] == "finished"}
+        return replace(self, trials=len(there | set(labels)))
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,6 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="speech | speech+text | speech,speech+text (default: speech+text)",
     )
-    what.add_argument(
-        "--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)"
-    )
-    what.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
     what.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of every configuration (default: 0)")
     what.add_argument(
         "--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 3)"
@@ -126,6 +127,16 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)"
     )
+    where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a search, beside those of any study."""
+    search = parser.add_argument_group("the search")
+    search.add_argument(
+        "--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)"
+    )
+    search.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
 
 
 def read_flags(flags: argparse.Namespace, cores: int | None) -> Draft:
@@ -169,8 +180,11 @@ def read_flags(flags: argparse.Namespace, cores: int | None) -> Draft:
     )
 
 
-def complete(draft: Draft) -> StudyPlan:
+def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     """The plan of a draft: its corpus read, everything checked against it.
+
+    Args:
+        make_space: what is run; None for the space that the draft names.
 
     Raises:
         SettingsError: every fault that was found, one a line; nothing has been written to the study folder.
@@ -187,7 +201,8 @@ def complete(draft: Draft) -> StudyPlan:
         languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
         faults += _split_faults(corpus)
     faults += context_faults(settings, draft.placement, languages, draft.cores)
-    space = SPACES.get(draft.space, SPACES["fairness"])(languages, settings.modalities)
+    make_space = make_space or SPACES.get(draft.space, SPACES["fairness"])
+    space = make_space(languages, settings.modalities)
     faults += _searched_faults(draft.fixed, space)
     if faults or corpus is None:
         raise SettingsError(faults)

@@ -32,6 +32,8 @@ def open_study(
 ) -> optuna.Study:
     """The Optuna study; an empty one is filled from the records, and the space's references are queued first.
 
+    What another call queued by a name that this space does not have is not run.
+
     Args:
         records: ``trials/*.json`` by trial number.
     """
@@ -41,10 +43,17 @@ def open_study(
     )
     if not study.get_trials(deepcopy=False):
         _replay(study, space, records)
-        told = {record["label"] for record in records.values()}
-        for reference in space.references:
-            if reference.label not in told:
-                study.enqueue_trial(dict(reference.knobs), user_attrs=_attributes(space, reference.label))
+    told = {record["label"] for record in records.values()}
+    wanted = {reference.label for reference in space.references}
+    for trial in study.get_trials(deepcopy=False):
+        label = trial.user_attrs.get("label")
+        if trial.state == TrialState.WAITING and label and label not in wanted:
+            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # queued by another call, for other arms
+        elif trial.state != TrialState.FAIL:
+            told.add(label)
+    for reference in space.references:
+        if reference.label not in told:
+            study.enqueue_trial(dict(reference.knobs), user_attrs=_attributes(space, reference.label))
     return study
 
 

@@ -26,12 +26,13 @@ def small_study(small_corpus, tmp_path_factory):
     """(plan, prepared) of a study on the small corpus, ready to train."""
     import argparse
 
-    from study.planning import add_study_flags, complete, read_flags
+    from study.planning import add_search_flags, add_study_flags, complete, read_flags
     from study.preparation import prepare
 
     storage = tmp_path_factory.mktemp("storage")
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
+    add_search_flags(parser)
     flags = parser.parse_args(
         ["--corpus", f"meld-st:{small_corpus}", "--storage", str(storage), "--ranks", "1", "--epochs", "2"]
         + ["--fix", "optimisation.batch_size=24"]

@@ -21,7 +21,7 @@ from study.backbone import load_processor
 from study.batching import Examples
 from study.corpora.plants import PLANTS
 from study.evaluation import prediction_frame, score_examples
-from study.planning import add_study_flags, complete, read_flags
+from study.planning import add_search_flags, add_study_flags, complete, read_flags
 from study.preparation import prepare
 from study.records import UTTERANCE_COLUMNS, StudyFolder
 from study.settings import Placement
@@ -34,6 +34,7 @@ def run_on(plants: str, storage: str, seed: int) -> Run:
     """Plain ERM, trained for ``EPOCHS`` on the embedded corpus with these plants."""
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
+    add_search_flags(parser)
     flags = ["--plants", plants, "--storage", storage, "--ranks", "1", "--epochs", str(EPOCHS)]
     plan = complete(read_flags(parser.parse_args(flags), cores=1))
     settings = plan.draft.settings.with_overrides({"objective.method": "erm"})

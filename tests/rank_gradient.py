@@ -5,9 +5,7 @@ usage: rank_gradient.py PLAN_JSON OUT.npz
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
@@ -15,22 +13,14 @@ from deepspeed.utils import safe_get_full_grad
 
 from study.batching import balanced_batches
 from study.objective import Penalised
-from study.records import StudyFolder
-from study.settings import Placement, Settings
-from study.trainer import Run, RunPlan, join_process_group
+from study.settings import Settings
+from study.trainer import Run, join_process_group
+from tests.rank_plan import read_plan
 
 
 def main() -> None:
-    spec, out = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]
     join_process_group()
-    plan = RunPlan(
-        settings=Settings.model_validate(spec["settings"]),
-        placement=Placement(**spec["placement"]),
-        config_id="abc",
-        features=Path(spec["features"]),
-        backbone=spec["backbone"],
-        folder=StudyFolder(spec["folder"]),
-    )
+    plan, spec = read_plan(sys.argv[1])
     run = Run(plan, seed=0)
     groups = run.examples["train"].groups
     size = plan.settings.optimisation.batch_size
@@ -65,7 +55,7 @@ def main() -> None:
             parts, _ = run.step(batch[run.rank * share : (run.rank + 1) * share], weights)
         gradients |= {f"{name}:penalty": np.array(float(parts.penalty)), f"{name}:total": np.array(float(parts.total))}
     if run.rank == 0:
-        np.savez(out, **gradients)
+        np.savez(sys.argv[2], **gradients)
     run.close()
     dist.barrier()
     dist.destroy_process_group()

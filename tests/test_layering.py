@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
-SCRIPTS = {"study.sweep"}
+SCRIPTS = {"study.sweep", "study.ablation"}
 ANALYSIS_MAY_USE = {"study.records", "study.metrics", "study.settings", "study.groups"}
 
 

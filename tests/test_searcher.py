@@ -8,8 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search_spaces import SPACES
+from search_spaces import SPACES, ablation
+from search_spaces.ablations import ARMS
+from study.groups import cells
 from study.searcher import make_searcher, open_journal, open_study, reconcile
+from study.settings import Placement, Settings, config_id, context_faults
 
 OBJECTIVES = [("dev_w_f1", "max"), ("dev_gap", "min")]
 SPACE = SPACES["fairness"](["en", "de"], ["speech+text"])
@@ -143,3 +146,29 @@ def test_every_suggestion_is_a_valid_setting():
 def test_a_single_language_has_no_coefficient_to_search():
     names = [knob.name for knob in SPACES["fairness"](["de"], ["speech"]).knobs]
     assert not any("coefficients" in name for name in names)
+
+
+def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
+    def study_of(*names):
+        space = ablation(["en"], ["speech"], names)
+        study = open_study(journal, "arms", space, ["max", "min"], {})
+        return study, make_searcher(journal, "arms", space, OBJECTIVES, 0)
+
+    study, searcher = study_of("ERM", "minimax", "V-REx")
+    assert searcher.suggest("0")["label"] == "ERM"
+    searcher.on_trial_complete("0", {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
+    _, searcher = study_of("ERM", "CVaR-DRO")  # the other two were still in the queue
+    suggestion = searcher.suggest("1")
+    assert suggestion["label"] == "CVaR-DRO" and suggestion["objective.method"] == "cvar_dro"
+    searcher.on_trial_complete("1", {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
+    _, searcher = study_of("minimax")
+    assert searcher.suggest("2")["label"] == "minimax"
+
+
+def test_every_arm_is_a_configuration_of_its_own():
+    plain = Settings().with_overrides({"control.fraction": 0.5})
+    in_use = cells(["en", "de"], ["speech"])
+    chosen = [plain.with_overrides(arm.fixed) for arm in ARMS]
+    assert all(not context_faults(settings, Placement(), ["en", "de"], 2) for settings in chosen)
+    ids = {config_id(settings, in_use, "corpus", "backbone") for settings in chosen}
+    assert len(ids) == len(ARMS) == len({arm.label for arm in ARMS})

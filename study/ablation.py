@@ -1,0 +1,87 @@
+"""Run the arms of an ablation, every one over the same seeds, and compare them with ERM.
+
+The engine, the records and the resume are those of a sweep; the arms are in ``search_spaces/ablations.py``. Half of dev
+is set aside as a control split in every arm (``--fix control.fraction=...`` for another share).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":  # Python put study/ first, where module names could shadow others: the root belongs there
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from rich.console import Console
+
+from analysis.load import ERM
+from analysis.tables import knobs_in_words
+from search_spaces import ablation
+from search_spaces.ablations import ARMS
+from study.planning import add_study_flags
+from study.session import Script, run_script, run_study
+from study.settings import SettingsError
+
+CONTROL = "control.fraction"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 if no arm worked, 2 for what the user can mend, 130 if interrupted."""
+    parser = argparse.ArgumentParser(prog="python study/ablation.py", description=__doc__.split("\n\n")[0])
+    add_study_flags(parser)
+    names = "; ".join(arm.label for arm in ARMS)
+    parser.add_argument(
+        "--arms", default=None, metavar="'A; B'", help=f"separated by semicolons (default: all): {names}"
+    )
+    parser.set_defaults(space="ablation", trials=len(ARMS), seeds="0,1,2,3,4")
+    flags = parser.parse_args(arguments)
+    if not any(item.startswith(CONTROL) for item in flags.fix):
+        flags.fix = [f"{CONTROL}=0.5", *flags.fix]
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    return run_script(partial(run, flags, console))
+
+
+def run(flags: argparse.Namespace, console: Console) -> int:
+    arms = chosen(flags.arms)
+    script = Script(partial(ablation, names=arms), arms, knobs_in_words, partial(show, console))
+    return run_study(flags, script, console)
+
+
+def chosen(text: str | None) -> tuple[str, ...]:
+    """The names of the arms asked for; ERM is always among them, since the others are compared with it.
+
+    Raises:
+        SettingsError: there is no such arm.
+    """
+    known = tuple(arm.label for arm in ARMS)
+    asked = [name.strip() for name in text.split(";")] if text else list(known)
+    strangers = [name for name in asked if name not in known]
+    if strangers:
+        raise SettingsError([f"--arms: there is no {name!r}; choose from: {'; '.join(known)}" for name in strangers])
+    return tuple(name for name in known if name in asked or name == ERM)
+
+
+def show(console: Console, draft: Draft, write: bool) -> int:
+    """Print every arm against ERM on dev, and where the report is, writing it first if asked."""
+    study = load_study(draft.folder)
+    for trial in study.failed.itertuples():
+        console.print(f"arm {trial.label} failed: {trial.reason} (logs: {draft.folder.path('runs', trial.config_id)})")
+    if study.configuration(ERM) is None or len(study.configurations) < 2:
+        console.print("fewer than two arms have finished, so there is nothing to compare")
+        return 1
+    if write:
+        write_report(draft.folder)
+    comparison = compare(study, ERM)
+    console.print(as_text(shown(comparison, ("w_f1", "avg"), scope=comparison.overall)))
+    console.print("dev, in points, paired over seeds; W-F1 up and the AVG gap down are better")
+    for note in comparison.notes:
+        console.print(f"note: {note}")
+    console.print(f"{'cells':8}python -m analysis.comparison {draft.folder.uri} --reference {ERM}")
+    console.print(f"{'report':8}{draft.folder.path('report', 'report.html')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""A rank killed in the middle of an epoch, sharded training: the same command ends like an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from study.records import StudyFolder
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_stage):
+    plan, prepared = small_study
+    settings = plan.draft.settings.with_overrides(
+        {"optimisation.epochs": 3, "objective.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
+    )
+
+    def start(name: str) -> tuple[subprocess.Popen, StudyFolder]:
+        spec = {
+            "settings": settings.model_dump(mode="json"),
+            "placement": {"ranks": 2, "zero_stage": zero_stage},
+            "features": str(prepared.features),
+            "backbone": prepared.backbone,
+            "folder": str(tmp_path / name),
+        }
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(spec))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        command += [str(REPO / "tests" / "rank_train.py"), str(path)]
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return process, StudyFolder(str(tmp_path / name))
+
+    process, whole = start("whole")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out[-3000:]
+
+    process, folder = start("cut")
+    deadline = time.monotonic() + 200
+    while not folder.exists("runs/abc/0/checkpoint.json"):  # the first epoch is done, the second has begun
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    os.kill(int(children.split()[-1]), signal.SIGKILL)
+    process.communicate(timeout=200)
+    assert process.returncode != 0 and not folder.exists("runs/abc/0/finished.json")
+
+    process, _ = start("cut")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out[-3000:]
+    assert "'epoch': 1," not in out and "'epoch': 3," in out  # it went on
+    ended, unbroken = (study.read_json("runs/abc/0/finished.json") for study in (folder, whole))
+    assert {k: v for k, v in ended.items() if k != "seconds"} == {k: v for k, v in unbroken.items() if k != "seconds"}
+    steps = [study.read_parquet("runs/abc/0/steps.parquet") for study in (folder, whole)]
+    pd.testing.assert_frame_equal(*steps, rtol=1e-5)
