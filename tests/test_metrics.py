@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
 from study.groups import EMOTIONS, LANGUAGES
-from study.metrics import GAP_KINDS, average_gap, confusion_counts, evaluate, labels_from_scores
+from study.metrics import (
+    GAP_KINDS,
+    average_gap,
+    class_rates,
+    confusion_counts,
+    evaluate,
+    labels_from_scores,
+    signed_and_absolute_gaps,
+    standardised,
+)
 from study.records import SCORE_COLUMNS
 
 
@@ -89,6 +98,71 @@ def test_classes_that_one_gender_lacks_are_left_out_of_tpr_and_fpr() -> None:
     assert beside["absolute"]["accuracy"] == pytest.approx(5 / 6 - 3 / 9)
 
 
+def test_standardised_gaps_by_hand() -> None:
+    # a model blind to gender: joy 3 of 4 right, anger 1 of 2; women have joy:anger 4:2, men 4:8
+    blind = [
+        *[("female", "joy", "joy")] * 3, ("female", "joy", "anger"),
+        ("female", "anger", "anger"), ("female", "anger", "joy"),
+        *[("male", "joy", "joy")] * 3, ("male", "joy", "anger"),
+        *[("male", "anger", "anger")] * 4, *[("male", "anger", "joy")] * 4,
+    ]  # fmt: skip
+    cell = evaluate(frame(blind))["cells"]["en/speech"]
+    assert cell["signed"]["accuracy"] == pytest.approx(4 / 6 - 7 / 12)
+    assert cell["signed"]["w_f1"] != 0.0
+    assert cell["standardised"] == pytest.approx(dict.fromkeys(GAP_KINDS, 0.0), abs=1e-12)
+    assert cell["gap_standardised"] == pytest.approx(0.0, abs=1e-12)
+
+    # BY_HAND: six joy and six anger in all, so each counts a half: women (3/4 + 1)/2, men (1/2 + 1/2)/2
+    by_hand = evaluate(frame(BY_HAND))["cells"]["en/speech"]
+    assert by_hand["standardised"]["accuracy"] == pytest.approx(7 / 8 - 1 / 2)
+    assert by_hand["standardised"]["tpr"] == by_hand["signed"]["tpr"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_model_blind_to_gender_has_no_standardised_gap_whatever_the_priors(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    answers = rng.dirichlet(np.ones(8), 7)
+    female, male = (rng.integers(1, 50, 7)[:, None] * answers for _ in range(2))
+    signed, absolute = signed_and_absolute_gaps(*standardised(female, male))
+    raw, _ = signed_and_absolute_gaps(female, male)
+
+    assert [float(signed[kind]) for kind in GAP_KINDS] == pytest.approx([0.0] * 4, abs=1e-12)
+    assert [float(absolute[kind]) for kind in GAP_KINDS] == pytest.approx([0.0] * 4, abs=1e-12)
+    assert abs(raw["accuracy"]) > 1e-9
+
+
+def test_class_rates_by_hand() -> None:
+    rates = class_rates(frame(BY_HAND)).set_index(["gender", "emotion"])
+
+    assert len(rates) == 2 * 7
+    assert rates.loc[("female", "joy"), ["n", "n_others", "tpr", "fpr"]].tolist() == [4, 2, 0.75, 0.0]
+    assert rates.loc[("male", "anger"), ["n", "n_others", "tpr", "fpr"]].tolist() == [4, 2, 0.5, 0.5]
+    fear = rates.loc[("male", "fear")]
+    assert (fear["n"], fear["n_others"], fear["fpr"]) == (0, 6, 0.0) and np.isnan(fear["tpr"])
+
+
+def test_an_invalid_answer_is_wrong_and_counted_by_gender() -> None:
+    rows = [("female", "joy", "joy"), ("female", "joy", "invalid"), ("male", "joy", "joy"), ("male", "anger", "joy")]
+    figures = evaluate(frame(rows))
+    cell = figures["cells"]["en/speech"]
+
+    assert figures["accuracy"] == 0.5 and figures["invalid"] == 0.25
+    assert [cell["by_group"][gender]["invalid"] for gender in ("female", "male")] == [0.5, 0.0]
+    # women: joy found in 1 of 2, never said wrongly: F1 = 2/3
+    assert cell["by_group"]["female"]["w_f1"] == pytest.approx(2 / 3)
+    # scikit-learn on all four: joy F1 = 2 * 2 / (3 + 3), anger 0
+    assert figures["w_f1"] == pytest.approx(3 / 4 * 2 / 3)
+
+
+def test_the_worst_group_is_the_one_of_lowest_w_f1() -> None:
+    fair = frame([(g, e, e) for g in ("female", "male") for e in ("joy", "anger")], language="ja")
+    figures = evaluate(pd.concat([frame(BY_HAND), fair]))
+
+    assert figures["worst_group"] == "en/speech/male"
+    assert figures["worst_group_w_f1"] == pytest.approx((2 * 2 / 5 + 4 * 4 / 7) / 6)
+
+
 def test_unknown_gender_counts_in_scores_and_in_no_gap() -> None:
     without = evaluate(frame(BY_HAND))
     with_unknown = evaluate(frame([*BY_HAND, ("unknown", "joy", "fear")]))
@@ -105,7 +179,7 @@ def test_a_cell_without_one_gender_has_no_gap_and_enters_no_mean() -> None:
 
     assert both["gap"] == both["worst_gap"] == evaluate(frame(BY_HAND))["gap"]
     assert both["cells"]["de/speech"]["gap"] is None
-    assert both["cells"]["de/speech"]["by_group"]["male"] == {"w_f1": None, "accuracy": None}
+    assert both["cells"]["de/speech"]["by_group"]["male"] == {"w_f1": None, "accuracy": None, "invalid": None}
     assert both["accuracy"] == pytest.approx((8 / 12 + 1 / 2) / 2)  # languages weigh the same, however large
     assert alone["gap"] is None and alone["worst_gap"] is None and alone["gap_tpr"] is None
 
@@ -150,6 +224,29 @@ def test_scikit_learn_and_fairlearn_agree(seed: int) -> None:
             of_classes = signed[[f"{kind} {c}" for c in shared]]
             assert cell["signed"][kind] == pytest.approx(of_classes.mean())
             assert cell["absolute"][kind] == pytest.approx(of_classes.abs().mean())
+        ours = class_rates(rows).set_index(["gender", "emotion"])
+        for kind, emotion in ((k, c) for k in ("tpr", "fpr") for c in shared):
+            theirs = by_gender.by_group[f"{kind} {emotion}"]
+            assert [ours.loc[(g, emotion), kind] for g in theirs.index] == pytest.approx(theirs.tolist())
+        # at common priors the oracle weighs every utterance by (share in the language) / (share in its gender)
+        both = known[known["emotion"].isin(shared)]
+        share = both["emotion"].map(both["emotion"].value_counts())
+        of_gender = both.groupby("gender")["emotion"].transform(lambda e: e.map(e.value_counts()))
+        weighed = MetricFrame(
+            metrics={
+                "w_f1": lambda t, p, weight, shared=shared: f1_score(
+                    t, p, average="weighted", labels=shared, sample_weight=weight
+                ),
+                "accuracy": lambda t, p, weight: accuracy_score(t, p, sample_weight=weight),
+            },
+            y_true=both["emotion"],
+            y_pred=both["predicted"],
+            sensitive_features=both["gender"],
+            sample_params={kind: {"weight": share / of_gender} for kind in ("w_f1", "accuracy")},
+        )
+        for kind in ("w_f1", "accuracy"):
+            expected = weighed.by_group.loc["female", kind] - weighed.by_group.loc["male", kind]
+            assert cell["standardised"][kind] == pytest.approx(expected)
 
 
 @settings(max_examples=60, deadline=None)
