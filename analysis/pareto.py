@@ -8,7 +8,7 @@ import moocore
 import pandas as pd
 
 from analysis.load import ERM, PAPER, Study
-from analysis.uncertainty import NoiseFloor
+from analysis.nulls import NoiseFloor
 
 REFERENCE_POINT = (0.0, 0.5)
 """W-F1 0 and a gap of 50 points: worse than anything that a study is expected to hold, so hypervolumes compare."""
@@ -99,7 +99,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
         sentences.append(
             f"Shaded: noise floor, the development gap that a model blind to gender would show by chance "
             f"(mean {100 * floor.mean:.1f}, {100 * floor.low:.1f} to {100 * floor.high:.1f} in 90 % of "
-            f"{floor.permutations} deals of the genders to whole speakers)."
+            f"{floor.permutations} deals of the genders, cluster by cluster, their label priors kept)."
         )
     return ParetoInfo(
         points=points,

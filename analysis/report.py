@@ -16,8 +16,10 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from analysis.clusters import FEW_CLUSTERS, ClusterBy, cluster_by, cluster_counts
 from analysis.figures import pareto_figure, render, training_figure
 from analysis.load import ERM, PAPER, Study, load_epochs, load_predictions, load_study, load_utterances
+from analysis.nulls import NoiseFloor, noise_floor
 from analysis.pareto import front, pareto_info
 from analysis.tables import (
     POINTS,
@@ -27,7 +29,7 @@ from analysis.tables import (
     front_csv,
     front_table,
 )
-from analysis.uncertainty import FEW_SPEAKERS, NoiseFloor, noise_floor, w_f1_interval
+from analysis.uncertainty import bootstrap, interval
 from study.records import RecordError, StudyFolder
 
 
@@ -47,11 +49,13 @@ class Uncertainty:
 
     Attributes:
         reference: the name of the configuration whose predictions gave the floor.
+        by: what was resampled as a whole.
         floor: its noise floor, ``None`` where no cell has both genders.
         intervals: by config_id, the interval of W-F1 as fractions.
     """
 
     reference: str
+    by: ClusterBy
     floor: NoiseFloor | None
     intervals: dict[str, tuple[float, float]]
 
@@ -68,13 +72,18 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
         complete = study.configurations[study.configurations["complete"]]
         pool = study.configurations if complete.empty else complete
         reference = pool.nlargest(1, "dev_w_f1").iloc[0]
+    by = cluster_by(study.plan)
     floor, intervals = None, {}
     for config_id, seeds in study.runs.groupby("config_id", sort=False)["seed"]:
-        runs = [load_predictions(study, utterances, str(config_id), int(s), "dev") for s in seeds]
-        intervals[str(config_id)] = w_f1_interval(runs, resamples, seed)
+        runs = {int(s): load_predictions(study, utterances, str(config_id), int(s), "dev") for s in seeds}
+        counts = cluster_counts(runs, by)
+        draws = bootstrap(counts, ("w_f1",), resamples, seed)
+        everywhere = range(len(counts.cells))
+        made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere))
+        intervals[str(config_id)] = (made.low, made.high)
         if config_id == reference["config_id"]:
-            floor = noise_floor(runs, permutations, seed)
-    return Uncertainty(str(reference["name"]), floor, intervals)
+            floor = noise_floor(counts, permutations, seed)
+    return Uncertainty(str(reference["name"]), by, floor, intervals)
 
 
 def write_report(
@@ -153,13 +162,14 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
         which = f"the dev gaps of {', '.join(inside)} are not above it" if inside else "every dev gap is above it"
         notes.append(
             f"{size} At these sizes a model blind to gender would show a gap of {POINTS * floor.mean:.1f} points on "
-            f"average and up to {POINTS * floor.high:.1f} in 95 % of draws (noise floor, from {chance.reference}): "
+            f"average and up to {POINTS * floor.high:.1f} in 95 % of draws (noise floor, from {chance.reference}, the "
+            "genders' label priors kept; another configuration has another floor): "
             f"{which}. A difference between two gaps can be noise too, wherever they lie."
         )
-        if floor.fewest_speakers < FEW_SPEAKERS:
+        if floor.fewest_clusters < FEW_CLUSTERS:
             notes.append(
-                f"A gender of one language has only {floor.fewest_speakers} speakers on dev: no claim about a "
-                "population of speakers can be made, and the intervals are too narrow."
+                f"A gender of one cell has only {floor.fewest_clusters} {chance.by}s on dev: no claim about a "
+                f"population of {chance.by}s can be made, and neither floor nor intervals can be relied on."
             )
     skipped = study.plan["corpus"].get("skipped", 0)
     if skipped and not any("skipped" in note for note in notes):  # some readers say it themselves
@@ -207,6 +217,7 @@ def _page(study: Study, points: pd.DataFrame, chance: Uncertainty, svg: bytes) -
     }
     return environment.get_template("report.html.j2").render(
         plan=plan,
+        by=chance.by,
         answer=answer(points),
         warnings=warnings_of(study, points, chance),
         pareto=_data_uri(svg),

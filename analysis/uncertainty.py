@@ -1,8 +1,11 @@
-"""How large a figure can be by chance: the noise floor of the gap, and intervals of W-F1.
+"""Intervals and tests of W-F1, of signed gaps and of their paired differences.
 
-Utterances of one speaker resemble each other, so both resample whole speakers, never single utterances. The AVG gap
-gets no percentile interval: it is a mean of absolute values, its resamples never reach 0, and an interval that cannot
-contain 0 would make every gap look real. It is compared with the noise floor instead.
+Two sources of spread: other clusters (dialogues or speakers), from a bootstrap of whole clusters, and other training
+seeds, from the differences between the seeds. The interval is ``estimate ± t * standard error``: with some tens of
+clusters and five seeds a percentile interval is too narrow, and no resampling of five seeds shows their spread.
+
+Absolute gaps and AVG get no interval: a resample of an absolute value never falls below 0, so an interval of it would
+make every gap look real. :mod:`analysis.nulls` compares them with what chance alone gives.
 """
 
 from __future__ import annotations
@@ -11,125 +14,141 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-from study.groups import EMOTIONS, GENDERS
-from study.metrics import Counts, average_gap, weighted_f1
+from analysis.clusters import ClusterCounts, drawn_figures, fewest_clusters, figures
+from study.groups import Cell
+from study.metrics import Counts
 
-FEW_SPEAKERS = 10
-"""Below this many speakers of a gender, resampling speakers says little about a population of speakers."""
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class NoiseFloor:
-    """AVG gaps of a run when genders are dealt at random to whole speakers (fractions).
+class Interval:
+    """An estimate, the mean over seeds, and what is known of it (fractions).
 
     Attributes:
-        mean, low, high: the mean and the 5 % and 95 % points over the permutations.
-        permutations, seed: how they were drawn.
-        fewest_speakers: speakers of the rarer gender in the language that has fewest.
+        low, high: the 95 % interval.
+        p: two-sided, of the hypothesis that the truth is 0.
+        standard_error: of the estimate, clusters and seeds together.
+        seed_variance: the variance between training seeds beyond what the utterances explain; NaN for one seed, whose
+            interval is of that one model.
     """
 
-    mean: float
+    estimate: float
     low: float
     high: float
-    permutations: int
-    seed: int
-    fewest_speakers: int
+    p: float
+    standard_error: float
+    seed_variance: float
 
 
-def noise_floor(runs: Sequence[pd.DataFrame], permutations: int = 200, seed: int = 0) -> NoiseFloor | None:
-    """The AVG gap that predictions like these would show if gender had nothing to do with them.
+@dataclass(frozen=True)
+class Draws:
+    """Figures of one configuration, and of its resamples.
 
-    Within each language the genders of whole speakers are permuted, and the AVG gap is computed anew: the numbers of
-    female and male speakers, the sizes of the cells and the errors of the model stay, the link between gender and
-    error goes. Several seeds of one configuration are permuted alike and averaged, as the study averages them.
+    Two configurations drawn with the same number and seed from the same clusters are paired: resample b holds the same
+    clusters in both, so ``draws`` may be subtracted.
 
-    This is ours and approximate. It is that of the configuration given, and a more accurate one has a lower floor.
-    It also takes away a difference of label priors between the genders, which by itself shows as a gap of W-F1 and
-    accuracy in a model blind to gender. With few speakers there are few different permutations.
+    Attributes:
+        cells: the C cells.
+        names: of the Q figures.
+        seeds: the S training seeds.
+        points: (S, C, Q) figures as observed.
+        draws: (S, B, C, Q) figures of the resamples.
+        labels: (U, C, 3, K) utterances by cluster, cell, gender and true emotion.
+    """
+
+    cells: tuple[Cell, ...]
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
+    points: Counts
+    draws: Counts
+    labels: Counts
+
+    def of(self, name: str, members: Sequence[int], seeds: Sequence[int] | None = None) -> tuple[Counts, Counts]:
+        """One figure as the mean over some cells, of some seeds (all): (S,) points and (S, B) draws.
+
+        Cells where the figure is undefined in the observed predictions are left out of the mean.
+        """
+        rows = [self.seeds.index(seed) for seed in (self.seeds if seeds is None else seeds)]
+        q = self.names.index(name)
+        used = [c for c in members if not np.isnan(self.points[rows, c, q]).any()]
+        if not used:
+            return np.full(len(rows), np.nan), np.full((len(rows), self.draws.shape[1]), np.nan)
+        return self.points[rows][:, used, q].mean(-1), self.draws[rows][:, :, used, q].mean(-1)
+
+    def clusters(self, name: str, members: Sequence[int]) -> int:
+        """How many clusters a figure rests on: for a gap, those with the rarer gender."""
+        if name == "w_f1":
+            return int((self.labels[:, list(members)].sum((-2, -1)) > 0).sum(0).min())
+        return fewest_clusters(self.labels, members)
+
+
+def bootstrap(counts: ClusterCounts, which: Sequence[str], resamples: int = 2000, seed: int = 0) -> Draws:
+    """Figures of a configuration under resampling of its clusters with replacement.
 
     Args:
-        runs: for each seed, predictions with ``language, modality, gender, speaker, emotion, predicted``.
-        permutations: how many to draw.
-        seed: of the draws.
-
-    Returns:
-        ``None`` where no cell has both genders.
+        which: names of figures, see :func:`analysis.clusters.figures`.
+        resamples: B.
+        seed: of the draws; the same for configurations that are to be paired.
     """
-    rng = np.random.default_rng(seed)
-    columns = ["utterance_id", "language", "modality", "gender", "speaker", "emotion", "predicted"]
-    frames = [frame.loc[frame["gender"].isin(GENDERS), columns].assign(run=i) for i, frame in enumerate(runs)]
-    pooled = pd.concat(frames, ignore_index=True)
-    gaps, fewest = [], []
-    for _, of_language in pooled.groupby("language", sort=True):
-        # (permutations, speakers): which speakers are dealt "female"; the same deal for every run and modality
-        unit, speakers = _units(of_language, ["speaker", "gender"])
-        is_female = (speakers["gender"] == GENDERS[0]).to_numpy()
-        if is_female.all() or not is_female.any():
-            continue
-        fewest.append(min(is_female.sum(), (~is_female).sum()))
-        dealt = rng.permuted(np.tile(is_female, (permutations, 1)), axis=1).astype(float)
-        by_cell = pd.Series(unit, index=of_language.index).groupby([of_language["modality"], of_language["run"]])
-        for _, units_of_cell in by_cell:
-            counts = _counts(of_language.loc[units_of_cell.index], units_of_cell.to_numpy(), len(speakers))
-            female = np.tensordot(dealt, counts, axes=1)
-            gaps.append(average_gap(female, counts.sum(0) - female))
-    if not gaps:
-        return None
-    stacked = np.stack(gaps)
-    draws = np.ma.masked_invalid(stacked).mean(axis=0).compressed()  # a deal may leave a cell without a shared class
-    if not len(draws):
-        return None
-    low, high = np.quantile(draws, [0.05, 0.95])
-    return NoiseFloor(float(draws.mean()), float(low), float(high), permutations, seed, int(min(fewest)))
+    n = len(counts.clusters)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    made = figures(counts.counts.sum(1), which)
+    points = np.stack([made[name] for name in which], axis=-1)
+    draws = np.stack([drawn_figures(weights, of_run, which) for of_run in counts.counts])
+    return Draws(counts.cells, tuple(which), counts.seeds, points, draws, counts.labels)
 
 
-def w_f1_interval(
-    runs: Sequence[pd.DataFrame], resamples: int = 300, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of the W-F1 of a configuration, from resampling its speakers with replacement.
+def interval(points: NDArray[np.float64], draws: NDArray[np.float64], clusters: int, level: float = LEVEL) -> Interval:
+    """The interval of a figure over other clusters and other training seeds.
 
-    A speaker heard in several languages is one speaker, drawn in all of them. Seeds are averaged inside a resample:
-    the interval says what other speakers would change, not what other seeds would. With fewer than about ten
-    speakers it is too narrow.
+    The variance of the mean over S seeds has two parts. That of the clusters is the variance over resamples of the
+    mean over seeds, times n / (n - 1) for n clusters. That of the seeds is the sample variance of the S points, less
+    the part that the clusters explain (a moment estimate, not below 0), divided by S. The degrees of freedom of the
+    t quantile are Satterthwaite's, of n - 1 and S - 1. For one seed the second part is unknown and left out.
 
     Args:
-        runs: for each seed, predictions with ``language, modality, speaker, emotion, predicted``.
-        level: share of the resamples inside.
+        points: (S,) the figure of each seed.
+        draws: (S, B) the same of each resample; resamples in which it is undefined are left out.
+        clusters: n, at least 2 for an interval.
+        level: of the interval.
 
     Returns:
-        (low, high) as fractions.
+        Fractions; NaN where the figure is undefined.
     """
-    rng = np.random.default_rng(seed)
-    pooled = pd.concat([frame.assign(run=i) for i, frame in enumerate(runs)], ignore_index=True)
-    unit, speakers = _units(pooled, ["speaker"])
-    n = len(speakers)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
-    figures = []
-    by_cell = pd.Series(unit).groupby([pooled["language"], pooled["modality"], pooled["run"]])
-    for _, units_of_cell in by_cell:
-        counts = np.tensordot(weights, _counts(pooled.loc[units_of_cell.index], units_of_cell.to_numpy(), n), axes=1)
-        # a resample without any speaker of the cell has no figure there
-        figures.append(np.where(counts.sum((-2, -1)) > 0, weighted_f1(counts), np.nan))
-    draws = np.stack(figures).mean(axis=0)
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    estimate, n_seeds = float(points.mean()), len(points)
+    draws = draws[:, ~np.isnan(draws).any(axis=0)]
+    if np.isnan(estimate) or draws.shape[1] < 2 or clusters < 2:
+        return Interval(estimate, *[np.nan] * 5)
+    mean, inflation = draws.mean(axis=0), clusters / (clusters - 1)
+    of_clusters, of_seeds, seed_variance = inflation * float(mean.var(ddof=1)), 0.0, np.nan
+    if n_seeds > 1:
+        explained = inflation * float((draws - mean).var(axis=1, ddof=1).sum()) / (n_seeds - 1)
+        seed_variance = max(0.0, float(points.var(ddof=1)) - explained)
+        of_seeds = seed_variance / n_seeds
+    variance = of_clusters + of_seeds
+    if variance == 0.0:
+        return Interval(estimate, estimate, estimate, float(estimate == 0.0), 0.0, seed_variance)
+    freedom = variance**2 / (of_clusters**2 / (clusters - 1) + of_seeds**2 / max(n_seeds - 1, 1))
+    error = float(np.sqrt(variance))
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(estimate) / error, freedom))
+    return Interval(estimate, estimate - reach, estimate + reach, p, error, seed_variance)
 
 
-def _units(frame: pd.DataFrame, by: list[str]) -> tuple[np.ndarray, pd.DataFrame]:
-    """The cluster of each row as an integer, and the clusters; an utterance without a speaker is its own cluster."""
-    keys = frame[by].copy()
-    keys["speaker"] = keys["speaker"].fillna(frame["utterance_id"])
-    groups = keys.groupby(by, sort=True)
-    clusters = keys.drop_duplicates().sort_values(by, ignore_index=True)
-    return groups.ngroup().to_numpy(), clusters
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """Holm's adjusted p values: the chance of one false claim among all of them is kept. NaN is no test.
 
-
-def _counts(frame: pd.DataFrame, unit: np.ndarray, n_units: int) -> Counts:
-    """(n_units, K, K) confusion counts, true by predicted."""
-    k, emotions = len(EMOTIONS), pd.Index(EMOTIONS)
-    true = emotions.get_indexer(pd.Index(frame["emotion"]))
-    predicted = emotions.get_indexer(pd.Index(frame["predicted"]))
-    flat = np.ravel_multi_index((unit, true, predicted), (n_units, k, k))
-    return np.bincount(flat, minlength=n_units * k * k).reshape(n_units, k, k).astype(np.float64)
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(values.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1.0)
+    return adjusted

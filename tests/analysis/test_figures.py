@@ -9,11 +9,11 @@ import pytest
 
 from analysis.figures import pareto_figure, render, save, training_figure
 from analysis.load import load_epochs, load_study
+from analysis.nulls import NoiseFloor
 from analysis.pareto import pareto_info
-from analysis.uncertainty import NoiseFloor
 from tests.analysis import studies
 
-FLOOR = NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20)
+FLOOR = NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20, 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.load import load_study
+from analysis.nulls import NoiseFloor
 from analysis.pareto import front, hypervolume, pareto_info
-from analysis.uncertainty import NoiseFloor
 from tests.analysis import studies
 
 
@@ -68,7 +68,7 @@ def made_study(path: Path, seeds: tuple[int, ...] = (0,)):
 
 
 def test_the_figure_is_told_points_and_words(tmp_path: Path) -> None:
-    info = pareto_info(made_study(tmp_path / "s"), NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20))
+    info = pareto_info(made_study(tmp_path / "s"), NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20, 0.5))
 
     assert info.points["name"].tolist() == ["ERM", "trial 1"]  # trial 2 has no gap to draw
     assert info.points["dev_w_f1"].tolist() == pytest.approx([60, 50])

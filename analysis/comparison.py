@@ -1,0 +1,337 @@
+"""Every configuration against a reference: ``python -m analysis.comparison STUDY --reference ERM --split dev``.
+
+Differences are paired: the same utterances, and the training seeds that both configurations have finished. What a
+row estimates depends on its ``kind``, over the population of clusters and of training seeds:
+
+level
+    W-F1 of all, of women or of men: configuration minus reference.
+signed gap
+    The change of the *size* of a gap: sign(reference gap) * (gap - reference gap), female minus male; below 0 the gap
+    shrinks. The sign is that of the reference's gap in the same predictions. So the interval can contain 0, and it
+    contains 0 exactly when that of the plain difference of gaps does: the two-sided test is the one of equal gaps,
+    however the sign falls. Where the reference's true gap is near 0 its sign is chance, and the estimate leans below
+    0. A gap may also pass 0 and grow on the other side: it is called smaller only where the 95 % interval of the sum
+    of the two gaps, in the reference's direction, is above 0 as well. A mean over cells is of signed gaps, so
+    opposite gaps cancel in it.
+absolute gap
+    An absolute gap or AVG: configuration minus reference. No interval; the p value is of paired swaps
+    (:func:`analysis.nulls.swapped_differences`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.clusters import (
+    ABSOLUTE,
+    FEW_CLUSTERS,
+    LEVELS,
+    SIGNED,
+    ClusterBy,
+    ClusterCounts,
+    cluster_by,
+    cluster_counts,
+    same_utterances,
+    scopes,
+)
+from analysis.load import ERM, SPLITS, Study, load_predictions, load_study, load_utterances
+from analysis.nulls import swap_p, swapped_differences
+from analysis.tables import POINTS, as_text
+from analysis.uncertainty import LEVEL, Draws, Interval, bootstrap, holm, interval
+from study.groups import GENDERS
+from study.records import RecordError
+
+QUANTITIES = {
+    "w_f1": "W-F1",
+    "w_f1_female": "W-F1 of women",
+    "w_f1_male": "W-F1 of men",
+    "signed_tpr": "TPR gap",
+    "signed_fpr": "FPR gap",
+    "signed_w_f1": "W-F1 gap",
+    "signed_accuracy": "ACC gap",
+    "standardised_fpr": "FPR gap, common priors",
+    "standardised_w_f1": "W-F1 gap, common priors",
+    "standardised_accuracy": "ACC gap, common priors",
+    "absolute_tpr": "|TPR gap|",
+    "absolute_fpr": "|FPR gap|",
+    "absolute_w_f1": "|W-F1 gap|",
+    "absolute_accuracy": "|ACC gap|",
+    "avg": "AVG gap",
+}
+KINDS = {
+    **dict.fromkeys(LEVELS, "level"), **dict.fromkeys(SIGNED, "signed gap"), **dict.fromkeys(ABSOLUTE, "absolute gap")
+}  # fmt: skip
+MAIN = (
+    "w_f1",
+    "w_f1_female",
+    "w_f1_male",
+    "signed_tpr",
+    "signed_fpr",
+    "standardised_w_f1",
+    "standardised_accuracy",
+    "avg",
+)
+"""What is shown unless asked otherwise: of the gaps that class priors touch, those at common priors."""
+
+COLUMNS = (
+    "config_id", "name", "n_seeds", "scope", "is_cell", "quantity", "kind", "n_female", "n_male", "clusters",
+    "reference", "value", "difference", "low", "high", "p", "p_holm", "says",
+)  # fmt: skip
+NO_CLAIM = "no claim about a population"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Configurations against a reference on one split.
+
+    Attributes:
+        reference: its name.
+        split: "dev" or "test".
+        by: "dialogue" or "speaker", what was resampled.
+        resamples: how many.
+        table: one row a (configuration, scope, quantity), with ``COLUMNS``. Figures are fractions: ``reference`` and
+            ``value`` are means over the seeds in common (``n_seeds``), ``difference`` is as the module says, ``low``
+            and ``high`` its 95 % interval, ``p_holm`` the p value adjusted over the cells of the same configuration
+            and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters`` those that
+            hold the rarer gender (for W-F1, any utterance), of the cell that has fewest. ``says`` is a word or two:
+            without Holm's adjustment, and "no claim about a population" under ten clusters.
+        notes: what a reader must know, one sentence each.
+    """
+
+    reference: str
+    split: str
+    by: ClusterBy
+    resamples: int
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def compare(
+    study: Study,
+    reference: str = ERM,
+    split: str = "dev",
+    by: ClusterBy | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare every configuration of a study with one of them.
+
+    Args:
+        reference: the label, name or config_id of the reference.
+        split: "dev" or "test".
+        by: what is resampled as a whole; by default what suits the corpus (:func:`analysis.clusters.cluster_by`).
+        resamples, seed: of the bootstrap and of the swaps.
+
+    Raises:
+        RecordError: no such configuration, nothing to compare it with, no seed in common, or other utterances.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {' or '.join(SPLITS)}, not {split!r}")
+    known = find(study, reference)
+    by = cluster_by(study.plan, by)
+    utterances = load_utterances(study)
+    base = _counts(study, utterances, str(known["config_id"]), split, by)
+    base_draws = bootstrap(base, (*LEVELS, *SIGNED, *ABSOLUTE), resamples, seed)
+    rows: list[dict[str, Any]] = []
+    notes = []
+    for other in study.configurations.to_dict("records"):
+        if other["config_id"] == known["config_id"]:
+            continue
+        counts = _counts(study, utterances, str(other["config_id"]), split, by)
+        seeds = sorted(set(counts.seeds) & set(base.seeds))
+        if not seeds:
+            notes.append(f"{other['name']} has no finished seed in common with {known['name']} and is left out.")
+            continue
+        if not same_utterances(counts, base):
+            raise RecordError(f"{other['name']} and {known['name']} have {split} predictions of other utterances")
+        row = {key: other[key] for key in ("config_id", "name")} | {"n_seeds": len(seeds)}
+        rows += [
+            row | made for made in _compared(counts.of_seeds(seeds), base.of_seeds(seeds), base_draws, resamples, seed)
+        ]
+    if not rows:
+        raise RecordError(f"{study.folder.uri} has no configuration to compare with {known['name']}. {' '.join(notes)}")
+    table = pd.DataFrame(rows)
+    table["p_holm"] = np.nan
+    for _, cells_of in table[table["is_cell"]].groupby(["config_id", "quantity"], sort=False):
+        table.loc[cells_of.index, "p_holm"] = holm(cells_of["p"])
+    return Comparison(
+        reference=str(known["name"]),
+        split=split,
+        by=by,
+        resamples=resamples,
+        table=table[list(COLUMNS)],
+        notes=tuple([*notes, *_notes(table, by), *study.plan["corpus"].get("notes", [])]),
+    )
+
+
+def find(study: Study, reference: str) -> pd.Series:
+    """The configuration of this label, name or config_id.
+
+    Raises:
+        RecordError: there is none; the message lists the names.
+    """
+    rows = study.configurations
+    for column in ("label", "name", "config_id"):
+        found = rows[rows[column] == reference]
+        if not found.empty:
+            return found.iloc[0]
+    raise RecordError(
+        f"{study.folder.uri} has no finished configuration {reference!r}; it has {', '.join(rows['name']) or 'none'}."
+    )
+
+
+def shown(
+    comparison: Comparison, quantities: Sequence[str] = MAIN, scope: str | None = None, configuration: str | None = None
+) -> pd.DataFrame:
+    """The comparison as a reader wants it: figures in points, fewer columns, words for names.
+
+    Args:
+        quantities: of ``QUANTITIES``, shown in this order.
+        scope, configuration: only rows of this one.
+    """
+    table = comparison.table[comparison.table["quantity"].isin(quantities)]
+    if scope is not None:
+        table = table[table["scope"] == scope]
+    if configuration is not None:
+        table = table[(table["name"] == configuration) | (table["config_id"] == configuration)]
+    order = {name: i for i, name in enumerate(quantities)}
+    table = table.sort_values("quantity", key=lambda names: names.map(order), kind="stable")
+    table = table.sort_values("config_id", key=lambda ids: ids.map(_first_places(comparison.table)), kind="stable")
+    return pd.DataFrame(
+        {
+            "configuration": table["name"],
+            "seeds": table["n_seeds"],
+            "quantity": table["quantity"].map(QUANTITIES),
+            "of": table["scope"],
+            "F/M": [f"{f}/{m}" for f, m in zip(table["n_female"], table["n_male"], strict=True)],
+            comparison.reference: POINTS * table["reference"],
+            "value": POINTS * table["value"],
+            "difference": POINTS * table["difference"],
+            "95 % interval": [_range(low, high) for low, high in zip(table["low"], table["high"], strict=True)],
+            "p": [_p(value) for value in table["p"]],
+            "Holm": [_p(value) for value in table["p_holm"]],
+            "says": table["says"],
+        }
+    ).reset_index(drop=True)
+
+
+def _counts(study: Study, utterances: pd.DataFrame, config_id: str, split: str, by: ClusterBy) -> ClusterCounts:
+    seeds = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
+    return cluster_counts({int(s): load_predictions(study, utterances, config_id, int(s), split) for s in seeds}, by)
+
+
+def _compared(
+    counts: ClusterCounts, base: ClusterCounts, base_draws: Draws, resamples: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of one configuration, without its name and without Holm's adjustment."""
+    draws = bootstrap(counts, base_draws.names, resamples, seed)
+    swaps = swapped_differences(counts, base, resamples, seed, ABSOLUTE)
+    rng = np.random.default_rng([seed, 1])
+    sizes = counts.labels[:, :, :2].sum((0, -1)).astype(int)  # (C, 2)
+    for scope, members in scopes(counts.cells).items():
+        smallest = sizes[list(members)].min(0)
+        row = {"scope": scope, "is_cell": len(members) == 1}
+        row |= {f"n_{gender}": int(n) for gender, n in zip(GENDERS, smallest, strict=True)}
+        for quantity, kind in KINDS.items():
+            points, resampled = draws.of(quantity, members)
+            base_points, base_resampled = base_draws.of(quantity, members, counts.seeds)
+            value, reference = float(points.mean()), float(base_points.mean())
+            if np.isnan(value) or np.isnan(reference):
+                continue
+            sign = np.sign(reference) if kind == "signed gap" else 1.0
+            clusters = draws.clusters(quantity, members)
+            made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
+            found = {"difference": made.estimate, "low": made.low, "high": made.high, "p": made.p}
+            if kind == "absolute gap":
+                used = [c for c in members if not np.isnan(swaps[:, c]).all()]
+                of_swaps = swaps[:, used, ABSOLUTE.index(quantity)].mean(-1)
+                p = swap_p(made.estimate, of_swaps, made.seed_variance, len(points), rng)
+                found |= {"low": np.nan, "high": np.nan, "p": p}
+            summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
+            yield {
+                **row, "quantity": quantity, "kind": kind, "clusters": clusters,
+                "reference": reference, "value": value, **found,
+                "says": NO_CLAIM if clusters < FEW_CLUSTERS else _says(kind, found, summed),
+            }  # fmt: skip
+
+
+def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:
+    """A word on one row; ``summed`` is the sum of the two gaps, in the reference's direction."""
+    if not found["p"] < 1 - LEVEL:
+        return "not told apart"
+    if kind == "level":
+        return "higher" if found["difference"] > 0 else "lower"
+    if found["difference"] > 0:
+        return "larger"
+    if kind == "absolute gap" or summed.low > 0:
+        return "smaller"
+    return "larger, other side" if summed.high < 0 else "towards the other side"
+
+
+def _notes(table: pd.DataFrame, by: ClusterBy) -> list[str]:
+    notes = []
+    fewest = int(table["clusters"].min())
+    if fewest < FEW_CLUSTERS:
+        notes.append(f"A gender of one cell has only {fewest} {by}s: {NO_CLAIM} of {by}s there.")
+    if int(table["n_seeds"].min()) == 1:
+        notes.append("With one seed an interval is of these trained models, not of the methods.")
+    return notes
+
+
+def _first_places(table: pd.DataFrame) -> dict[str, int]:
+    return {config_id: i for i, config_id in enumerate(table["config_id"].unique())}
+
+
+def _range(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f"{POINTS * low:+.1f} to {POINTS * high:+.1f}".replace("-", "−")
+
+
+def _p(value: float) -> str:
+    return "" if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.comparison", description="Compare every configuration of a study with a reference."
+    )
+    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
+    parser.add_argument("--reference", default=ERM, help="label, name or config_id (default: %(default)s)")
+    parser.add_argument("--split", choices=SPLITS, default="dev", help="default: %(default)s")
+    parser.add_argument("--by", choices=("dialogue", "speaker"), help="what is resampled (default: as the corpus asks)")
+    parser.add_argument("--resamples", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: %(default)s)")
+    parser.add_argument("--scope", help="only this one, such as de/speech or multilingual/speech+text")
+    parser.add_argument("--configuration", help="only this one: its name or config_id")
+    parser.add_argument("--all", action="store_true", help="show every quantity")
+    parser.add_argument("--csv", metavar="FILE", help="write the whole table there as well, as fractions")
+    options = parser.parse_args(arguments)
+    try:
+        comparison = compare(
+            load_study(options.study), options.reference, options.split, options.by, options.resamples, options.seed
+        )
+        if options.csv:
+            comparison.table.to_csv(options.csv, index=False)
+    except (RecordError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    quantities = tuple(QUANTITIES) if options.all else MAIN
+    print(as_text(shown(comparison, quantities, options.scope, options.configuration)))
+    print(
+        f"\n{options.split}, in points, against {comparison.reference}; {comparison.resamples} resamples of whole "
+        f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks."
+    )
+    for note in comparison.notes:
+        print(f"· {note}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What chance alone does to absolute gaps: the noise floor of one configuration, and paired swaps of two.
+
+AVG is a mean of absolute values: it is above 0 with no gap at all, the more so the smaller the cells. So it is
+compared with what it would be if gender, or the choice between two systems, meant nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.clusters import ABSOLUTE, ClusterCounts, fewest_clusters, figures, weighted
+from study.metrics import Counts, average_gap
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """AVG gaps that a model with these errors would show if it were blind to gender (fractions).
+
+    Attributes:
+        mean, low, high: the mean and the 5 % and 95 % points over the permutations.
+        permutations, seed: how they were drawn.
+        fewest_clusters: clusters with the rarer gender, in the cell that has fewest.
+        p: the share of permutations with a gap as large as the observed one (the observed one counted among them).
+    """
+
+    mean: float
+    low: float
+    high: float
+    permutations: int
+    seed: int
+    fewest_clusters: int
+    p: float
+
+
+def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -> NoiseFloor | None:
+    """The AVG gap that predictions like these would show if they were blind to gender.
+
+    The link between gender and error is cut cluster by cluster: a cluster that holds women and men keeps its genders
+    or swaps them, by the toss of a coin; among clusters of one gender that occur in the same languages, the genders
+    are permuted. One deal holds for all seeds, languages and modalities of a cluster, so whatever makes errors alike
+    within a cluster or between seeds is kept. A deal mixes the genders' label priors too, and with them a raw gap of
+    W-F1 and accuracy that a blind model does have; so each row P(answer | true emotion) of a dealt gender is given
+    back the number of utterances of that emotion that the gender really has. Where a deal leaves a gender without an
+    emotion, its row is that of both genders together.
+
+    This is ours. It is exact for whole rows where the genders are equally frequent within an emotion; where one has
+    many times the other's utterances the dealt groups are more even than the real ones and the floor is a little low.
+    It is the floor of the configuration given: a more accurate one has a lower floor. Few clusters have few deals.
+
+    Args:
+        permutations: how many to draw.
+        seed: of the draws.
+
+    Returns:
+        ``None`` where no cell has both genders.
+    """
+    known = counts.counts[..., :2, :, :]
+    has_both = (known[0].sum((0, -2, -1)) > 0).all(-1)
+    gaps = average_gap(known.sum(1)[:, :, 0], known.sum(1)[:, :, 1])
+    used = [int(c) for c in np.flatnonzero(has_both & ~np.isnan(gaps).any(0))]
+    if not used:
+        return None
+    keeps = _deals(counts, permutations, np.random.default_rng(seed))
+    labels = counts.labels[:, used, :2].sum(0)
+    draws = np.empty((len(known), permutations))
+    for run, of_run in enumerate(known[:, :, used]):
+        women, both = of_run[..., 0, :, :], of_run.sum(-3)
+        men = both - women
+        for chosen, change in weighted(keeps, women - men):
+            female = men.sum(0) + change
+            male = both.sum(0) - female
+            draws[run, chosen] = average_gap(
+                _with_labels(female, both.sum(0), labels[:, 0]), _with_labels(male, both.sum(0), labels[:, 1])
+            ).mean(-1)
+    means, observed = draws.mean(0), float(gaps[:, used].mean())
+    low, high = np.quantile(means, [0.05, 0.95])
+    p = (1 + int((means >= observed - 1e-12).sum())) / (1 + permutations)
+    fewest = fewest_clusters(counts.labels, used)
+    return NoiseFloor(float(means.mean()), float(low), float(high), permutations, seed, fewest, p)
+
+
+def swapped_differences(
+    first: ClusterCounts, second: ClusterCounts, draws: int = 2000, seed: int = 0, which: Sequence[str] = ABSOLUTE
+) -> Counts:
+    """Differences between two systems, first minus second, if which is which meant nothing.
+
+    In every draw each cluster's predictions, in all cells and seeds, are exchanged between the systems by the toss of
+    a coin. The hypothesis is that the systems are interchangeable cluster by cluster, not only that a gap is equal.
+
+    Args:
+        first, second: paired (:func:`analysis.clusters.same_utterances`), with the same seeds.
+
+    Returns:
+        (draws, C, len(which)), means over seeds.
+    """
+    swaps = np.random.default_rng(seed).integers(0, 2, (draws, len(first.clusters))).astype(np.float64)
+    out = np.zeros((draws, len(first.cells), len(which)))
+    for a, b in zip(first.counts, second.counts, strict=True):
+        for chosen, moved in weighted(swaps, a - b):
+            of_first, of_second = figures(a.sum(0) - moved, which), figures(b.sum(0) + moved, which)
+            out[chosen] += np.stack([of_first[name] - of_second[name] for name in which], axis=-1)
+    return out / len(first.counts)
+
+
+def swap_p(
+    difference: float, draws: NDArray[np.float64], seed_variance: float, n_seeds: int, rng: np.random.Generator
+) -> float:
+    """The two-sided p value of a difference against its paired swaps.
+
+    Swaps of clusters know nothing of other training seeds, so each draw is spread further by the variance between
+    seeds (of the difference, see :class:`analysis.uncertainty.Interval`) over their number, with the t distribution of
+    n_seeds - 1 degrees of freedom.
+
+    Args:
+        draws: (B,) differences under swaps; NaN ones are left out.
+
+    Returns:
+        At least 1 / (B + 1); NaN where the difference is undefined.
+    """
+    draws = draws[~np.isnan(draws)]
+    if np.isnan(difference) or not len(draws):
+        return np.nan
+    if n_seeds > 1 and seed_variance > 0:
+        draws = draws + rng.standard_t(n_seeds - 1, len(draws)) * np.sqrt(seed_variance / n_seeds)
+    return (1 + int((np.abs(draws) >= abs(difference) - 1e-12).sum())) / (1 + len(draws))
+
+
+def _deals(counts: ClusterCounts, permutations: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(permutations, U): 1 where a cluster keeps its genders in a deal, 0 where they are swapped."""
+    sizes = counts.labels[:, :, :2].sum(-1)  # (U, C, 2)
+    has = sizes.sum(1) > 0
+    languages = sorted({cell.language for cell in counts.cells})
+    of_language = [[i for i, cell in enumerate(counts.cells) if cell.language == name] for name in languages]
+    heard = np.stack([(sizes[:, members] > 0).any((1, 2)) for members in of_language], axis=1)
+    keeps = rng.integers(0, 2, (permutations, len(has))).astype(np.float64)
+    one_gender = has.sum(1) == 1
+    for pattern in np.unique(heard[one_gender], axis=0):
+        members = np.flatnonzero(one_gender & (heard == pattern).all(1))
+        is_female = has[members, 0]
+        dealt = rng.permuted(np.tile(is_female, (permutations, 1)), axis=1)
+        keeps[:, members] = dealt == is_female
+    return keeps
+
+
+def _with_labels(dealt: Counts, both: Counts, labels: Counts) -> Counts:
+    """Dealt counts with as many utterances of each emotion as ``labels`` says.
+
+    Args:
+        dealt: (B, C, K, P) counts of a dealt gender; rows that are empty become those of ``both``.
+        both: (C, K, P) counts of both genders.
+        labels: (C, K) true emotions of the gender as observed.
+    """
+    rows = np.where(dealt.sum(-1, keepdims=True) > 0.5, dealt, both)
+    n = rows.sum(-1, keepdims=True)
+    return np.asarray(rows * np.divide(labels[..., None], n, out=np.zeros_like(n), where=n > 0))

@@ -1,0 +1,145 @@
+"""Configurations against a reference, end to end, on studies whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.comparison import MAIN, NO_CLAIM, compare, find, main, shown
+from analysis.load import load_study
+from analysis.tables import as_text
+from study.records import RecordError
+from tests.analysis import studies
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory):
+    """ERM favours men by 22 points of recall, trial 7 (the last) by 1; five seeds, 12 speakers a gender."""
+    folder = studies.write_whole_study(
+        tmp_path_factory.mktemp("made") / "s", per_cell=150, speakers=12, seeds=range(5), configurations=8
+    )
+    study = load_study(folder)
+    return study, compare(study, resamples=400)
+
+
+def rows(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+def test_values_are_those_of_the_records(comparison) -> None:
+    study, made = comparison
+    erm = find(study, "ERM")
+    for name in ("paper's setting", "trial 7"):
+        other = find(study, name)
+        overall = rows(made.table, name=name, scope="multilingual/speech+text")
+        for quantity, column in (("w_f1", "dev_w_f1"), ("avg", "dev_gap"), ("absolute_tpr", "dev_gap_tpr")):
+            row = rows(overall, quantity=quantity).iloc[0]
+            assert row["reference"] == pytest.approx(erm[column])
+            assert row["value"] == pytest.approx(other[column])
+            assert row["difference"] == pytest.approx(other[column] - erm[column])
+        cells = rows(study.cells, config_id=other["config_id"], split="dev", language="de")
+        german = rows(made.table, name=name, scope="de/speech+text", quantity="signed_accuracy").iloc[0]
+        assert german["value"] == pytest.approx(cells["signed_accuracy"].mean())
+        assert (german["n_female"], german["n_male"], german["clusters"]) == (150, 150, 12)
+
+
+def test_a_gap_that_shrinks_is_seen_whatever_its_sign(comparison) -> None:
+    _, made = comparison
+    closed = rows(made.table, name="trial 7", quantity="signed_accuracy", scope="multilingual/speech+text").iloc[0]
+
+    # planted: women are 22 points behind in ERM and 1 point behind in trial 7
+    assert closed["reference"] == pytest.approx(-0.22, abs=0.04)
+    assert closed["difference"] == pytest.approx(-(closed["value"] - closed["reference"]))
+    assert closed["low"] < -0.21 < closed["high"] < 0
+    assert closed["says"] in ("smaller", "towards the other side")
+    assert rows(made.table, name="trial 7", quantity="avg", scope="multilingual/speech+text").iloc[0]["p"] < 0.01
+
+
+def test_holm_is_taken_over_cells_and_means_have_none(comparison) -> None:
+    _, made = comparison
+    for _, of_cells in made.table[made.table["is_cell"]].groupby(["name", "quantity"]):
+        p, adjusted = np.sort(of_cells["p"]), np.sort(of_cells["p_holm"])
+        assert adjusted[0] == pytest.approx(min(1.0, 3 * p[0])) and (adjusted >= p).all()
+    assert made.table.loc[~made.table["is_cell"], "p_holm"].isna().all()
+
+
+def test_absolute_gaps_have_a_p_value_and_no_interval(comparison) -> None:
+    _, made = comparison
+    absolute = rows(made.table, kind="absolute gap")
+    assert absolute[["low", "high"]].isna().all(axis=None) and absolute["p"].notna().all()
+    assert rows(made.table, kind="level")[["low", "high", "p"]].notna().all(axis=None)
+
+
+def test_the_shown_table_is_in_points_and_filters(comparison) -> None:
+    _, made = comparison
+    table = shown(made, ("avg", "w_f1"), scope="multilingual/speech+text", configuration="trial 7")
+
+    assert table["quantity"].tolist() == ["AVG gap", "W-F1"]
+    w_f1 = rows(made.table, name="trial 7", quantity="w_f1", scope="multilingual/speech+text").iloc[0]
+    assert table["ERM"].iloc[1] == pytest.approx(100 * w_f1["reference"])
+    assert table["95 % interval"].tolist()[0] == ""
+    assert f"{100 * w_f1['low']:+.1f}".replace("-", "−") in as_text(table)
+    assert set(shown(made)["configuration"]) == set(made.table["name"])
+    assert len(shown(made)) == 7 * 4 * len(MAIN)
+
+
+def test_few_speakers_make_no_claim(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=5, configurations=2))
+    made = compare(study, resamples=100)
+
+    gaps = made.table[made.table["kind"] != "level"]
+    assert (gaps["says"] == NO_CLAIM).all()
+    assert any("only 5 speakers" in note for note in made.notes)
+    assert any("one seed" in note for note in made.notes)
+    assert studies.NOTE in made.notes
+
+
+def test_only_seeds_in_common_are_paired(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 30, 12, seeds=(0, 1, 2), configurations=3)
+    first, second = (f"{n:02d}{'abcdef' * 2}"[:12] for n in (1, 2))
+    for config_id, seeds in ((first, (0,)), (second, (0, 1, 2))):
+        for seed in seeds:
+            Path(folder.path("runs", config_id, str(seed), "finished.json")).unlink()
+    made = compare(load_study(folder), resamples=50)
+
+    assert set(made.table["name"]) == {"paper's setting"} and set(made.table["n_seeds"]) == {2}
+
+
+def test_faults_are_named(comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study, _ = comparison
+    with pytest.raises(RecordError, match="no finished configuration 'nobody'; it has ERM, paper's setting"):
+        compare(study, "nobody")
+    with pytest.raises(ValueError, match="split is dev or test"):
+        compare(study, split="train")
+    assert main([str(tmp_path)]) == 2
+    assert "no study at" in capsys.readouterr().err
+
+    alone = load_study(studies.write_whole_study(tmp_path / "s", 10, 5, configurations=1))
+    with pytest.raises(RecordError, match="no configuration to compare with ERM"):
+        compare(alone)
+
+    folder = studies.write_whole_study(tmp_path / "t", 10, 5, configurations=2)
+    name = f"runs/01{'abcdef' * 2}"[:17] + "/0/predictions.parquet"
+    folder.write_parquet(name, folder.read_parquet(name).iloc[1:])
+    with pytest.raises(RecordError, match="dev predictions of other utterances"):
+        compare(load_study(folder))
+
+
+def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 30, 12, configurations=3)
+    csv = tmp_path / "all.csv"
+
+    status = main([folder.uri, "--split", "test", "--resamples", "50", "--scope", "de/speech+text", "--csv", str(csv)])
+
+    said = capsys.readouterr().out
+    assert status == 0
+    assert "test, in points, against ERM; 50 resamples of whole speakers" in said
+    assert "ja/speech+text" not in said and "W-F1 gap, common priors" in said
+    assert studies.NOTE in said
+    read = pd.read_csv(csv)
+    assert set(read["scope"]) >= {"ja/speech+text", "multilingual/speech+text"} and read["difference"].abs().max() < 1

@@ -1,0 +1,141 @@
+"""The noise floor and the paired swaps, on predictions whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.clusters import cluster_counts
+from analysis.nulls import NoiseFloor, noise_floor, swap_p, swapped_differences
+from study.groups import EMOTIONS
+from study.metrics import evaluate, labels_from_scores
+from tests.analysis import studies
+
+
+def predictions(per_cell: int, speakers: int, male_advantage: float, seed: int) -> pd.DataFrame:
+    known = studies.utterances(per_cell, speakers, seed)
+    known = known[known["split"] == "dev"].reset_index(drop=True)
+    made = studies.predict(known, 0.6, male_advantage, seed)
+    return known.assign(modality="speech", predicted=labels_from_scores(made))
+
+
+def floor_of(*frames: pd.DataFrame, permutations: int = 200, seed: int = 0) -> NoiseFloor | None:
+    return noise_floor(cluster_counts(dict(enumerate(frames)), "speaker"), permutations, seed)
+
+
+def test_a_planted_gap_is_above_the_floor_and_no_gap_is_inside() -> None:
+    planted, blind = predictions(200, 20, 0.3, seed=1), predictions(200, 20, 0.0, seed=1)
+
+    floor_planted, floor_blind = floor_of(planted), floor_of(blind)
+    assert floor_planted is not None and floor_blind is not None
+    assert evaluate(planted)["gap"] > 1.5 * floor_planted.high
+    assert floor_blind.low < evaluate(blind)["gap"] < floor_blind.high
+    assert floor_planted.p == pytest.approx(1 / 201) and floor_blind.p > 0.05
+
+
+def test_the_floor_is_the_mean_gap_of_models_blind_to_gender() -> None:
+    fresh = [evaluate(predictions(100, 20, 0.0, seed))["gap"] for seed in range(40)]
+    floors = [floor_of(predictions(100, 20, 0.0, seed), permutations=50) for seed in range(5)]
+    assert np.mean([f.mean for f in floors if f]) == pytest.approx(np.mean(fresh), rel=0.1)
+
+
+def test_the_floor_keeps_the_gap_that_label_priors_make() -> None:
+    """Joy is always found and anger never; women are 3:1 joyful, men 1:3: blind to gender, and a gap of ACC of 1/2."""
+    rows = [
+        {"utterance_id": f"{g}{s}-{i}", "language": "en", "modality": "speech", "gender": g, "speaker": f"{g}{s}",
+         "emotion": e, "predicted": "joy"}
+        for g, emotions in (("female", ["joy"] * 3 + ["anger"]), ("male", ["joy"] + ["anger"] * 3))
+        for s in range(12)
+        for i, e in enumerate(emotions)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    observed, floor = evaluate(frame), floor_of(frame)
+
+    assert floor is not None
+    assert observed["gap"] > 0.2 and observed["gap_standardised"] == pytest.approx(0.0)
+    assert (floor.low, floor.mean, floor.high) == pytest.approx((observed["gap"],) * 3)
+
+
+def test_more_utterances_lower_the_floor_and_so_do_more_seeds() -> None:
+    few, many = (floor_of(predictions(n, 20, 0.0, 0)) for n in (60, 960))
+    assert few is not None and many is not None
+    assert few.mean / many.mean == pytest.approx(4, rel=0.3)  # noise falls with the square root of the size
+    seeds = [predictions(60, 20, 0.0, seed=0).assign(predicted=list(np.random.default_rng(s).choice(EMOTIONS, 360)))
+             for s in range(4)]  # fmt: skip
+    several = floor_of(*seeds)
+    assert several is not None and several.high - several.low < few.high - few.low
+
+
+def four_voices(dialogues: bool) -> pd.DataFrame:
+    """Two women right throughout, two men wrong throughout; as two dialogues of a woman and a man if asked."""
+    voices = [("a", "female", "d0"), ("b", "female", "d1"), ("c", "male", "d0"), ("d", "male", "d1")]
+    rows = [
+        {"utterance_id": f"{s}{i}", "language": "en", "modality": "speech", "gender": g, "speaker": s, "dialogue": d,
+         "emotion": e, "predicted": e if g == "female" else EMOTIONS[EMOTIONS.index(e) - 1]}
+        for s, g, d in voices
+        for i, e in enumerate(EMOTIONS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_whole_speakers_are_dealt() -> None:
+    """Each voice is right or wrong throughout: six deals, three gaps."""
+    frame = four_voices(dialogues=False)
+    floor = floor_of(frame, permutations=600)
+
+    assert floor is not None and floor.fewest_clusters == 2
+    # 4 of the 6 deals mix right and wrong speakers evenly (gap 0), 2 are the real one or its mirror
+    assert floor.low == 0.0
+    assert floor.high == pytest.approx(evaluate(frame)["gap"])
+    assert floor.mean == pytest.approx(evaluate(frame)["gap"] / 3, rel=0.15)
+
+
+def test_whole_dialogues_swap_their_genders() -> None:
+    """Two dialogues keep or swap: half of the four deals are the real gap or its mirror, half mix to 0."""
+    frame = four_voices(dialogues=True)
+    floor = noise_floor(cluster_counts({0: frame}, "dialogue"), 600)
+
+    assert floor is not None and floor.low == 0.0
+    assert floor.mean == pytest.approx(evaluate(frame)["gap"] / 2, rel=0.15)
+    assert floor.p == pytest.approx(0.5, abs=0.07)
+
+
+def test_genders_missing_or_unknown() -> None:
+    frame = predictions(20, 5, 0.0, 0)
+    assert floor_of(frame[frame["gender"] == "female"]) is None
+    assert floor_of(frame.assign(gender="unknown")) is None
+    german_women = frame[(frame["language"] != "de") | (frame["gender"] == "female")]
+    with_them, without = floor_of(german_women, permutations=2000), floor_of(frame[frame["language"] != "de"])
+    assert with_them is not None and without is not None
+    assert with_them.mean == pytest.approx(without.mean, rel=0.05)  # a language of one gender is in no gap
+    assert with_them.fewest_clusters == without.fewest_clusters == 5
+
+
+def test_the_same_seed_gives_the_same_floor_and_another_seed_another() -> None:
+    frame = predictions(40, 10, 0.1, 0)
+    assert floor_of(frame, seed=3) == floor_of(frame, seed=3)
+    assert floor_of(frame, seed=3) != floor_of(frame, seed=4)
+
+
+def test_swaps_are_symmetric_and_exchange_whole_clusters() -> None:
+    """One system is always right and the other always wrong, in two clusters: differences 1, 0, 0 and -1."""
+    frame = four_voices(dialogues=True)
+    right, wrong = (
+        cluster_counts({0: frame.assign(predicted=frame["emotion"] if good else "invalid")}, "dialogue")
+        for good in (True, False)
+    )
+    differences = swapped_differences(right, wrong, 400, which=("w_f1",))[:, 0, 0]
+
+    values, counted = np.unique(differences.round(9), return_counts=True)
+    assert values.tolist() == [-1.0, 0.0, 1.0]
+    assert counted / 400 == pytest.approx([0.25, 0.5, 0.25], abs=0.07)
+    assert swap_p(1.0, differences, np.nan, 1, np.random.default_rng(0)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
+    draws = np.random.default_rng(0).normal(0, 0.01, 4000)
+    rng = np.random.default_rng(1)
+    assert swap_p(0.03, draws, 0.0, 5, rng) < 0.01
+    assert swap_p(0.03, draws, 0.03**2, 5, rng) == pytest.approx(0.13, abs=0.05)
+    assert np.isnan(swap_p(np.nan, draws, 0.0, 5, rng))
