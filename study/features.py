@@ -66,18 +66,21 @@ def log_mel(waveform: np.ndarray, extractor: WhisperFeatureExtractor) -> tuple[n
     return np.ascontiguousarray(mel["input_features"][0].T[:keep], dtype=np.float32), frames
 
 
-def build(utterances: pd.DataFrame, content_hash: str, extractor: WhisperFeatureExtractor, cache: Path) -> Path:
+def build(
+    utterances: pd.DataFrame, content_hash: str, extractor: WhisperFeatureExtractor, cache: Path, loudness: str
+) -> Path:
     """Features of a whole corpus, computed once and kept under ``cache``.
 
     Args:
         utterances: the table of ``study.corpora.Corpus``.
-        content_hash: the corpus's; with the extractor's settings it names the folder.
+        content_hash: the corpus's; with the extractor's settings and the loudness it names the folder.
+        loudness: of ``study.settings.CorpusSettings``.
 
     Returns:
         The folder; ``load`` reads it. Written aside and renamed, under a lock: concurrent callers build it once.
     """
     recipe = json.dumps(extractor.to_dict(), sort_keys=True, default=str)
-    key = hashlib.sha256(f"{content_hash} {recipe}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{content_hash} {recipe} {loudness}".encode()).hexdigest()[:12]
     target = cache / "features" / key
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
@@ -92,7 +95,7 @@ def build(utterances: pd.DataFrame, content_hash: str, extractor: WhisperFeature
                 _batch_features,
                 batched=True,
                 batch_size=64,
-                fn_kwargs={"extractor": extractor},
+                fn_kwargs={"extractor": extractor, "loudness": loudness},
                 cache_file_name=str(aside / "work.arrow"),
                 num_proc=min(os.cpu_count() or 1, 8) if len(table) > 2000 else None,
                 load_from_cache_file=False,
@@ -104,11 +107,11 @@ def build(utterances: pd.DataFrame, content_hash: str, extractor: WhisperFeature
     return target
 
 
-def _batch_features(rows: dict[str, list], extractor: WhisperFeatureExtractor) -> dict[str, list]:
+def _batch_features(rows: dict[str, list], extractor: WhisperFeatureExtractor, loudness: str) -> dict[str, list]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the processes share the cores already; more threads made this eight times slower
     try:
-        clips = [log_mel(read_audio(path), extractor) for path in rows["path"]]
+        clips = [log_mel(read_audio(path, loudness), extractor) for path in rows["path"]]
     finally:
         torch.set_num_threads(threads)
     return {"frames": [frames for _, frames in clips], "log_mel": [mel.reshape(-1) for mel, _ in clips]}

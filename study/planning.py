@@ -17,7 +17,7 @@ from typing import Any
 
 from search_spaces import SPACES, Space, SpaceMaker
 from study.corpora import Corpus, CorpusError, load_corpus
-from study.groups import GENDERS, LANGUAGES
+from study.groups import GENDERS, LANGUAGES, Modality
 from study.records import SCHEMA_VERSION, StudyFolder, read_trials
 from study.settings import TINY, Placement, Settings, SettingsError, context_faults, flatten, parse
 
@@ -77,6 +77,13 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         default="embedded",
         metavar="SPEC",
         help="embedded | meld-st:DIR | manifest:FILE (default: embedded)",
+    )
+    what.add_argument(
+        "--split",
+        default="parallel",
+        metavar="NAME",
+        help="parallel | official | speaker: the corpus's own split with parallel utterances on one side, the authors' "
+        "as it is, or speakers held out (default: parallel)",
     )
     what.add_argument(
         "--plants",
@@ -193,13 +200,14 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     corpus = None
     if not any(fault.startswith(("corpus.", "corpus:")) for fault in faults):
         try:
-            corpus = load_corpus(settings.corpus.spec, settings.corpus.plants, draft.cache)
+            corpus = load_corpus(settings.corpus, draft.cache)
         except CorpusError as error:
             faults.append(f"--corpus {settings.corpus.spec}: {error}")
     languages: tuple[str, ...] = LANGUAGES
     if corpus is not None:
         languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
         faults += _split_faults(corpus)
+        faults += _transcript_faults(corpus, settings.modalities)
     faults += context_faults(settings, draft.placement, languages, draft.cores)
     make_space = make_space or SPACES.get(draft.space, SPACES["fairness"])
     space = make_space(languages, settings.modalities)
@@ -279,7 +287,11 @@ def _study_name(corpus: str, space: str) -> str:
 def _overrides(flags: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Dotted overrides of the defaults from the flags, and what cannot be read of them."""
     faults = []
-    overrides: dict[str, Any] = {"backbone.spec": flags.backbone, "corpus.spec": _resolved(flags.corpus)}
+    overrides: dict[str, Any] = {
+        "backbone.spec": flags.backbone,
+        "corpus.spec": _resolved(flags.corpus),
+        "corpus.split": flags.split,
+    }
     if flags.backbone == "tiny":
         overrides = {**TINY, **overrides}
     if flags.plants is not None and flags.corpus != "embedded":
@@ -356,3 +368,15 @@ def _split_faults(corpus: Corpus) -> list[str]:
                 f"--corpus {corpus.name}: no language has both genders in {split}, so there is no gap to take"
             )
     return faults
+
+
+def _transcript_faults(corpus: Corpus, modalities: tuple[str, ...]) -> list[str]:
+    """A language without any transcript can be heard, but not read."""
+    if Modality.SPEECH_TEXT not in modalities:
+        return []
+    silent = (corpus.utterances["transcript"] == "").groupby(corpus.utterances["language"]).all()
+    return [
+        f"--modalities speech+text: the corpus has no transcripts of language {language}; add a transcript column, or "
+        "use --modalities speech"
+        for language in silent.index[silent]
+    ]

@@ -33,8 +33,9 @@ def prepare(plan: StudyPlan) -> Prepared:
             tiny_checkpoint([*_prompt_texts(plan.draft.settings) * PROMPT_SHARE, *transcripts], plan.draft.cache)
         )
     processor = load_processor(backbone)
+    corpus, loudness = plan.corpus, plan.draft.settings.corpus.loudness
     folder = features.build(
-        plan.corpus.utterances, plan.corpus.content_hash, processor.feature_extractor, plan.draft.cache
+        corpus.utterances, corpus.content_hash, processor.feature_extractor, plan.draft.cache, loudness
     )
     return Prepared(backbone, backbone_hash(backbone), folder)
 

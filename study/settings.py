@@ -29,10 +29,22 @@ class SettingsError(ValueError):
 
 
 class CorpusSettings(Frozen):
-    """Which utterances. ``plants``: the planted gaps of the embedded corpus; other corpora ignore it."""
+    """Which utterances, and how they are heard.
+
+    ``plants``: the planted gaps of the embedded corpus; other corpora ignore it.
+    ``split``: "parallel" is the corpus's own split with parallel utterances on one side, "official" the authors' as it
+    is, "speaker" holds speakers out. The embedded corpus's own split is all three; a manifest's own split is taken for
+    the first two, and without one its speakers are divided.
+    ``unknown_gender``: whether utterances without a known gender are trained on; they never enter a gap.
+    ``loudness``: "as_recorded", since how loud a voice is tells of its emotion, or "rms", one level for all clips, for
+    corpora whose parts were recorded at levels of their own.
+    """
 
     spec: str = "embedded"
     plants: tuple[Literal["scarcity", "prior", "cue"], ...] = ("scarcity", "prior", "cue")
+    split: Literal["parallel", "official", "speaker"] = "parallel"
+    unknown_gender: Literal["leave_out", "train"] = "leave_out"
+    loudness: Literal["as_recorded", "rms"] = "as_recorded"
 
     @model_validator(mode="after")
     def _known(self) -> CorpusSettings:

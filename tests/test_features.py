@@ -37,7 +37,7 @@ def test_features_are_built_once_and_memory_mapped(small_study):
     plan, prepared = small_study
     extractor = load_processor(prepared.backbone).feature_extractor
     before = prepared.features.stat().st_mtime_ns
-    again = features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, plan.draft.cache)
+    again = features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, plan.draft.cache, "as_recorded")
     assert again == prepared.features and again.stat().st_mtime_ns == before
     table = features.load(again)
     assert len(table) == len(plan.corpus.utterances)
@@ -51,5 +51,18 @@ def test_an_interrupted_build_leaves_nothing(small_study, tmp_path, monkeypatch)
     extractor = load_processor(prepared.backbone).feature_extractor
     monkeypatch.setattr(features, "log_mel", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, tmp_path)
+        features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, tmp_path, "as_recorded")
     assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".lock"]
+
+
+def test_loudness_is_part_of_the_features_and_of_their_name(small_study, tmp_path):
+    plan, prepared = small_study
+    extractor = load_processor(prepared.backbone).feature_extractor
+    few = plan.corpus.utterances.head(3)
+    folders = [features.build(few, "hash", extractor, tmp_path, loudness) for loudness in ("as_recorded", "rms")]
+    assert folders[0] != folders[1]
+    quiet, level = (np.array(features.load(folder)[0]["log_mel"]) for folder in folders)
+    # one gain for the clip: the log-mel of Whisper is (log10 power + 4) / 4, so everything above its floor moves alike
+    shift = level - quiet
+    loud = quiet > quiet.max() - 1.0
+    assert np.ptp(shift[loud]) < 1e-3 < abs(shift[loud].mean())

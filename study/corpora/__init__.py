@@ -5,36 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.corpora.audio import SAMPLE_RATE, read_audio
-from study.corpora.corpus import SPLITS, UTTERANCE, Corpus
+from study.corpora.corpus import UTTERANCE, Corpus, Listing, build_corpus, inspect_clips
 from study.corpora.errors import CorpusError
+from study.corpora.vocabulary import SPLITS
+from study.settings import CorpusSettings
 
-__all__ = ["SAMPLE_RATE", "SPLITS", "UTTERANCE", "Corpus", "CorpusError", "load_corpus", "read_audio"]
+__all__ = ["SAMPLE_RATE", "SPLITS", "UTTERANCE", "Corpus", "CorpusError", "list_corpus", "load_corpus", "read_audio"]
 
 
-def load_corpus(spec: str, plants: tuple[str, ...], cache: Path, seed: int = 0) -> Corpus:
+def load_corpus(settings: CorpusSettings, cache: Path, seed: int = 0) -> Corpus:
     """Read a corpus.
 
     Args:
-        spec: ``embedded``, ``meld-st:DIR`` or ``manifest:FILE``.
-        plants: names of the planted gaps that are on; the embedded corpus alone heeds them.
         cache: where the embedded corpus is written once.
-        seed: of the embedded corpus, and of the split of a manifest that has none.
+        seed: of the embedded corpus, and of a manifest's division by speaker.
 
     Raises:
         CorpusError: the specification or the corpus is faulty; the message names file, row and remedy.
     """
+    listing = list_corpus(settings, cache, seed)
+    return build_corpus(listing, settings, inspect_clips(listing.rows[listing.rows["kept"]]))
+
+
+def list_corpus(settings: CorpusSettings, cache: Path, seed: int = 0) -> Listing:
+    """What the tables of a corpus say, without decoding a clip; see ``load_corpus``."""
     # Readers are imported on use: a manifest needs neither the synthesiser nor its tables.
-    kind, _, where = spec.partition(":")
+    kind, _, where = settings.spec.partition(":")
     if kind == "embedded" and not where:
-        from study.corpora.embedded import load_embedded
+        from study.corpora.embedded import list_embedded
 
-        return load_embedded(Path(cache), tuple(plants), seed)
+        return list_embedded(Path(cache), settings.plants, seed)
     if kind == "meld-st" and where:
-        from study.corpora.meld_st import read_meld_st
+        from study.corpora.meld_st import list_meld_st
 
-        return read_meld_st(Path(where))
+        return list_meld_st(Path(where), settings.split)
     if kind == "manifest" and where:
-        from study.corpora.manifest import read_manifest
+        from study.corpora.manifest import list_manifest
 
-        return read_manifest(Path(where), seed)
-    raise CorpusError(f"corpus {spec!r} is not known: use embedded, meld-st:DIR or manifest:FILE.")
+        return list_manifest(Path(where), settings.split, seed)
+    raise CorpusError(f"corpus {settings.spec!r} is not known: use embedded, meld-st:DIR or manifest:FILE.")

@@ -1,4 +1,9 @@
-"""Clips on disk: their size, and their waveform as the models want it."""
+"""Clips on disk: whether they can be used, and their waveform as the models want it.
+
+A clip that is absent, empty, cut short, undecodable, silent, shorter than 0.1 s, or that holds samples which are no
+numbers, cannot be used; readers leave such clips out and count them as long as they are few. A long clip can be used:
+the tower hears its first 30 s. Whatever libsndfile reads is read: WAV, FLAC, MP3, Ogg Opus and Vorbis, AIFF.
+"""
 
 from __future__ import annotations
 
@@ -13,66 +18,107 @@ import soxr
 from study.corpora.errors import CorpusError
 
 SAMPLE_RATE = 16_000  # Hz, what Qwen2-Audio's feature extractor expects
-
-
-def clip_size(path: str) -> tuple[int, int]:
-    """(samples per channel, sample rate in Hz) from the header of a clip.
-
-    Raises:
-        CorpusError: ``path: reason`` where the clip is absent, empty or no audio file that libsndfile knows.
-    """
-    if not os.path.isfile(path):
-        raise CorpusError(f"{path}: no such file")
-    if not os.path.getsize(path):
-        raise CorpusError(f"{path}: empty file")
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise CorpusError(f"{path}: unreadable ({error.error_string})") from error
-    if info.frames == 0:
-        raise CorpusError(f"{path}: holds no samples")
-    return info.frames, info.samplerate
+SHORTEST = 0.1  # seconds; no word is shorter
+LONGEST = 30.0  # seconds, the tower's limit
+SILENCE = 1e-4  # largest sample of a clip without sound, -80 dB of full scale
+STREAMED = 0xFFFFFF00  # a length from here up stands in WAVs that were written to a pipe
+LARGEST_PAGE = 65_307  # bytes of an Ogg page
+LEVEL = -26.0  # dB of full scale, the usual active level of telephone speech (ITU-T P.56)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of a clip that was decoded once: samples a channel, rate in Hz, digest of its samples."""
+    """What is known of a clip that was decoded once.
+
+    Attributes:
+        samples: a channel.
+        sample_rate: in Hz.
+        level: RMS of the mono signal in dB of full scale.
+        digest: of its samples; the same sound in another file has the same one.
+    """
 
     samples: int
     sample_rate: int
+    level: float
     digest: str
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
 
 
 def inspect_clip(path: str) -> Clip:
     """Decode a clip to its end.
 
     Raises:
-        CorpusError: ``path: reason`` where it is absent, empty, cut short, or holds samples that are no numbers.
+        CorpusError: ``path: reason`` where it cannot be used.
     """
     waveform, rate = _decode(path)
     if not np.isfinite(waveform).all():
         raise CorpusError(f"{path}: holds samples that are not finite numbers")
-    return Clip(len(waveform), rate, hashlib.blake2b(waveform.tobytes(), digest_size=8).hexdigest())
+    seconds = len(waveform) / rate
+    if seconds < SHORTEST:
+        raise CorpusError(f"{path}: {seconds:.3f} s long, less than {SHORTEST} s")
+    mono = waveform.mean(axis=1)
+    if np.abs(mono).max() < SILENCE:
+        raise CorpusError(f"{path}: silent")
+    digest = hashlib.blake2b(waveform.tobytes(), digest_size=8).hexdigest()
+    return Clip(len(waveform), rate, _level(mono), digest)
 
 
-def read_audio(path: str) -> np.ndarray:
+def read_audio(path: str, loudness: str = "as_recorded") -> np.ndarray:
     """The waveform of a clip: float32, shape [samples], mono (mean of the channels), 16 kHz, full scale at 1.
+
+    Args:
+        loudness: ``as_recorded``, or ``rms``: one gain a clip brings its RMS to -26 dB of full scale.
 
     Raises:
         CorpusError: the clip is absent, empty or unreadable; the message is ``path: reason``.
     """
     waveform, rate = _decode(path)
     mono = waveform.mean(axis=1)
-    return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
+    if rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE)
+    return mono * np.float32(10 ** ((LEVEL - _level(mono)) / 20)) if loudness == "rms" else mono
+
+
+def _level(mono: np.ndarray) -> float:
+    return float(10 * np.log10(np.mean(np.square(mono, dtype=np.float64))))
 
 
 def _decode(path: str) -> tuple[np.ndarray, int]:
-    """Float32 samples, shape [samples, channels], and the rate in Hz; raises as ``inspect_clip``."""
-    samples, _ = clip_size(path)
+    """Float32 samples, shape [samples, channels], and the rate in Hz; raises as ``read_audio``."""
+    if not os.path.isfile(path):
+        raise CorpusError(f"{path}: no such file")
+    if not os.path.getsize(path):
+        raise CorpusError(f"{path}: empty file")
     try:
+        promised = soundfile.info(path).frames
         waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise CorpusError(f"{path}: unreadable ({error.error_string})") from error
-    if len(waveform) < samples:
-        raise CorpusError(f"{path}: cut short, {len(waveform)} of {samples} samples")
+    if not len(waveform):
+        raise CorpusError(f"{path}: holds no samples")
+    if len(waveform) < promised or _ends_early(path):
+        raise CorpusError(f"{path}: cut short behind {len(waveform)} samples")
     return waveform, rate
+
+
+def _ends_early(path: str) -> bool:
+    """Whether a WAV or Ogg file lacks its end, which libsndfile passes over in silence."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+        size = os.fstat(file.fileno()).st_size
+        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+            while len(chunk := file.read(8)) == 8:
+                length = int.from_bytes(chunk[4:], "little")
+                if chunk[:4] == b"data":
+                    return STREAMED > length > size - file.tell()
+                file.seek(length + length % 2, os.SEEK_CUR)
+        elif head[:4] == b"OggS":
+            file.seek(max(0, size - LARGEST_PAGE))
+            tail = file.read()
+            page = tail[tail.rfind(b"OggS") :]
+            last = len(page) > 27 and page[5] & 4  # the flag of a stream's last page
+            return not last or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+    return False

@@ -1,26 +1,48 @@
-"""What every reader returns: one table of utterances, checked once, with a hash of its content."""
+"""What every reader lists and what becomes of it: one table of utterances, checked once, with a hash of its content."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pandas as pd
 
-from study.corpora.audio import Clip, inspect_clip
-from study.corpora.errors import CorpusError
-from study.groups import EMOTIONS, GENDERS, LANGUAGES, Gender
+from study.corpora.audio import LONGEST, Clip, inspect_clip
+from study.corpora.divisions import leaks
+from study.corpora.errors import CorpusError, capped, refuse
+from study.corpora.vocabulary import SPLITS
+from study.groups import GENDERS
+from study.settings import CorpusSettings
 
 UTTERANCE = (
     "utterance_id", "path", "transcript", "emotion", "language", "gender", "speaker", "dialogue", "split", "samples",
     "sample_rate",
 )  # fmt: skip
-SPLITS = ("train", "dev", "test")
-UNREADABLE_TOLERATED = 0.01  # share of the rows
-NAMED = 5  # how many faulty rows an error spells out
+MISSING_TOLERATED = 0.05  # share of the clips; some wavs of MELD-ST are absent
+UNUSABLE_TOLERATED = 0.01  # share of the clips
+LEVELS_APART = 6.0  # dB between the medians of two languages, from which a note is due
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the tables of a corpus say, before any clip is decoded.
+
+    Attributes:
+        name: ``embedded``, ``meld-st`` or ``manifest``.
+        root: the folder that holds the corpus.
+        rows: every row of every table: the columns ``UTTERANCE`` without ``samples`` and ``sample_rate``, and ``where``
+            (file and row), ``kept`` (False where it repeats another row), ``resolved`` (by what its gender is known),
+            ``official`` (its side by the authors, or empty), ``clip`` and ``unit`` (see ``divisions.leaks``).
+        notes: sentences that every report must show.
+    """
+
+    name: str
+    root: str
+    rows: pd.DataFrame
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -31,9 +53,10 @@ class Corpus:
         name: ``embedded``, ``meld-st`` or ``manifest``.
         utterances: one row an utterance, sorted by ``utterance_id``, columns ``UTTERANCE``. ``samples`` counts the
             samples of the clip at its own ``sample_rate`` (Hz); ``transcript`` may be empty.
-        skipped: one ``path: reason`` for each clip left out.
+        skipped: one ``file, row n: path: reason`` for each clip left out.
         notes: sentences that every report must show.
-        content_hash: 12 hexadecimal digits; the same data elsewhere on disk has the same hash.
+        content_hash: 12 hexadecimal digits; the same data, heard at the same loudness, has the same hash wherever it
+            lies.
     """
 
     name: str
@@ -43,105 +66,74 @@ class Corpus:
     content_hash: str
 
 
-def check_word(value: str, allowed: Iterable[str], what: str, where: str) -> str:
-    """The word in lower case, or a ``CorpusError`` that names the place and the words allowed."""
-    word = value.strip().lower()
-    if word not in allowed:
-        raise CorpusError(f"{where}: {what} {value!r} is none of {', '.join(allowed)}. Correct the row or remove it.")
-    return word
+def inspect_clips(rows: pd.DataFrame) -> pd.DataFrame:
+    """Decode every clip once, in threads.
 
-
-def check_emotion(value: str, where: str) -> str:
-    """One of MELD's seven classes; ``where`` is the file and row for the message."""
-    return check_word(value, EMOTIONS, "emotion", where)
-
-
-def check_gender(value: str, where: str) -> str:
-    """female, male or unknown; ``where`` is the file and row for the message."""
-    return check_word(value, tuple(Gender), "gender", where)
-
-
-def check_language(value: str, where: str) -> str:
-    """One of the languages of the study; ``where`` is the file and row for the message."""
-    return check_word(value, LANGUAGES, "language", where)
-
-
-def read_table(path: str, required: Iterable[str], remedy: str) -> pd.DataFrame:
-    """A CSV as strings, stripped of outer blanks; row 0 of the frame is line 2 of the file.
-
-    Raises:
-        CorpusError: no such file, not a CSV, columns missing, or no rows.
+    Returns:
+        ``rows`` with ``clip_found`` (a ``Clip`` or None), ``fault`` (``file, row n: path: reason``, or empty),
+        ``missing`` (whether that fault is an absent file) and ``digest`` (empty where there is no clip).
     """
-    if not os.path.isfile(path):
-        raise CorpusError(f"{path} does not exist. {remedy}")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError) as error:  # an empty or undecodable file raises a ValueError too
-        raise CorpusError(f"{path} cannot be read as a UTF-8 CSV file: {error}. {remedy}") from error
-    missing = [column for column in required if column not in table.columns]
-    if missing:
-        raise CorpusError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}. {remedy}")
-    if table.empty:
-        raise CorpusError(f"{path} has no rows. {remedy}")
-    return table.apply(lambda column: column.str.strip())
+    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter free
+        found = list(pool.map(_clip_or_fault, rows["path"]))
+    clips = [clip if isinstance(clip, Clip) else None for clip in found]
+    return rows.assign(
+        clip_found=pd.Series(clips, index=rows.index, dtype=object),
+        fault=[
+            "" if isinstance(clip, Clip) else f"{where}: {clip}"
+            for where, clip in zip(rows["where"], found, strict=True)
+        ],
+        missing=[clip is None and not os.path.isfile(path) for clip, path in zip(clips, rows["path"], strict=True)],
+        digest=[clip.digest if clip else "" for clip in clips],
+    )
 
 
-def line(path: str, row: int) -> str:
-    """``file, row n`` as a spreadsheet numbers it: the header is row 1."""
-    return f"{path}, row {row + 2}"
-
-
-def build_corpus(
-    name: str,
-    root: str,
-    rows: pd.DataFrame,
-    notes: Iterable[str] = (),
-    missing: Iterable[str] = (),
-) -> Corpus:
-    """Decode every clip once, leave the unreadable ones out, check the whole table, and hash it.
+def build_corpus(listing: Listing, settings: CorpusSettings, inspected: pd.DataFrame) -> Corpus:
+    """Leave out the clips that cannot be used, check the whole table, and hash it.
 
     Args:
-        root: the folder that holds the corpus; the hash sees paths relative to it.
-        rows: the columns ``UTTERANCE`` without ``samples`` and ``sample_rate``.
-        missing: ``path: reason`` of clips that the reader has already left out and tolerated.
+        inspected: ``inspect_clips`` of the rows that are kept.
 
     Raises:
-        CorpusError: 1 % of the clips or more are unreadable, an id occurs twice, or a split of a language is empty.
+        CorpusError: more than 5 % of the clips are missing, 1 % or more cannot be used, or a split of a language is
+            empty.
     """
-    twice = rows.loc[rows["utterance_id"].duplicated(), "utterance_id"].unique().tolist()
-    if twice:
-        raise CorpusError(f"{root}: utterances occur twice: {_first(twice)}. Every utterance needs an id of its own.")
-    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter free
-        clips = list(pool.map(_clip_or_fault, rows["path"]))
-    bad = [clip for clip in clips if isinstance(clip, str)]
-    if bad and len(bad) >= UNREADABLE_TOLERATED * len(rows):
+    root = listing.root
+    absent = inspected.loc[inspected["missing"], "fault"].tolist()
+    unusable = inspected.loc[(inspected["fault"] != "") & ~inspected["missing"], "fault"].tolist()
+    if len(absent) > MISSING_TOLERATED * len(inspected):
         raise CorpusError(
-            f"{root}: {len(bad)} of {len(rows)} clips cannot be used, {UNREADABLE_TOLERATED:.0%} or more: "
-            f"{_first(bad)}. Repair these files, or remove their rows."
+            f"{root}: {len(absent)} of {len(inspected)} clips are missing, more than {MISSING_TOLERATED:.0%}. Check "
+            f"that the archive was unpacked completely:\n" + "\n".join(capped(absent))
         )
-    readable = [clip for clip in clips if isinstance(clip, Clip)]
-    kept = rows[[isinstance(clip, Clip) for clip in clips]].assign(
-        samples=[clip.samples for clip in readable],
-        sample_rate=[clip.sample_rate for clip in readable],
-        digest=[clip.digest for clip in readable],
-    )
-    kept = kept.sort_values("utterance_id", ignore_index=True)
-    content_hash = _content_hash(root, kept[[*UTTERANCE, "digest"]])
-    kept = kept[list(UTTERANCE)]
-    _check_splits(root, kept)
+    if unusable and len(unusable) >= UNUSABLE_TOLERATED * len(inspected):
+        raise CorpusError(
+            f"{root}: {len(unusable)} of {len(inspected)} clips cannot be used, {UNUSABLE_TOLERATED:.0%} or more. "
+            f"Repair these files, or remove their rows:\n" + "\n".join(capped(unusable))
+        )
+    usable = inspected[inspected["fault"] == ""]
+    notes = [*listing.notes, *_notes_on_rows(usable, settings)]
+    if absent:
+        notes.append(f"{len(absent)} of {len(inspected)} utterances have no clip on disk and were skipped.")
+    if unusable:
+        notes.append(f"{len(unusable)} of {len(inspected)} clips cannot be used and were skipped.")
+    unknown = ~usable["gender"].isin(GENDERS)
+    if unknown.any():
+        untrained = unknown & (usable["split"] == "train") & (settings.unknown_gender == "leave_out")
+        left_out = f"; the {untrained.sum()} of them in train were left out" if untrained.any() else ""
+        notes.append(f"{unknown.sum()} of {len(usable)} utterances have no known gender and enter no gap{left_out}.")
+        usable = usable[~untrained]
+    utterances = usable.assign(
+        samples=[clip.samples for clip in usable["clip_found"]],
+        sample_rate=[clip.sample_rate for clip in usable["clip_found"]],
+    ).sort_values("utterance_id", ignore_index=True)
+    refuse(_empty_splits(root, utterances))
     return Corpus(
-        name=name,
-        utterances=kept,
-        skipped=(*bad, *missing),
+        name=listing.name,
+        utterances=utterances[list(UTTERANCE)],
+        skipped=(*unusable, *absent),
         notes=tuple(notes),
-        content_hash=content_hash,
+        content_hash=_content_hash(root, utterances[[*UTTERANCE, "digest"]], settings.loudness),
     )
-
-
-def unknown_gender_note(rows: pd.DataFrame) -> list[str]:
-    """A note with the number of utterances that enter no gap, or none where there is no such utterance."""
-    count = int((~rows["gender"].isin(GENDERS)).sum())
-    return [f"{count} of {len(rows)} utterances have no known gender and enter no gap."] if count else []
 
 
 def _clip_or_fault(path: str) -> Clip | str:
@@ -151,23 +143,49 @@ def _clip_or_fault(path: str) -> Clip | str:
         return str(error)
 
 
-def _first(faults: list[str]) -> str:
-    rest = len(faults) - NAMED
-    return "; ".join(faults[:NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+def _notes_on_rows(usable: pd.DataFrame, settings: CorpusSettings) -> list[str]:
+    """What a reader of the results must know of the clips and texts that are used."""
+    notes = []
+    torn = len(leaks(usable))
+    if torn:
+        notes.append(
+            f"The split lets {torn} clips or parallel utterances stand on several sides, so dev and test flatter: "
+            "python -m study.corpora check lists them."
+        )
+    long = sum(clip.seconds > LONGEST for clip in usable["clip_found"])
+    if long:
+        notes.append(f"{long} clips are longer than {LONGEST:.0f} s; only their first {LONGEST:.0f} s are heard.")
+    wordless = int((usable["transcript"] == "").sum())
+    if 0 < wordless < len(usable):
+        notes.append(f"{wordless} of {len(usable)} utterances have no transcript.")
+    levels = pd.Series([clip.level for clip in usable["clip_found"]], dtype=float)
+    medians = levels.groupby(usable["language"].to_numpy()).median()
+    if settings.loudness == "as_recorded" and medians.max() - medians.min() > LEVELS_APART:
+        notes.append(
+            f"{medians.idxmax()} is {medians.max() - medians.min():.0f} dB louder than {medians.idxmin()}; "
+            "--fix corpus.loudness=rms takes loudness out."
+        )
+    return notes
 
 
-def _check_splits(root: str, utterances: pd.DataFrame) -> None:
+def _empty_splits(root: str, utterances: pd.DataFrame) -> list[str]:
     counts = utterances.groupby(["language", "split"]).size()
-    for language in sorted(utterances["language"].unique()):
-        for split in SPLITS:
-            if (language, split) not in counts.index:
-                raise CorpusError(
-                    f"{root}: the {split} split of language {language} is empty. Every language needs utterances in "
-                    f"{', '.join(SPLITS)}; add some, or remove that language."
-                )
+    return [
+        f"{root}: the {split} split of language {language} is empty. Every language needs utterances in "
+        f"{', '.join(SPLITS)}; add some, or remove that language."
+        for language in sorted(utterances["language"].unique())
+        for split in SPLITS
+        if (language, split) not in counts.index
+    ]
 
 
-def _content_hash(root: str, utterances: pd.DataFrame) -> str:
-    relative = utterances.assign(path=[os.path.relpath(path, root).replace(os.sep, "/") for path in utterances["path"]])
+def _content_hash(root: str, utterances: pd.DataFrame, loudness: str) -> str:
+    relative = utterances.assign(path=relative_paths(root, utterances["path"]))
     table = relative.to_csv(index=False, lineterminator="\n")
-    return hashlib.sha256(table.encode()).hexdigest()[:12]
+    heard = "" if loudness == "as_recorded" else loudness
+    return hashlib.sha256((table + heard).encode()).hexdigest()[:12]
+
+
+def relative_paths(root: str, paths: Sequence[str] | pd.Series) -> list[str]:
+    """Paths relative to the corpus, with slashes on every system."""
+    return [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from study.corpora.corpus import Corpus
+from study.corpora.corpus import Listing
 from study.corpora.errors import CorpusError
 from study.corpora.espeak import SAMPLE_RATE, synthesise
 from study.corpora.genders import GENDER_FILE
-from study.corpora.meld_st import CSV_SPLIT, PAIRS, read_meld_st
+from study.corpora.meld_st import CSV_SPLIT, PAIRS, list_meld_st
 from study.corpora.plants import Plant, chosen
 from study.corpora.scenes import FULL, Size, Utterance, write_scenes
 from study.groups import EMOTIONS, GENDERS, LANGUAGES
@@ -43,8 +43,10 @@ ABSENT = (
 )
 
 
-def load_embedded(cache: Path, plants: tuple[str, ...], seed: int = 0, size: Size = FULL) -> Corpus:
+def list_embedded(cache: Path, plants: tuple[str, ...], seed: int = 0, size: Size = FULL) -> Listing:
     """The embedded corpus, written under ``cache`` on the first call and read from there ever after.
+
+    Its own split holds speakers, sentences and parallel utterances apart, so it is never divided otherwise.
 
     Args:
         plants: names of the planted gaps that are on (see ``plants.PLANTS``); none gives the plant-free twin.
@@ -66,7 +68,7 @@ def load_embedded(cache: Path, plants: tuple[str, ...], seed: int = 0, size: Siz
     except (OSError, RuntimeError) as error:
         raise CorpusError(f"cannot write {root}: {error}. Free some space, or choose another cache folder.") from error
     try:
-        return read_meld_st(root, "embedded", (note(rows),))
+        return list_meld_st(root, name="embedded", notes=(note(rows),))
     except CorpusError as error:
         raise CorpusError(f"{error} Or remove {root}: it is then written anew.") from error
 

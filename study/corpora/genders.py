@@ -1,6 +1,7 @@
 """The gender of a character from its name, since MELD-ST has no gender column.
 
-A dubbed voice counts with the gender of its character. A name that says nothing stays unknown.
+A dubbed voice counts with the gender of its character. Asked in this order: the user's ``genders.csv``, our table of
+characters, rules on the words of the name. A name that says nothing stays unknown.
 """
 
 from __future__ import annotations
@@ -8,54 +9,81 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from study.corpora.corpus import check_gender, line, read_table
-from study.corpora.errors import CorpusError
-from study.groups import GENDERS, Gender
+from study.corpora.characters import CHARACTERS
+from study.corpora.errors import refuse
+from study.corpora.tables import read_table
+from study.corpora.vocabulary import translated
+from study.groups import Gender
 
 GENDER_FILE = "genders.csv"
-
-# The six leads of the series speak about five of six rows.
-_NAMES = {
-    "monica": Gender.FEMALE,
-    "phoebe": Gender.FEMALE,
-    "rachel": Gender.FEMALE,
-    "chandler": Gender.MALE,
-    "joey": Gender.MALE,
-    "ross": Gender.MALE,
-}
 
 # Words that carry the gender by themselves, as in "Mr. Geller", "Woman on Train", "Ross's Mother".
 _WORDS = {
     Gender.FEMALE: {
-        "mrs", "ms", "miss", "woman", "women", "girl", "girls", "lady", "ladies", "mother", "mom", "grandmother",
-        "aunt", "sister", "daughter", "wife", "girlfriend", "waitress", "actress", "stewardess", "bride", "nun",
+        "mrs", "ms", "miss", "female", "woman", "women", "girl", "girls", "lady", "ladies", "mother", "mom",
+        "grandmother", "aunt", "sister", "daughter", "wife", "girlfriend", "waitress", "actress", "stewardess", "bride",
+        "nun",
     },
     Gender.MALE: {
-        "mr", "sir", "man", "men", "guy", "guys", "boy", "boys", "gentleman", "father", "dad", "grandfather",
+        "mr", "sir", "male", "man", "men", "guy", "guys", "boy", "boys", "gentleman", "father", "dad", "grandfather",
         "uncle", "brother", "son", "husband", "boyfriend", "waiter", "actor", "groom", "fireman", "policeman", "priest",
     },
 }  # fmt: skip
 
 
-def gender_of(speaker: str, overrides: Mapping[str, str] | None = None) -> str:
-    """female, male or unknown.
+class Resolved(NamedTuple):
+    """A gender, and by what it is known: ``genders.csv``, ``table``, ``rule``, or ``nothing``."""
 
-    A pair (``Phoebe/Waitress``, ``Ross and Joey``) resolves where the parts that are known agree.
+    gender: str
+    by: str
 
-    >>> gender_of("Phoebe/Waitress"), gender_of("Ross and Rachel"), gender_of("Mr. Treeger"), gender_of("Director")
-    ('female', 'unknown', 'male', 'unknown')
+
+_NOTHING = Resolved(Gender.UNKNOWN.value, "nothing")
+
+
+def resolve(speaker: str, own: Mapping[str, str] | None = None) -> Resolved:
+    """The gender of a speaker.
+
+    Of one voice in two roles (``Phoebe/Waitress``) the parts that are known must agree; of several voices (``Ross and
+    Joey``) all must be known and agree.
+
+    Args:
+        own: ``read_genders``, which wins over everything.
+
+    >>> [resolve(name).gender for name in ("Phoebe/Waitress", "Ross and Rachel", "Mr. Treeger", "Director")]
+    ['female', 'unknown', 'male', 'unknown']
+    >>> resolve("Gunther"), resolve("Phoebe Sr.")
+    (Resolved(gender='male', by='table'), Resolved(gender='female', by='rule'))
     """
-    overrides = overrides or {}
-    if speaker in overrides:
-        return overrides[speaker]
-    parts = [part for part in re.split(r"/|,|&|\band\b", speaker) if part.strip()]
-    found = {_gender_of_one(part.strip(), overrides) for part in parts} - {Gender.UNKNOWN.value}
-    return found.pop() if len(found) == 1 else Gender.UNKNOWN.value
+    own = own or {}
+    if key(speaker) in own:
+        return Resolved(own[key(speaker)], GENDER_FILE)
+    together = []
+    for voice in voices(speaker):
+        roles = [resolved for part in voice.split("/") if (resolved := _of_one(key(part), own)) != _NOTHING]
+        together.append(roles[0] if len({role.gender for role in roles}) == 1 else _NOTHING)
+    return together[0] if len({resolved.gender for resolved in together}) == 1 else _NOTHING
+
+
+def voices(speaker: str) -> list[str]:
+    """The voices that a name names.
+
+    >>> voices("Monica & Phoebe"), voices("Phoebe/Waitress")
+    (['Monica', 'Phoebe'], ['Phoebe/Waitress'])
+    """
+    return [part.strip() for part in re.split(r",|&|\band\b", speaker) if part.strip()]
+
+
+def key(name: str) -> str:
+    """A name as the tables hold it; ``Phoebe Sr.`` is ``phoebe sr`` and ``The Director`` is ``director``."""
+    words = name.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace(".", "").split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("the", "a") else words)
 
 
 def read_genders(root: str) -> dict[str, str]:
-    """The optional ``genders.csv`` (speaker, gender) of a corpus folder, which wins over every rule.
+    """The optional ``genders.csv`` (speaker, gender) of a corpus folder, by ``key`` of the speaker.
 
     Raises:
         CorpusError: a column is missing, a gender is none of female, male, unknown, or a speaker has two.
@@ -64,19 +92,24 @@ def read_genders(root: str) -> dict[str, str]:
     if not os.path.exists(path):
         return {}
     table = read_table(path, ("speaker", "gender"), "It needs the columns speaker and gender, or remove the file.")
+    found, faults = translated(table, "gender")
     genders: dict[str, str] = {}
-    for row, (speaker, value) in enumerate(zip(table["speaker"], table["gender"], strict=True)):
-        gender = check_gender(value, line(path, row))
-        if genders.setdefault(speaker, gender) != gender:
-            raise CorpusError(f"{line(path, row)}: speaker {speaker!r} has two genders. Keep one of the rows.")
+    for where, speaker, gender in zip(table.index, table["speaker"], found, strict=True):
+        if gender and genders.setdefault(key(speaker), gender) != gender:
+            faults.append(f"{where}: speaker {speaker!r} has two genders. Keep one of the rows.")
+    refuse(faults)
     return genders
 
 
-def _gender_of_one(name: str, overrides: Mapping[str, str]) -> str:
-    if name in overrides:
-        return overrides[name]
-    if name.lower() in _NAMES:
-        return _NAMES[name.lower()].value
-    words = set(re.findall(r"[a-z]+", name.lower()))
-    found = {gender.value for gender, carriers in _WORDS.items() if words & carriers}
-    return found.pop() if len(found) == 1 and found <= set(GENDERS) else Gender.UNKNOWN.value
+def _of_one(name: str, own: Mapping[str, str]) -> Resolved:
+    """Of one voice in one role, by its ``key``."""
+    if name in own:
+        return Resolved(own[name], GENDER_FILE)
+    if name in CHARACTERS:
+        return Resolved(CHARACTERS[name], "table")
+    words = set(re.findall(r"[a-z]+", name))
+    found = [gender.value for gender, carriers in _WORDS.items() if words & carriers]
+    first = name.partition(" ")[0]
+    if not found and first in CHARACTERS:  # "Frank Sr", "Emily Waltham"
+        found = [CHARACTERS[first]]
+    return Resolved(found[0], "rule") if len(found) == 1 else _NOTHING

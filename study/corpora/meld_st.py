@@ -2,7 +2,7 @@
 
 Each of the two pairs holds English and one other language: ``ENG_DEU/{ENG,DEU}/{train,dev,test}/{split}_{id}.wav``
 with ``ENG_DEU/deu_{train,valid,test}.csv``, and likewise ``ENG_JPN``. Two traps are dealt with here: an English clip
-may stand in both pairs, and the pairs may put the same dialogue on different sides of the split.
+may stand in both pairs, and the pairs may put parallel utterances on different sides of the split.
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.corpora.corpus import SPLITS, Corpus, build_corpus, check_emotion, line, read_table, unknown_gender_note
-from study.corpora.errors import CorpusError
-from study.corpora.genders import gender_of, read_genders
-
-MISSING_TOLERATED = 0.05  # share of the utterances; some wavs of the real corpus are absent
+from study.corpora.corpus import Listing
+from study.corpora.divisions import by_speaker, most_evaluated
+from study.corpora.errors import CorpusError, refuse
+from study.corpora.genders import GENDER_FILE, key, read_genders, resolve, voices
+from study.corpora.tables import read_table
+from study.corpora.vocabulary import SPLITS, translated
 
 # pair folder, CSV prefix, column of its second language, folder and code of that language
 PAIRS = (("ENG_DEU", "deu", "German", "DEU", "de"), ("ENG_JPN", "jpn", "Japanese", "JPN", "ja"))
 # the CSV says "valid" where folder and file prefix say "dev"
 CSV_SPLIT = {"train": "train", "dev": "valid", "test": "test"}
-_COMMON = ("id", "dia_id", "utt_id", "emotion", "English", "season", "episode", "speaker")
-_KEY = ["dialogue", "utt_id", "english"]
+_NUMBERS = ("id", "dia_id", "utt_id", "season", "episode")
+_COMMON = (*_NUMBERS, "emotion", "English", "speaker")
 
 
-def read_meld_st(root: Path, name: str = "meld-st", notes: tuple[str, ...] = ()) -> Corpus:
-    """Read a MELD-ST folder that holds one pair or both.
+def list_meld_st(root: Path, split: str = "parallel", name: str = "meld-st", notes: tuple[str, ...] = ()) -> Listing:
+    """List a MELD-ST folder that holds one pair or both.
 
-    English utterances are deduplicated over the pairs by dialogue, utterance number and text. A dialogue that stands
-    on several sides of the official splits goes to the most evaluated one (test, then dev, then train) as a whole, in
-    all languages.
+    English utterances are deduplicated over the pairs by dialogue, utterance number and text. ``split`` says who
+    goes where:
+
+    - ``parallel``: the authors' split, mended: what stands on several sides goes to the most evaluated one (test, then
+      dev, then train) in all languages: as a whole dialogue where each pair keeps it whole, else by utterance.
+    - ``official``: the authors' split as it is; an English clip on two sides then stays on both.
+    - ``speaker``: every voice on one side; lines of several voices that are on different sides are left out.
 
     Args:
         root: the folder with ``ENG_DEU`` and/or ``ENG_JPN``, and perhaps ``genders.csv`` (speaker, gender).
@@ -40,33 +45,36 @@ def read_meld_st(root: Path, name: str = "meld-st", notes: tuple[str, ...] = ())
         notes: sentences to put before the reader's own.
 
     Raises:
-        CorpusError: a CSV is absent or faulty, or too many clips are.
+        CorpusError: a CSV is absent, or rows are faulty; all of them are named.
     """
     root = Path(os.path.abspath(root))
-    rows = _one_side(_all_rows(root))
-    moved = int((rows["split"] != rows["official"]).sum())
-    clips, repeated = _deduplicated(rows)
-    present = pd.Series([os.path.isfile(path) for path in clips["path"]], index=clips.index)
-    absent = [f"{path}: no such file" for path in clips.loc[~present, "path"]]
-    if len(absent) > MISSING_TOLERATED * len(clips):
-        raise CorpusError(
-            f"{root}: {len(absent)} of {len(clips)} clips are missing, more than {MISSING_TOLERATED:.0%}; the first is "
-            f"{absent[0]}. Check that the archive was unpacked completely."
-        )
-    clips = clips[present]
-    overrides = read_genders(str(root))
-    genders = {speaker: gender_of(speaker, overrides) for speaker in clips["speaker"].unique()}
-    clips = clips.assign(gender=clips["speaker"].map(genders), utterance_id=_ids(clips))
+    rows = _with_genders(_all_rows(root), root)
+    rows["split"] = _divided(rows, split, str(root))
     found = list(notes)
-    if moved:
+    moved = int((rows["split"] != rows["official"]).sum())
+    if split == "speaker":
+        found.append("The speakers were divided into train, dev and test; the authors' split was not used.")
+        mixed = int((rows["split"] == "").sum())
+        if mixed:
+            found.append(f"{mixed} rows in which voices of several sides speak together were left out.")
+        rows = rows[rows["split"] != ""].reset_index(drop=True)
+    elif moved:
         found.append(
-            f"{moved} of {len(rows)} rows were moved so that a dialogue is on one side of the split in all languages."
+            f"{moved} of {len(rows)} rows were moved so that parallel utterances are on one side of the split."
         )
-    if repeated:
-        found.append(f"{repeated} rows that repeat another row of the same language were left out.")
-    if absent:
-        found.append(f"{len(absent)} of {len(present)} utterances have no clip on disk and were skipped.")
-    return build_corpus(name, str(root), clips, (*found, *unknown_gender_note(clips)), absent)
+    rows["kept"] = _first_of_each(rows)
+    twice = rows.duplicated(["clip", "pair", "split"])
+    if twice.any():
+        found.append(f"{twice.sum()} rows that repeat another row of the same language were left out.")
+    rows["utterance_id"] = _ids(rows)
+    guessed = rows["kept"] & rows["resolved"].isin(["table", "rule"])
+    if guessed.any():
+        found.append(
+            f"The genders of {rows.loc[guessed, 'speaker'].nunique()} characters ({guessed.sum()} of "
+            f"{rows['kept'].sum()} utterances) come from their names; python -m study.corpora check lists them, and a "
+            f"{GENDER_FILE} overrides them."
+        )
+    return Listing(name, str(root), rows, tuple(found))
 
 
 def _all_rows(root: Path) -> pd.DataFrame:
@@ -76,67 +84,109 @@ def _all_rows(root: Path) -> pd.DataFrame:
     pairs = [pair for pair in PAIRS if (root / pair[0]).is_dir()]
     if not pairs:
         raise CorpusError(f"{root} holds neither ENG_DEU nor ENG_JPN. Give the folder that holds them.")
-    frames = [frame for pair in pairs for split in SPLITS for frame in _rows_of(root, pair, split)]
+    faults: list[str] = []
+    frames = [frame for pair in pairs for split in SPLITS for frame in _rows_of(root, pair, split, faults)]
+    refuse(faults)
     return pd.concat(frames, ignore_index=True)
 
 
-def _rows_of(root: Path, pair: tuple[str, str, str, str, str], split: str) -> list[pd.DataFrame]:
-    """The English and the other rows of one CSV."""
+def _rows_of(root: Path, pair: tuple[str, str, str, str, str], split: str, faults: list[str]) -> list[pd.DataFrame]:
+    """The English and the other rows of one CSV; what is wrong with them is added to ``faults``."""
     folder, prefix, column, other_folder, other_language = pair
     csv = str(root / folder / f"{prefix}_{CSV_SPLIT[split]}.csv")
     table = read_table(csv, (*_COMMON, column), "Copy it from the MELD-ST release; every pair has three CSV files.")
-    if table["id"].duplicated().any():
-        row = int(table["id"].duplicated().to_numpy().argmax())
-        raise CorpusError(f"{line(csv, row)}: id {table['id'][row]!r} occurs twice. Every row names a clip of its own.")
-    emotions = [check_emotion(emotion, line(csv, row)) for row, emotion in enumerate(table["emotion"])]
-    number = {key: table[key].str.removesuffix(".0") for key in ("dia_id", "utt_id", "season", "episode")}
+    # a column with an empty cell anywhere is written as 0.0, 1.0, ... by many tools
+    number = {name: table[name].str.removesuffix(".0") for name in _NUMBERS}
+    for name, values in number.items():
+        faults += [
+            f"{where}: {name} {value!r} is no number. Correct the row or remove it."
+            for where, value in values[~values.str.fullmatch(r"\d+")].items()
+        ]
+    clips = number["id"]
+    faults += [
+        f"{where}: id {value!r} occurs twice. Every row names a clip of its own."
+        for where, value in clips[clips.duplicated()].items()
+    ]
+    emotions, more = translated(table, "emotion")
+    faults += more
+    dialogue = "s" + number["season"] + "e" + number["episode"] + "_d" + number["dia_id"]
+    utterance = dialogue + "_u" + number["utt_id"]
     shared = pd.DataFrame(
         {
+            "where": table.index,
             "pair": folder,
-            "dialogue": "s" + number["season"] + "e" + number["episode"] + "_d" + number["dia_id"],
-            "utt_id": number["utt_id"],
+            "dialogue": dialogue,
+            "utterance": utterance,
+            # MELD numbers the dialogues of train, dev and test each from 0: a number may name two dialogues
+            "unit": utterance + " (" + table["speaker"].map(key) + ")",
             "english": _one_spaced(table["English"]),
             "emotion": emotions,
             "speaker": table["speaker"],
             "official": split,
-        }
+        },
+        index=table.index,
     )
-    return [
-        shared.assign(
-            language=language,
-            transcript=_one_spaced(table[text]),
-            path=[str(root / folder / side / split / f"{split}_{clip}.wav") for clip in table["id"]],
-        )
-        for side, language, text in (("ENG", "en", "English"), (other_folder, other_language, column))
-    ]
+    frames = []
+    for side, language, text in (("ENG", "en", "English"), (other_folder, other_language, column)):
+        paths = [str(root / folder / side / split / f"{split}_{clip}.wav") for clip in clips]
+        rows = shared.assign(language=language, transcript=_one_spaced(table[text]), path=paths)
+        # the pairs differ in blanks where they hold the same English sentence, so the text is part of what a clip is
+        frames.append(rows.assign(clip=rows[["language", "unit", "english", "transcript"]].agg("\n".join, axis=1)))
+    return frames
 
 
 def _one_spaced(texts: pd.Series) -> pd.Series:
-    """The pairs differ in blanks where they hold the same English sentence."""
     return texts.str.split().str.join(" ")
 
 
-def _one_side(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every dialogue on its most evaluated side, in all languages."""
-    side = rows["official"].map(SPLITS.index).groupby(rows["dialogue"]).transform("max")
-    return rows.assign(split=side.map(dict(enumerate(SPLITS))))
+def _with_genders(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
+    own = read_genders(str(root))
+    resolved = {speaker: resolve(speaker, own) for speaker in rows["speaker"].unique()}
+    return rows.assign(
+        gender=[resolved[speaker].gender for speaker in rows["speaker"]],
+        resolved=[resolved[speaker].by for speaker in rows["speaker"]],
+    )
 
 
-def _deduplicated(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """One row an utterance and language, and how many rows repeated another one beyond English being in both pairs.
+def _divided(rows: pd.DataFrame, split: str, where: str) -> pd.Series:
+    """The side of every row; empty where voices of several sides speak together."""
+    if split == "official":
+        return rows["official"]
+    if split == "speaker":
+        return _by_voice(rows, where)
+    # Moving whole dialogues of a split that tears them anyway would leave next to nothing in train.
+    whole = rows.groupby(["pair", "dialogue"])["official"].transform("nunique") == 1
+    whole = whole.groupby(rows["dialogue"]).transform("all")
+    return most_evaluated(rows["official"], rows["dialogue"].where(whole, rows["unit"]))
 
-    Where an English utterance has two clips, one that is on disk is kept.
-    """
-    ordered = rows.assign(absent=[not os.path.isfile(path) for path in rows["path"]])
-    ordered = ordered.sort_values("absent", kind="stable")
-    key = [*_KEY, "language", "transcript"]
-    kept = ordered.drop_duplicates(key).sort_index()
-    return kept, int(rows.duplicated([*key, "pair"]).sum())
+
+def _by_voice(rows: pd.DataFrame, where: str) -> pd.Series:
+    """The division by speaker, in which a line of several known voices goes where all of them are."""
+    parts = {
+        name: [key(role) for voice in voices(name) for role in voice.split("/")] for name in rows["speaker"].unique()
+    }
+    alone = rows[rows["speaker"].map(lambda name: len(parts[name]) <= 1)]
+    sides = by_speaker(alone.assign(speaker=alone["speaker"].map(key)), where)
+    found = {}
+    for name, voiced in parts.items():
+        known = {sides[part] for part in voiced if part in sides}
+        found[name] = known.pop() if len(known) == 1 else "" if known else "train"
+    return rows["speaker"].map(found)
 
 
-def _ids(clips: pd.DataFrame) -> pd.Series:
-    """``en_s1e2_d12_u3``; where several texts share that, a hash of the text tells them apart."""
-    ids = clips["language"] + "_" + clips["dialogue"] + "_u" + clips["utt_id"]
-    shared = ids.duplicated(keep=False)
-    texts = clips["english"] + "\n" + clips["transcript"]
-    return ids.where(~shared, ids + "_" + texts.map(lambda text: hashlib.sha256(text.encode()).hexdigest()[:6]))
+def _first_of_each(rows: pd.DataFrame) -> pd.Series:
+    """Whether a row is the first of its clip on its side; one that is on disk comes before one that is not."""
+    absent = pd.Series([not os.path.isfile(path) for path in rows["path"]], index=rows.index)
+    ordered = rows.loc[absent.sort_values(kind="stable").index]
+    return ~ordered.duplicated(["clip", "split"]).reindex(rows.index)
+
+
+def _ids(rows: pd.DataFrame) -> pd.Series:
+    """``en_s1e2_d12_u3``; a hash of the text where several texts share that, and the side where several sides do."""
+    kept = rows[rows["kept"]]
+    ids = kept["language"] + "_" + kept["utterance"]
+    texts = kept.groupby(ids)["clip"].transform("nunique") > 1
+    hashes = kept["clip"].map(lambda clip: hashlib.sha256(clip.encode()).hexdigest()[:6])
+    ids = ids.where(~texts, ids + "_" + hashes)
+    ids = ids.where(~ids.duplicated(keep=False), ids + "_" + kept["split"])
+    return ids.reindex(rows.index, fill_value="")

