@@ -1,0 +1,124 @@
+"""What ``python -m study.corpora check`` counts and names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from study.corpora.__main__ import main
+from study.corpora.census import as_text, take_census
+from study.corpora.meld_st import list_meld_st
+from study.settings import CorpusSettings
+from tests.corpora.builders import row, write_csv, write_pair, write_wav
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    """Two pairs of 30 utterances; ENG_JPN has a dialogue in train that ENG_DEU has in test."""
+    train = [row(1, u, speaker=("Rachel", "Gunther", "Director")[u % 3]) for u in range(20)]
+    write_pair(tmp_path, "ENG_DEU", {"train": train, "dev": [row(2, u) for u in range(5)], "test": [row(3, 0)]})
+    write_pair(tmp_path, "ENG_JPN", {"train": [*train, row(3, 0)], "dev": [row(2, 0)], "test": [row(4, 0)]})
+    (tmp_path / "ENG_DEU/DEU/train/train_4.wav").unlink()
+    (tmp_path / "ENG_JPN/ENG/train/train_0.wav").unlink()  # its twin of the other pair is used
+    return tmp_path
+
+
+def census(root, split="parallel"):
+    return take_census(list_meld_st(root, split), CorpusSettings(spec=f"meld-st:{root}", split=split))
+
+
+def test_the_census_counts_utterances_clips_and_speakers(leaky):
+    found = census(leaky)
+    table = found.utterances
+    assert table.loc[("en", "female", "joy")].tolist() == [7, 5, 2]
+    assert table.loc[("de", "male", "joy")].tolist() == [6, 0, 0]  # one of seven is missing
+    assert table.loc[("ja", "unknown", "joy")].tolist() == [6, 0, 0]
+    assert [fault.partition(": ")[2].removeprefix(f"{leaky}/") for fault in found.missing] == [
+        "ENG_DEU/DEU/train/train_4.wav: no such file",
+        "ENG_JPN/ENG/train/train_0.wav: no such file",
+    ]
+    assert found.lengths.loc["en", ["clips", "over_30_s"]].tolist() == [27, 0]
+    assert found.lengths.loc["en", "shortest"] == pytest.approx(0.1)
+    assert found.lengths.loc["en", "level"] == pytest.approx(-20, abs=0.5)
+    assert found.genders.loc["Gunther"].tolist() == ["male", "table", 28]
+    assert found.genders.loc["Director"].tolist() == ["unknown", "nothing", 24]
+    assert found.corpus is not None and found.refusal == ""
+
+
+def test_leaks_of_the_authors_split_are_named_and_the_default_has_none(leaky):
+    mended, official = census(leaky), census(leaky, "official")
+    assert mended.leaks == ()
+    assert mended.official == official.leaks == official.official
+    assert official.leaks == (
+        "the same en clip on several sides: train: ENG_JPN/ENG/train/train_20.wav; test: ENG_DEU/ENG/test/test_0.wav",
+        "parallel utterances s2e7_d3_u0 (rachel) on different sides: train: en, ja; test: de, en",
+    )
+
+
+def test_the_same_sound_under_two_names_is_a_leak(leaky):
+    write_wav(leaky / "ENG_JPN/ENG/test/test_0.wav", 1601, sound="Line 1 1.")
+    assert census(leaky).leaks == (
+        "the same sound on several sides: train: ENG_DEU/ENG/train/train_1.wav, ENG_JPN/ENG/train/train_1.wav; "
+        "test: ENG_JPN/ENG/test/test_0.wav",
+    )
+
+
+def test_a_corpus_that_would_be_refused_is_counted_all_the_same(leaky):
+    for i in range(5):
+        soundfile.write(leaky / f"ENG_DEU/ENG/dev/dev_{i}.wav", [0.0] * 1600, 16_000)
+    found = census(leaky)
+    assert len(found.unusable) == 5 and all(fault.endswith("silent") for fault in found.unusable)
+    assert found.corpus is None and "cannot be used, 1% or more" in found.refusal
+    assert found.utterances.loc[("de", "female", "joy"), "dev"] == 5
+
+
+def test_the_command_prints_all_of_it_and_says_by_its_status_whether_to_go_on(leaky, capsys):
+    assert main(["check", str(leaky)]) == 0
+    text = capsys.readouterr().out
+    for line in (
+        "Missing clips: 2",
+        "  Gunther: male (table), 28 rows",
+        "Unknown genders: 24 of 98 rows",
+        "  Director: unknown (nothing), 24 rows",
+        "Leaks of the authors' split: 2",
+        "Leaks of the split in use (parallel): 0",
+        "A study would use train 41, dev 11, test 5",
+    ):
+        assert line in text.splitlines()
+    assert main(["check", str(leaky), "--split", "official"]) == 1
+    assert (
+        "  parallel utterances s2e7_d3_u0 (rachel) on different sides: train: en, ja; test: de, en"
+        in capsys.readouterr().out
+    )
+    (leaky / "ENG_JPN/jpn_test.csv").unlink()
+    assert main(["check", str(leaky)]) == 1
+    assert "jpn_test.csv does not exist" in capsys.readouterr().err
+
+
+def test_a_manifest_is_checked_as_a_module(tmp_path):
+    rows = []
+    for i in range(12):
+        clip = {"path": f"{i}.wav", "emotion": "joy", "language": "de", "speaker": i, "gender": "fm"[i % 2]}
+        write_wav(tmp_path / clip["path"])
+        rows.append({**clip, "split": ("train", "dev", "test")[i % 3], "dialogue": ("a", "a", i, i)[i % 4]})
+    write_csv(tmp_path / "m.csv", rows)
+    done = subprocess.run(
+        [sys.executable, "-m", "study.corpora", "check", str(tmp_path / "m.csv")],
+        cwd=REPO, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.count("parallel utterances a on different sides: train: de; dev: de; test: de") == 1
+
+
+def test_a_corpus_without_any_clip_is_still_counted(leaky):
+    for path in leaky.rglob("*.wav"):
+        path.unlink()
+    found = census(leaky)
+    assert len(found.missing) == 98 and "76 of 76 clips are missing" in found.refusal
+    assert "Missing clips: 98" in as_text(found, "parallel")
