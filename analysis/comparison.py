@@ -112,6 +112,11 @@ class Comparison:
     table: pd.DataFrame
     notes: tuple[str, ...]
 
+    @property
+    def overall(self) -> str:
+        """The widest scope: the mean over all cells, or the only cell."""
+        return str(self.table["scope"].unique()[-1])
+
 
 def compare(
     study: Study,

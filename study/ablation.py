@@ -16,11 +16,13 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 
 from rich.console import Console
 
-from analysis.load import ERM
-from analysis.tables import knobs_in_words
+from analysis.comparison import compare, shown
+from analysis.load import ERM, load_study
+from analysis.report import write_report
+from analysis.tables import as_text, knobs_in_words
 from search_spaces import ablation
 from search_spaces.ablations import ARMS
-from study.planning import add_study_flags
+from study.planning import Draft, add_study_flags
 from study.session import Script, run_script, run_study
 from study.settings import SettingsError
 
