@@ -21,6 +21,7 @@ from analysis.figures import pareto_figure, render, training_figure
 from analysis.load import ERM, PAPER, Study, load_epochs, load_predictions, load_study, load_utterances
 from analysis.nulls import NoiseFloor, noise_floor
 from analysis.pareto import front, pareto_info
+from analysis.steps import steps_figure, steps_info
 from analysis.tables import (
     POINTS,
     cells_table,
@@ -215,6 +216,7 @@ def _page(study: Study, points: pd.DataFrame, chance: Uncertainty, svg: bytes) -
         "started": plan["created"],
         "versions": ", ".join(f"{name} {version}" for name, version in plan["versions"].items()),
     }
+    steps = steps_info(study)
     return environment.get_template("report.html.j2").render(
         plan=plan,
         by=chance.by,
@@ -223,6 +225,7 @@ def _page(study: Study, points: pd.DataFrame, chance: Uncertainty, svg: bytes) -
         pareto=_data_uri(svg),
         pareto_words=_pareto_in_words(points),
         training=None if epochs.empty else _data_uri(render(training_figure(epochs), "svg")),
+        steps=None if steps is None else _data_uri(render(steps_figure(steps), "svg")),
         front=_html_table(front_table(points)),
         configurations=_html_table(configurations_table(points, len(study.seeds), chance.intervals)),
         cells={split: _html_table(cells_table(study, detailed, split)) for split in ("test", "dev")},

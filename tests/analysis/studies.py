@@ -82,8 +82,37 @@ def figures(w_f1: float, gap: float | None) -> dict[str, Any]:
     return summary | {"cells": {"en/speech+text": cell}}
 
 
+STEPS_AN_EPOCH = 10
+
+
+def steps(weights: Sequence[float]) -> pd.DataFrame:
+    """``steps.parquet`` of a run with one fairness weight an epoch; en and de take turns as the active cell."""
+    count = STEPS_AN_EPOCH * len(weights)
+    step = np.arange(1, count + 1)
+    active = np.where(step % 2 == 0, "en/speech+text", "de/speech+text")
+    return pd.DataFrame(
+        {
+            "epoch": np.repeat(np.arange(1, len(weights) + 1), STEPS_AN_EPOCH),
+            "step": step,
+            "loss": 2.0,
+            "penalty": 0.05,
+            "fairness_weight": np.repeat(weights, STEPS_AN_EPOCH),
+            "gap/en/speech+text": np.where(step % 2 == 0, -0.4, 0.2),
+            "gap/de/speech+text": np.where(step == 1, np.nan, 0.3),
+            "active": active,
+            "negative_weights": 0.25,
+        }
+    )
+
+
 def write_run(
-    folder: StudyFolder, config_id: str, seed: int, dev: dict[str, Any], test: dict[str, Any], marker: bool = True
+    folder: StudyFolder,
+    config_id: str,
+    seed: int,
+    dev: dict[str, Any],
+    test: dict[str, Any],
+    marker: bool = True,
+    weights: Sequence[float] = (0.1, 0.2),
 ) -> None:
     """A run with two epochs, the second selected; unfinished without its marker."""
     directory = run_directory(config_id, seed)
@@ -91,7 +120,7 @@ def write_run(
         {
             "epoch": epoch,
             "loss": 2.0 / epoch,
-            "fairness_weight": 0.1 * epoch,
+            "fairness_weight": weights[epoch - 1],
             "penalty": 0.05,
             "gaps": {"en/speech+text": 0.2},
             "dev": {"w_f1": share * dev["w_f1"], "accuracy": share * dev["accuracy"], "gap": dev["gap"]},
@@ -100,6 +129,7 @@ def write_run(
         for epoch, share in ((1, 0.5), (2, 1.0))
     ]
     folder.write_jsonl(f"{directory}/epochs.jsonl", epochs)
+    folder.write_parquet(f"{directory}/steps.parquet", steps(weights))
     if marker:
         finished = {"config_id": config_id, "seed": seed, "epoch": 2, "epochs_run": 2, "dev": dev, "test": test}
         finished["seconds"] = {"total": 10.0, "train": 7.0, "evaluate": 3.0}
@@ -175,5 +205,5 @@ def write_whole_study(
             labels = np.array(EMOTIONS)[made[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
             whole = known.assign(modality=made["modality"], predicted=labels)
             dev, test = (evaluate(whole[whole["split"] == split]) for split in ("dev", "test"))
-            write_run(folder, config_id, seed, dev, test)
+            write_run(folder, config_id, seed, dev, test, weights=(0.0, 0.0) if label == "ERM" else (0.1, 0.2))
     return folder
