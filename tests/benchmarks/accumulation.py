@@ -1,0 +1,71 @@
+"""What accumulation costs: the same effective batch in one piece and in micro-batches, with its extra forward passes.
+
+``python -m tests.benchmarks.accumulation`` on the embedded corpus with the tiny backbone, one rank. A step of A
+micro-batches is A forward passes without gradient and A with it, so between 1 and 4/3 of the arithmetic of one piece
+where a backward pass costs two forward ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from study.batching import batches_of_epoch
+from study.planning import add_search_flags, add_study_flags, complete, read_flags
+from study.preparation import prepare
+from study.records import StudyFolder
+from study.settings import Placement
+from study.trainer import Run, RunPlan, join_process_group
+
+STEPS, WARM_UP = 12, 3
+
+
+def seconds_a_step(plan: RunPlan) -> float:
+    """Median over ``STEPS`` steps after a warm-up."""
+    run = Run(plan, seed=0)
+    examples, size = run.examples["train"], plan.settings.optimisation.batch_size
+    batches = batches_of_epoch("balanced", examples.groups, size, np.random.default_rng(0))
+    seconds = []
+    for rows in batches[: STEPS + WARM_UP]:
+        started = time.perf_counter()
+        run.step(rows, run.fairness_weights())
+        seconds.append(time.perf_counter() - started)
+    run.close()
+    return statistics.median(seconds[WARM_UP:])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.accumulation", description=__doc__.split("\n")[0])
+    parser.add_argument("--storage", default=None, help="where the corpus is kept (default: a temporary folder)")
+    storage = parser.parse_args().storage
+    join_process_group()
+    with tempfile.TemporaryDirectory() as folder:
+        flags = argparse.ArgumentParser()
+        add_study_flags(flags)
+        add_search_flags(flags)
+        plan = complete(read_flags(flags.parse_args(["--storage", storage or folder, "--ranks", "1"]), cores=1))
+        prepared = prepare(plan)
+        whole = 0.0
+        for micro in (64, 32, 16, 8):
+            settings = plan.draft.settings.with_overrides({"optimisation.micro_batch_size": micro})
+            run_plan = RunPlan(
+                settings=settings,
+                placement=Placement(ranks=1, zero_stage=0),
+                config_id="accumulation",
+                features=prepared.features,
+                backbone=prepared.backbone,
+                folder=StudyFolder.at(folder, "accumulation"),
+            )
+            seconds = seconds_a_step(run_plan)
+            whole = whole or seconds
+            print(f"{64 // micro} x {micro:2}: {1000 * seconds:6.0f} ms a step, ratio {seconds / whole:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
