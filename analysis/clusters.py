@@ -181,9 +181,13 @@ def weighted(weights: NDArray[np.float64], counts: Counts) -> Iterator[tuple[sli
         Which of the B resamples, and their (b, ...) counts.
     """
     flat = counts.reshape(len(counts), -1)
+    occurs = flat.any(0)  # most confusions never do
+    dense = flat[:, occurs]
     for start in range(0, len(weights), _CHUNK):
         chosen = slice(start, min(start + _CHUNK, len(weights)))
-        yield chosen, (weights[chosen] @ flat).reshape(-1, *counts.shape[1:])
+        made = np.zeros((chosen.stop - start, flat.shape[1]))
+        made[:, occurs] = weights[chosen] @ dense
+        yield chosen, made.reshape(-1, *counts.shape[1:])
 
 
 def drawn_figures(weights: NDArray[np.float64], counts: Counts, which: Sequence[str]) -> Counts:

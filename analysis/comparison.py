@@ -257,7 +257,7 @@ def _compared(
             if kind == "absolute gap":
                 used = [c for c in members if not np.isnan(swaps[:, c]).all()]
                 of_swaps = swaps[:, used, ABSOLUTE.index(quantity)].mean(-1)
-                p = swap_p(made.estimate, of_swaps, made.seed_variance, len(points), rng)
+                p = swap_p(made.estimate, of_swaps, made.seeds, rng)
                 found |= {"low": np.nan, "high": np.nan, "p": p}
             summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
             yield {
@@ -302,6 +302,13 @@ def _p(value: float) -> str:
     return "" if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def _draw(comparison: Comparison, stem: str) -> None:
+    from analysis.figures import forest_figure, save  # matplotlib is loaded only if there is something to draw
+    from analysis.forest import forest_info
+
+    save(forest_figure(forest_info(comparison)), stem)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(
@@ -317,6 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--configuration", help="only this one: its name or config_id")
     parser.add_argument("--all", action="store_true", help="show every quantity")
     parser.add_argument("--csv", metavar="FILE", help="write the whole table there as well, as fractions")
+    parser.add_argument("--figure", metavar="STEM", help="draw a forest plot as STEM.png and STEM.svg")
     options = parser.parse_args(arguments)
     try:
         comparison = compare(
@@ -324,6 +332,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if options.csv:
             comparison.table.to_csv(options.csv, index=False)
+        if options.figure:
+            _draw(comparison, options.figure)
     except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -22,6 +22,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from analysis.forest import ForestInfo
 from analysis.load import ERM, PAPER
 from analysis.pareto import MANY, ParetoInfo
 
@@ -49,6 +50,7 @@ SCHEDULES: dict[str, tuple[str, str, str]] = {
     "default": ("P", "#56B4E9", "default schedule"),
 }
 _OTHER = ("v", "#8c6d31")
+_SCOPES = (("o", "#0072B2"), ("^", "#E69F00"), ("s", "#009E73"), ("v", "#CC79A7"), ("P", "#56B4E9"), ("X", "#D55E00"))
 
 
 def pareto_figure(info: ParetoInfo) -> Figure:
@@ -87,6 +89,46 @@ def pareto_figure(info: ParetoInfo) -> Figure:
         _schedule_legend(figure, points["schedule"])
         _words(figure, info.title, info.subtitle, info.caption)
         _name_points(figure, axes, points, tested)
+    return figure
+
+
+def forest_figure(info: ForestInfo) -> Figure:
+    """Differences to a reference with their intervals: a row a configuration, a panel a quantity, better to the right.
+
+    A marker shape and colour is a cell or a mean over cells (the last one black); filled where told apart
+    from the reference, crossed out where a gap is larger on the other side of 0. The line at 0 is the reference.
+    """
+    looks = {scope: _SCOPES[i % len(_SCOPES)] for i, scope in enumerate(info.scopes)}
+    if len(info.scopes) > 1:
+        looks[info.scopes[-1]] = ("D", "#000000")
+    spread = [0.0] if len(looks) == 1 else [0.3 - 0.6 * i / (len(looks) - 1) for i in range(len(looks))]
+    offsets = dict(zip(info.scopes, spread, strict=True))
+    heights = {name: len(info.names) - i for i, name in enumerate(info.names)}
+    with matplotlib.rc_context(STYLE):
+        figure = _blank(9.5, 2.6 + len(info.names) * max(0.35, 0.14 * len(looks)))
+        panels = figure.subplots(1, len(info.panels), sharey=True, squeeze=False)[0]
+        for axes, panel in zip(panels, info.panels, strict=True):
+            axes.axvline(0, color=GREY, lw=1, zorder=1)
+            for (name, scope), row in info.points[info.points["panel"] == panel].groupby(["name", "scope"], sort=False):
+                marker, colour = looks[str(scope)]
+                estimate, low, high = (float(row[column].iloc[0]) for column in ("estimate", "low", "high"))
+                height = heights[str(name)] + offsets[str(scope)]
+                axes.plot([low, high], [height, height], color=colour, lw=1.4, zorder=2)
+                filled = bool(row["told_apart"].iloc[0])
+                axes.plot(estimate, height, marker, ms=6, color=colour, mfc=colour if filled else "white", zorder=3)
+                if bool(row["overshot"].iloc[0]):
+                    axes.plot(estimate, height, "x", ms=9, color=INK, mew=1.4, zorder=4)
+            axes.set_xlabel(panel)
+            axes.set_yticks(list(heights.values()), list(heights))
+            axes.set_ylim(0.4, len(info.names) + 0.6)
+            axes.yaxis.set_tick_params(length=0)
+        handles = [
+            Line2D([], [], marker=marker, color=colour, ls="", ms=6, label=scope)
+            for scope, (marker, colour) in looks.items()
+        ]
+        figure.legend(handles=handles, loc="lower left", ncols=len(handles), frameon=False, fontsize="small")
+        longest = max(text.get_window_extent().width for text in panels[0].get_yticklabels()) / figure.dpi
+        _words(figure, info.title, info.subtitle, info.caption, left=max(0.75, longest + 0.25))
     return figure
 
 
@@ -207,10 +249,10 @@ def _schedule_legend(figure: Figure, schedules: Iterable[str]) -> Legend:
     return figure.legend(handles=handles, loc="lower left", ncols=len(handles), frameon=False, fontsize="small")
 
 
-def _words(figure: Figure, title: str, subtitle: str, caption: str) -> None:
+def _words(figure: Figure, title: str, subtitle: str, caption: str, left: float = 0.75) -> None:
     """Title and subtitle above, legend and caption below, the axes in what is left (lengths in inches)."""
     width, height = figure.get_size_inches()
-    line, left = 0.165, 0.75
+    line = 0.165
     lines = textwrap.wrap(caption, int((width - left) * 15.4)) if caption else []
     bottom = 0.12 + line * len(lines)
     for legend in figure.legends:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.clusters import ABSOLUTE, ClusterCounts, fewest_clusters, figures, weighted
+from analysis.uncertainty import SeedSpread
 from study.metrics import Counts, average_gap
 
 
@@ -106,17 +107,16 @@ def swapped_differences(
     return out / len(first.counts)
 
 
-def swap_p(
-    difference: float, draws: NDArray[np.float64], seed_variance: float, n_seeds: int, rng: np.random.Generator
-) -> float:
+def swap_p(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, rng: np.random.Generator) -> float:
     """The two-sided p value of a difference against its paired swaps.
 
-    Swaps of clusters know nothing of other training seeds, so each draw is spread further by the variance between
-    seeds (of the difference, see :class:`analysis.uncertainty.Interval`) over their number, with the t distribution of
-    n_seeds - 1 degrees of freedom.
+    Swaps of clusters know nothing of other training seeds. With several seeds the draws are therefore widened to the
+    variance of clusters and seeds together, and divided by the root of a chi-squared deviate, as a t deviate is, for
+    the few degrees of freedom of that variance.
 
     Args:
         draws: (B,) differences under swaps; NaN ones are left out.
+        seeds: the spread of the difference between seeds.
 
     Returns:
         At least 1 / (B + 1); NaN where the difference is undefined.
@@ -124,8 +124,10 @@ def swap_p(
     draws = draws[~np.isnan(draws)]
     if np.isnan(difference) or not len(draws):
         return np.nan
-    if n_seeds > 1 and seed_variance > 0:
-        draws = draws + rng.standard_t(n_seeds - 1, len(draws)) * np.sqrt(seed_variance / n_seeds)
+    of_swaps = float((draws**2).mean())
+    variance, freedom = seeds.added_to(of_swaps, np.inf)
+    if of_swaps > 0 and np.isfinite(freedom):
+        draws = draws * np.sqrt(variance / of_swaps * freedom / rng.chisquare(freedom, len(draws)))
     return (1 + int((np.abs(draws) >= abs(difference) - 1e-12).sum())) / (1 + len(draws))
 
 

@@ -25,15 +25,46 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
+class SeedSpread:
+    """How much a figure differs between S training seeds, on the same utterances.
+
+    Attributes:
+        observed: the sample variance of the S figures, 0 for one seed.
+        explained: the part of it that the choice of clusters explains (one seed's errors are not another's).
+        n_seeds: S.
+    """
+
+    observed: float
+    explained: float
+    n_seeds: int
+
+    def added_to(self, of_clusters: float, freedom: float) -> tuple[float, float]:
+        """The variance of the mean over seeds, clusters and seeds together, and its degrees of freedom.
+
+        The seeds add what is observed less what is explained, if that is above 0, over S. The degrees of freedom are
+        Satterthwaite's with everything that is observed: the difference of two variances is no surer than its parts,
+        and freedom taken from the difference alone let 12 % instead of 5 % of true hypotheses be rejected (3 seeds).
+
+        Args:
+            of_clusters: variance of the mean over seeds under other clusters.
+            freedom: of that variance; infinite if it is known.
+        """
+        if self.n_seeds == 1:
+            return of_clusters, freedom
+        variance = of_clusters + max(0.0, self.observed - self.explained) / self.n_seeds
+        uncertain = of_clusters**2 / freedom + (self.observed / self.n_seeds) ** 2 / (self.n_seeds - 1)
+        return variance, variance**2 / uncertain if uncertain > 0 else np.inf
+
+
+@dataclass(frozen=True)
 class Interval:
     """An estimate, the mean over seeds, and what is known of it (fractions).
 
     Attributes:
-        low, high: the 95 % interval.
+        low, high: the 95 % interval; for one seed it is of that one model.
         p: two-sided, of the hypothesis that the truth is 0.
         standard_error: of the estimate, clusters and seeds together.
-        seed_variance: the variance between training seeds beyond what the utterances explain; NaN for one seed, whose
-            interval is of that one model.
+        seeds: the spread between seeds.
     """
 
     estimate: float
@@ -41,7 +72,7 @@ class Interval:
     high: float
     p: float
     standard_error: float
-    seed_variance: float
+    seeds: SeedSpread
 
 
 @dataclass(frozen=True)
@@ -105,10 +136,11 @@ def bootstrap(counts: ClusterCounts, which: Sequence[str], resamples: int = 2000
 def interval(points: NDArray[np.float64], draws: NDArray[np.float64], clusters: int, level: float = LEVEL) -> Interval:
     """The interval of a figure over other clusters and other training seeds.
 
-    The variance of the mean over S seeds has two parts. That of the clusters is the variance over resamples of the
-    mean over seeds, times n / (n - 1) for n clusters. That of the seeds is the sample variance of the S points, less
-    the part that the clusters explain (a moment estimate, not below 0), divided by S. The degrees of freedom of the
-    t quantile are Satterthwaite's, of n - 1 and S - 1. For one seed the second part is unknown and left out.
+    The variance of the mean over S seeds has two parts: that of the clusters is the variance over resamples of the
+    mean over seeds, times n / (n - 1) for n clusters; that of the seeds is what they differ by beyond it
+    (:meth:`SeedSpread.added_to`). On simulated predictions of 40 clusters with one seed, or with five that differ
+    little, the 95 % interval covers in 93 to 97 %; where seeds differ as much as their errors on single utterances do,
+    it covers in 93 to 98 % of three to five seeds, and in as few as 90 % of two.
 
     Args:
         points: (S,) the figure of each seed.
@@ -122,21 +154,19 @@ def interval(points: NDArray[np.float64], draws: NDArray[np.float64], clusters: 
     estimate, n_seeds = float(points.mean()), len(points)
     draws = draws[:, ~np.isnan(draws).any(axis=0)]
     if np.isnan(estimate) or draws.shape[1] < 2 or clusters < 2:
-        return Interval(estimate, *[np.nan] * 5)
+        return Interval(estimate, np.nan, np.nan, np.nan, np.nan, SeedSpread(0.0, 0.0, n_seeds))
     mean, inflation = draws.mean(axis=0), clusters / (clusters - 1)
-    of_clusters, of_seeds, seed_variance = inflation * float(mean.var(ddof=1)), 0.0, np.nan
+    seeds = SeedSpread(0.0, 0.0, 1)
     if n_seeds > 1:
         explained = inflation * float((draws - mean).var(axis=1, ddof=1).sum()) / (n_seeds - 1)
-        seed_variance = max(0.0, float(points.var(ddof=1)) - explained)
-        of_seeds = seed_variance / n_seeds
-    variance = of_clusters + of_seeds
+        seeds = SeedSpread(float(points.var(ddof=1)), explained, n_seeds)
+    variance, freedom = seeds.added_to(inflation * float(mean.var(ddof=1)), clusters - 1)
     if variance == 0.0:
-        return Interval(estimate, estimate, estimate, float(estimate == 0.0), 0.0, seed_variance)
-    freedom = variance**2 / (of_clusters**2 / (clusters - 1) + of_seeds**2 / max(n_seeds - 1, 1))
+        return Interval(estimate, estimate, estimate, float(estimate == 0.0), 0.0, seeds)
     error = float(np.sqrt(variance))
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(estimate) / error, freedom))
-    return Interval(estimate, estimate - reach, estimate + reach, p, error, seed_variance)
+    return Interval(estimate, estimate - reach, estimate + reach, p, error, seeds)
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,19 @@ def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pyt
     assert studies.NOTE in said
     read = pd.read_csv(csv)
     assert set(read["scope"]) >= {"ja/speech+text", "multilingual/speech+text"} and read["difference"].abs().max() < 1
+
+
+@pytest.mark.slow
+def test_a_study_of_full_size_takes_less_than_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten configurations of five seeds, 3,000 utterances a split, 2,000 resamples of 500 dialogues."""
+    knobs = [(f"arm {i}", {"schedule": "constant", "weight": float(i)}) for i in range(9)]
+    monkeypatch.setattr(studies, "KNOBS", (studies.KNOBS[0], *knobs))
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=500, speakers=20, seeds=range(5), configurations=10)
+    study = load_study(folder)
+
+    start = time.process_time()
+    made = compare(study, by="dialogue")
+    seconds = time.process_time() - start  # of both cores together, whatever else runs
+
+    assert made.table["config_id"].nunique() == 9 and set(made.table["n_seeds"]) == {5}
+    assert seconds < 60  # 12 s on one core; threads that wait on busy cores count too, then 36 s

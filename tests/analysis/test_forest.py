@@ -1,0 +1,84 @@
+"""What the forest plot shows, and that it can be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis.comparison import Comparison, compare, main
+from analysis.figures import forest_figure, render
+from analysis.forest import forest_info
+from analysis.load import load_study
+from tests.analysis import studies
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    folder = studies.write_whole_study(
+        tmp_path_factory.mktemp("made") / "s", per_cell=80, speakers=12, seeds=(0, 1), configurations=4
+    )
+    return compare(load_study(folder), resamples=100)
+
+
+def test_better_is_to_the_right_and_in_points(comparison: Comparison) -> None:
+    info = forest_info(comparison)
+    assert info.panels == ("W-F1 gained (points)", "W-F1 gap closed, common priors (points)")
+    assert info.names == ("paper's setting", "trial 2", "trial 3")
+    assert info.scopes == ("en/speech+text", "ja/speech+text", "de/speech+text", "multilingual/speech+text")
+    assert len(info.points) == 2 * 3 * 4
+
+    table = comparison.table[comparison.table["scope"] == "de/speech+text"].set_index(["quantity", "name"])
+    points = info.points[info.points["scope"] == "de/speech+text"].set_index(["panel", "name"])
+    gained, closed = (points.loc[(panel, "trial 3")] for panel in info.panels)
+    level, gap = (table.loc[(quantity, "trial 3")] for quantity in ("w_f1", "standardised_w_f1"))
+    assert gained[["low", "estimate", "high"]].tolist() == pytest.approx(
+        [100 * level["low"], 100 * level["difference"], 100 * level["high"]]
+    )
+    assert closed[["low", "estimate", "high"]].tolist() == pytest.approx(
+        [-100 * gap["high"], -100 * gap["difference"], -100 * gap["low"]]
+    )
+    assert (info.points["low"] <= info.points["estimate"]).all()
+
+
+def test_a_gap_that_grew_on_the_other_side_is_crossed_out(comparison: Comparison) -> None:
+    table = comparison.table.copy()
+    row = (table["quantity"] == "standardised_w_f1") & (table["scope"] == "de/speech+text")
+    table.loc[row, ["reference", "value"]] = [0.02, -0.08]
+    table.loc[row, "says"] = "towards the other side"
+    info = forest_info(replace(comparison, table=table))
+
+    crossed = info.points[info.points["overshot"] & (info.points["scope"] == "de/speech+text")]
+    assert len(crossed) == 3 and not crossed["told_apart"].any()
+    marks = [line for axes in forest_figure(info).axes for line in axes.get_lines() if line.get_marker() == "x"]
+    assert len(marks) == info.points["overshot"].sum()
+
+
+def test_every_difference_is_drawn_with_its_line_and_the_words_are_there(comparison: Comparison) -> None:
+    info = forest_info(comparison, ("w_f1_male",), scopes=("de/speech+text",), names=("trial 3", "trial 2"))
+    figure = forest_figure(info)
+    (axes,) = figure.axes
+
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
+    drawn = [tuple(line.get_xdata()) for line in lines if line.get_xdata()[0] != line.get_xdata()[1]]
+    assert sorted(drawn) == sorted(zip(info.points["low"], info.points["high"], strict=True))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["trial 3", "trial 2"]
+    assert axes.get_yticks()[0] > axes.get_yticks()[1]
+    said = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    assert "Against ERM, dev" in said and studies.NOTE in said and "95 % intervals over speakers" in said
+    assert axes.get_xlabel() == "W-F1 of men gained (points)"
+    assert render(forest_figure(info), "svg") == render(figure, "svg")
+
+
+def test_what_has_no_interval_is_refused(comparison: Comparison) -> None:
+    with pytest.raises(ValueError, match="avg: only levels and signed gaps"):
+        forest_info(comparison, ("w_f1", "avg"))
+    with pytest.raises(ValueError, match="no row of nobody"):
+        forest_info(comparison, names=("nobody",))
+
+
+def test_the_command_draws_it(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 20, 12, configurations=2)
+    assert main([folder.uri, "--resamples", "30", "--figure", str(tmp_path / "forest")]) == 0
+    assert (tmp_path / "forest.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "forest.svg").exists()
