@@ -82,7 +82,8 @@ MAIN = (
 
 COLUMNS = (
     "config_id", "name", "n_seeds", "scope", "is_cell", "quantity", "kind", "n_female", "n_male", "clusters",
-    "reference", "value", "difference", "low", "high", "p", "p_holm", "says",
+    "reference", "reference_low", "reference_high", "value", "value_low", "value_high",
+    "difference", "low", "high", "p", "p_holm", "says",
 )  # fmt: skip
 NO_CLAIM = "no claim about a population"
 
@@ -98,7 +99,8 @@ class Comparison:
         resamples: how many.
         table: one row a (configuration, scope, quantity), with ``COLUMNS``. Figures are fractions: ``reference`` and
             ``value`` are means over the seeds in common (``n_seeds``), ``difference`` is as the module says, ``low``
-            and ``high`` its 95 % interval, ``p_holm`` the p value adjusted over the cells of the same configuration
+            and ``high`` its 95 % interval; ``reference_low`` and so on are intervals of the figures themselves;
+            ``p_holm`` the p value adjusted over the cells of the same configuration
             and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters`` those that
             hold the rarer gender (for W-F1, any utterance), of the cell that has fewest. ``says`` is a word or two:
             without Holm's adjustment, and "no claim about a population" under ten clusters.
@@ -254,11 +256,14 @@ def _compared(
             clusters = draws.clusters(quantity, members)
             made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
             found = {"difference": made.estimate, "low": made.low, "high": made.high, "p": made.p}
+            own, of_base = interval(points, resampled, clusters), interval(base_points, base_resampled, clusters)
+            found |= {"value_low": own.low, "value_high": own.high}
+            found |= {"reference_low": of_base.low, "reference_high": of_base.high}
             if kind == "absolute gap":
                 used = [c for c in members if not np.isnan(swaps[:, c]).all()]
                 of_swaps = swaps[:, used, ABSOLUTE.index(quantity)].mean(-1)
                 p = swap_p(made.estimate, of_swaps, made.seeds, rng)
-                found |= {"low": np.nan, "high": np.nan, "p": p}
+                found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p}
             summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
             yield {
                 **row, "quantity": quantity, "kind": kind, "clusters": clusters,

@@ -48,9 +48,11 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
     back the number of utterances of that emotion that the gender really has. Where a deal leaves a gender without an
     emotion, its row is that of both genders together.
 
-    This is ours. It is exact for whole rows where the genders are equally frequent within an emotion; where one has
-    many times the other's utterances the dealt groups are more even than the real ones and the floor is a little low.
-    It is the floor of the configuration given: a more accurate one has a lower floor. Few clusters have few deals.
+    This is ours, and calibrated on simulated models blind to gender with unequal label priors: 3 to 7 % of them are
+    above the 95 % point. What it leaves out: where one gender has many times the other's utterances of an emotion,
+    dealt groups are more even than the real ones and the floor is a little low; where a real gap is large beside the
+    spread of the clusters, it stays among them as spread and the floor is high. It is the floor of the configuration
+    given: a more accurate one has a lower floor. Few clusters have few deals.
 
     Args:
         permutations: how many to draw.

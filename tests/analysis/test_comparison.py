@@ -71,9 +71,13 @@ def test_holm_is_taken_over_cells_and_means_have_none(comparison) -> None:
 
 def test_absolute_gaps_have_a_p_value_and_no_interval(comparison) -> None:
     _, made = comparison
+    ends = ["low", "high", "value_low", "value_high", "reference_low", "reference_high"]
     absolute = rows(made.table, kind="absolute gap")
-    assert absolute[["low", "high"]].isna().all(axis=None) and absolute["p"].notna().all()
-    assert rows(made.table, kind="level")[["low", "high", "p"]].notna().all(axis=None)
+    assert absolute[ends].isna().all(axis=None) and absolute["p"].notna().all()
+    others = made.table[made.table["kind"] != "absolute gap"]
+    assert others[[*ends, "p"]].notna().all(axis=None)
+    for figure in ("value", "reference"):
+        assert others[figure].between(others[f"{figure}_low"], others[f"{figure}_high"]).all()
 
 
 def test_the_shown_table_is_in_points_and_filters(comparison) -> None:
