@@ -41,8 +41,8 @@ ARMS: tuple[Reference, ...] = (
     Reference("moving gaps", fixed={KIND: "ema"}),
     Reference("held-out gaps", fixed=HELD_OUT),
     Reference("no unlearning", fixed=LEVEL_UP),
+    Reference("moving, no unlearning", fixed={KIND: "ema", **LEVEL_UP}),
     Reference("held-out, no unlearning", fixed={**HELD_OUT, **LEVEL_UP}),
-    Reference("held-out, no unlearning, 0.3", fixed={**constant(0.3), **HELD_OUT, **LEVEL_UP}),
     Reference("held-out, no unlearning, 5", fixed={**constant(5.0), **HELD_OUT, **LEVEL_UP}),
     # other methods
     Reference("reweighting", fixed={"objective.method": "reweighting"}),
