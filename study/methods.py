@@ -1,7 +1,7 @@
 """The objectives that ERM-MinMaxGAP is compared with, one class each, and the list of all.
 
 A group k is a (cell, gender); L_k is its mean loss over the batch, K the number of groups in it. An utterance of
-unknown gender belongs to no group: it keeps its weight 1/N under every method.
+unknown gender belongs to no group: it keeps its weight 1/N (CVaR-DRO, which is blind to groups, treats it like all).
 
 **A new method** is a subclass of ``Objective`` (or of ``Penalised``, if a fairness weight multiplies some of it) with a
 ``method`` name, its knobs as fields, and ``terms``; add it to ``Method`` at the end, and it can be set, searched,
@@ -44,7 +44,10 @@ class Erm(Objective):
 
 
 class Reweighting(Objective):
-    """sum_k L_k / K: every group counts the same, w_i = 1 / (K n_k), on natural batches."""
+    """sum_k L_k / K: every group counts the same, w_i = 1 / (K n_k), on natural batches.
+
+    Importance weighting of groups; the difference from balanced sampling is the variance where n_k is small.
+    """
 
     method: Literal["reweighting"] = "reweighting"
     own_sampling: ClassVar[Sampling] = "natural"
@@ -109,7 +112,7 @@ class CvarDro(Objective):
 
 
 class MinimaxGroup(Objective):
-    """max_k L_k, a subgradient step on the worst group of the batch (minimax group fairness, arXiv 2011.03108)."""
+    """max_k L_k: a subgradient step on the worst group of the batch (Diana et al. 2020, arXiv 2011.03108)."""
 
     method: Literal["minimax"] = "minimax"
 
@@ -118,7 +121,7 @@ class MinimaxGroup(Objective):
 
 
 class MinDiff(Penalised):
-    """L + lambda MMD^2(answer states of women, of men), the MinDiff of TensorFlow Model Remediation.
+    """L + lambda MMD^2(answer states of women, of men): MinDiff (Prost et al. 2019, arXiv 1910.11779).
 
     MMD^2 = mean k(f, f') + mean k(m, m') - 2 mean k(f, m) with a Gaussian kernel k on the mean hidden states over the
     answer tokens. Ours: its width is the median squared distance of the batch, so that it fits any backbone. 0 where a

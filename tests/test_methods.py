@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import pytest
 import torch
@@ -145,6 +146,18 @@ def test_memory_is_plain_tensors_and_survives_a_round_trip(tmp_path):
         kept, _ = utterance_weights(objective, batch, weights_for(objective), first.memory)
         read, _ = utterance_weights(objective, batch, weights_for(objective), load_file(tmp_path / name))
         assert first.memory and kept.losses.tolist() == read.losses.tolist()
+
+
+def test_the_method_that_the_documentation_adds_works():
+    import study.methods
+
+    text = study.methods.__doc__.split("and compared.")[1].split("::", 1)[1]
+    scope = dict(vars(study.methods))
+    exec(textwrap.dedent(text), scope)
+    batch = WholeBatch(torch.tensor(LOSSES), torch.tensor(GROUPS), CELLS)
+    weights, parts = utterance_weights(scope["WorstCell"](), batch, (), {})
+    assert float(parts.total) == pytest.approx((1 + 3 + 4) / 3)  # cell 0; cell 1 has one loss of 1
+    assert weights.losses.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
 
 
 def test_methods_have_names_knobs_and_ids_of_their_own():
