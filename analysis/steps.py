@@ -69,7 +69,12 @@ def steps_info(study: Study) -> StepsInfo | None:
 
 def steps_figure(info: StepsInfo) -> Figure:
     """One column a configuration: weight, gaps, which cell is active, share of negative weights, over the steps."""
-    rows = ("fairness weight", "gap in training (nats)", "active cell", "negative weights (%)")
+    rows = (
+        "fairness weight",
+        "gap of the losses (nats)",
+        "active cell, in the order of the legend",
+        "utterances with a negative weight (%)",
+    )
     looks = dict(zip(info.cells, LINES * len(info.cells), strict=False))
     with matplotlib.rc_context(STYLE):
         figure = _blank(3.4 * len(info.names) + 1.2, 8.2)
@@ -79,7 +84,7 @@ def steps_figure(info: StepsInfo) -> Figure:
         for column, name in enumerate(info.names):
             steps, gaps, weights = (table[table["name"] == name] for table in (info.steps, info.gaps, info.weights))
             weight, gap, active, negative = panels[:, column]
-            weight.set_title(name, loc="left", fontsize="medium")
+            weight.set_title(f"{name}\n", loc="left", fontsize="medium", fontweight="bold")
             if weights.empty:
                 weight.plot(steps["step"], steps["weight"], color=INK, lw=1.5)
             for table, axes, value in ((weights, weight, "weight"), (gaps, gap, "gap")):
@@ -89,17 +94,20 @@ def steps_figure(info: StepsInfo) -> Figure:
             for place, cell in enumerate(info.cells):
                 at = steps.loc[steps["active"] == cell, "step"]
                 active.plot(at, [place] * len(at), "|", color=looks[cell][0], ms=7)
-            active.set_yticks(range(len(info.cells)), info.cells)
+            active.set_yticks([])
             active.set_ylim(len(info.cells) - 0.5, -0.5)
             negative.plot(steps["step"], 100.0 * steps["negative_weights"], color=INK, lw=1.0)
             negative.set_xlabel("training step")
             _epoch_lines(list(panels[:, column]), steps)
         for axes, heading in zip(panels[:, 0], rows, strict=True):
-            axes.set_ylabel(heading)
+            axes.annotate(
+                heading, (0, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points", color=GREY,
+                fontsize="small", va="bottom", annotation_clip=False,
+            )  # fmt: skip
         handles, labels = panels[1, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower left", ncols=len(labels), frameon=False, fontsize="small")
-        figure.align_ylabels(panels[:, 0])
         _words(figure, "What the objective saw", f"every training step, seed {info.seed}; thin lines: epochs", "")
+        figure.subplots_adjust(top=1 - 1.25 / figure.get_figheight(), hspace=0.35)
     return figure
 
 

@@ -96,6 +96,7 @@ def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
             {"settings": plan.settings.model_dump(mode="json"), "placement": plan.placement.model_dump(), "seed": seed},
         )
     run.seconds["setup"] += time.perf_counter() - started
+    before = run.seconds["total"]
 
     while len(run.epochs) < optimisation.epochs and not (
         best and len(run.epochs) - best.epoch >= optimisation.patience
@@ -110,13 +111,14 @@ def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
             plan.folder.write_parquet(f"{directory}/steps.parquet", pd.DataFrame(run.steps))
             plan.folder.write_jsonl(f"{directory}/epochs.jsonl", run.epochs)
         if epoch < optimisation.epochs:
+            run.seconds["total"] = before + time.perf_counter() - started
             checkpoints.save(run, best)
         report({"seed": seed, "epoch": epoch, "dev_w_f1": dev["w_f1"], "dev_gap": dev["gap"]})
 
     assert best is not None  # there is at least one epoch
     run.restore(best.weights)
     test_scores, test = run.evaluate("test")
-    run.seconds["total"] += time.perf_counter() - started
+    run.seconds["total"] = before + time.perf_counter() - started
     finished = {
         "config_id": plan.config_id,
         "seed": seed,
