@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,19 +93,34 @@ def backbone_hash(source: str) -> str:
     return digest.hexdigest()[:12]
 
 
+def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qwen2AudioForConditionalGeneration:
+    """The checkpoint of a hub id or folder.
+
+    Raises:
+        SettingsError: weights are missing from the checkpoint (they would be left random), or the attention that is
+            asked for is not installed.
+    """
+    attention = {"text_config": settings.attention, "audio_config": "sdpa"}
+    try:
+        model, loading = Qwen2AudioForConditionalGeneration.from_pretrained(
+            source, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
+    except ImportError as error:
+        raise SettingsError([f"backbone.attention: {settings.attention} cannot be used here ({error})"]) from error
+    if loading["missing_keys"]:
+        raise SettingsError([f"--backbone {source}: the checkpoint lacks {sorted(loading['missing_keys'])[:5]}"])
+    return model
+
+
 def load_model(source: str, settings: BackboneSettings, dtype: torch.dtype) -> nn.Module:
     """The backbone with LoRA matrices on its language model; only those, and ``settings.trainable``, take gradients.
 
     The LoRA pattern is anchored on the language model: bare suffixes would also hit the audio tower.
 
     Raises:
-        SettingsError: weights are missing from the checkpoint (they would be left random).
+        SettingsError: as in ``load_base``.
     """
-    model, loading = Qwen2AudioForConditionalGeneration.from_pretrained(
-        source, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
-    )
-    if loading["missing_keys"]:
-        raise SettingsError([f"--backbone {source}: the checkpoint lacks {sorted(loading['missing_keys'])[:5]}"])
+    model = load_base(source, settings, dtype)
     lora = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -227,12 +244,13 @@ class EmotionModel(nn.Module):
         own[width:, width:] = (branch[:, None] == branch) & (depth[:, None] >= depth)
         below = torch.arange(total, device=device)[:, None] >= width
         mask = own | (below & prompt[:, None, :])
-        hidden = base.model.language_model(
-            inputs_embeds=self.prompt_embeddings(ids, batch),
-            attention_mask=mask[:, None],
-            position_ids=position,
-            use_cache=False,
-        ).last_hidden_state
+        with _sdpa(base.model.language_model):  # neither flash_attention_2 nor eager takes this mask
+            hidden = base.model.language_model(
+                inputs_embeds=self.prompt_embeddings(ids, batch),
+                attention_mask=mask[:, None],
+                position_ids=position,
+                use_cache=False,
+            ).last_hidden_state
 
         last = hidden[torch.arange(size, device=device), batch.prompt_lengths - 1][:, None]
         log_probs = base.lm_head(torch.cat([last, hidden[:, width:]], dim=1)).float().log_softmax(-1)
@@ -243,3 +261,15 @@ class EmotionModel(nn.Module):
             scores.append(log_probs[:, at, answer].sum(1))
             start += len(answer) - 1
         return torch.stack(scores, dim=1)
+
+
+@contextmanager
+def _sdpa(language_model: nn.Module) -> Iterator[None]:
+    """Let a language model compute its attention with sdpa for a while; layers read the choice at every pass."""
+    config = language_model.config
+    chosen = config._attn_implementation
+    config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen

@@ -212,6 +212,8 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     make_space = make_space or SPACES.get(draft.space, SPACES["fairness"])
     space = make_space(languages, settings.modalities)
     faults += _searched_faults(draft.fixed, space)
+    if not settings.optimisation.epochs and len(space.knobs) + len(space.references) > 1:
+        faults.append("--epochs 0: untrained, all trials are the same; study/train.py scores the backbone as it is")
     if faults or corpus is None:
         raise SettingsError(faults)
     return StudyPlan(draft, corpus, languages, space)

@@ -60,6 +60,8 @@ class BackboneSettings(Frozen):
 
     ``spec``: "tiny" (a small random one of the same class), a hub id or a local folder.
     ``trainable``: modules trained whole beside the LoRA matrices of the language model.
+    ``attention``: of the language model in training; sdpa chooses a flash kernel by itself where one fits. The tower
+    and the scoring of labels take masks of their own, so they use sdpa whatever is set here.
     """
 
     spec: str = "Qwen/Qwen2-Audio-7B-Instruct"
@@ -68,6 +70,7 @@ class BackboneSettings(Frozen):
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     lora_targets: Literal["attention", "all"] = "attention"
     trainable: tuple[Literal["projector", "tower"], ...] = ()
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
 
 
 class Prompt(Frozen):
@@ -96,10 +99,11 @@ class Prompt(Frozen):
 class Optimisation(Frozen):
     """The training loop; defaults are those of arXiv 2603.21050 where it states them (warm-up and clipping are ours).
 
+    ``epochs``: at most so many; 0 scores the backbone as it is.
     ``micro_batch_size``: utterances a rank takes in one forward pass; None takes its whole share of the batch.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 20
+    epochs: Annotated[int, Field(ge=0)] = 20
     batch_size: Annotated[int, Field(ge=2)] = 64
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Positive = 5e-5

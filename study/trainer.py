@@ -115,7 +115,14 @@ def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
             checkpoints.save(run, best)
         report({"seed": seed, "epoch": epoch, "dev_w_f1": dev["w_f1"], "dev_gap": dev["gap"]})
 
-    assert best is not None  # there is at least one epoch
+    if best is None:  # no epochs: the backbone as it is, LoRA at its start being the identity
+        scores, dev = run.evaluate("dev")
+        best = checkpoints.Best(0, dev, scores, run.trainable_weights())
+        if run.rank == 0:
+            plan.folder.write_parquet(
+                f"{directory}/steps.parquet", pd.DataFrame(columns=["epoch", "step", "fairness_weight"], dtype=float)
+            )
+            plan.folder.write_jsonl(f"{directory}/epochs.jsonl", [])
     run.restore(best.weights)
     test_scores, test = run.evaluate("test")
     run.seconds["total"] = before + time.perf_counter() - started
@@ -184,7 +191,7 @@ class Run:
         self.micro = min(optimisation.micro_batch_size or share, share)
         self.accumulation = -(-share // self.micro)
         self.batches_per_epoch = len(self.examples["train"]) // optimisation.batch_size
-        if not self.batches_per_epoch:
+        if optimisation.epochs and not self.batches_per_epoch:
             raise ValueError(
                 f"optimisation.batch_size: {optimisation.batch_size} is more than the {len(self.examples['train'])} "
                 "training examples; make it smaller"

@@ -193,3 +193,26 @@ def test_a_transcript_cannot_write_special_tokens(small_study, processor):
     )
     audio = processor.tokenizer.convert_tokens_to_ids("<|AUDIO|>")
     assert all(ids.count(audio) == 1 for ids in hostile.input_ids)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_attention_is_a_setting_and_changes_no_figure(small_study, examples, processor, attention):
+    settings = SETTINGS.model_copy(update={"attention": attention})
+    torch.manual_seed(0)
+    peft_model = load_model(small_study[1].backbone, settings, torch.float32)
+    base = peft_model.get_base_model().model
+    used = [base.language_model.layers[0].self_attn, base.audio_tower.layers[0].self_attn]
+    assert [module.config._attn_implementation for module in used] == [attention, "sdpa"]
+    model = EmotionModel(peft_model, answer_ids(Prompt(), processor), processor.tokenizer.pad_token_id).eval()
+    batch = examples.collate([0, 5, 9])
+    with torch.no_grad():
+        losses, scores = model.losses(batch)[0], model.scores(batch)
+    tokens = torch.tensor([len(model.answers[label]) for label in batch.labels.tolist()])
+    torch.testing.assert_close(-scores[range(3), batch.labels] / tokens, losses, rtol=1e-5, atol=1e-5)
+    assert used[0].config._attn_implementation == attention  # scoring leaves it as it was
+
+
+def test_an_attention_that_is_not_installed_names_the_setting(small_study):
+    settings = SETTINGS.model_copy(update={"attention": "flash_attention_2"})
+    with pytest.raises(SettingsError, match=r"backbone\.attention: flash_attention_2 .*installed"):
+        load_model(small_study[1].backbone, settings, torch.float32)

@@ -184,3 +184,19 @@ def test_a_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):
 def test_a_batch_larger_than_the_corpus_names_the_knob(run_plan):
     with pytest.raises(ValueError, match=r"optimisation\.batch_size: 6400 is more than the \d+"):
         train(run_plan({"optimisation.batch_size": 6400}), seed=0, report=lambda row: None)
+
+
+def test_no_epochs_score_the_backbone_as_it_is(run_plan):
+    plan = run_plan({"optimisation.epochs": 0, "optimisation.batch_size": 6400})  # more than there are to train on
+    finished = train(plan, seed=0, report=lambda row: None)
+    assert finished["epoch"] == finished["epochs_run"] == 0
+    assert plan.folder.read_jsonl("runs/abc/0/epochs.jsonl") == []
+    assert not plan.folder.read_parquet("runs/abc/0/steps.parquet")["fairness_weight"].any()
+    predictions = plan.folder.read_parquet("runs/abc/0/predictions.parquet")
+    run = Run(plan, 1)
+    for split in ("dev", "test"):
+        with run.engine.module.peft_model.disable_adapter():
+            scores, _ = run.evaluate(split)
+        stored = predictions.loc[predictions["split"] == split, list(SCORE_COLUMNS)].to_numpy()
+        assert stored == pytest.approx(scores, abs=1e-5)
+    run.close()
