@@ -1,0 +1,118 @@
+"""Free answers: greedy decoding of a few tokens, and the emotion that an answer names, if it names one.
+
+The likelihood of the seven labels (``EmotionModel.scores``) always names an emotion; what a user of the model reads is
+what it generates, which can be anything. Answers that name none are "invalid" and count as wrong (``study.metrics``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from study.backbone import Batch, EmotionModel
+from study.batching import Examples
+from study.groups import EMOTIONS
+from study.metrics import INVALID
+
+MAX_TOKENS = 16  # of an answer; a label word with its end of turn has two to six
+
+
+@torch.no_grad()
+def generate(model: EmotionModel, batch: Batch, end: int, max_tokens: int = MAX_TOKENS) -> list[list[int]]:
+    """The most likely next token, again and again, of every prompt; what stock ``generate(do_sample=False)`` gives.
+
+    Prompts are moved to the right end of their row, so that all answers begin at the same place; the clips go through
+    the tower on their true length.
+
+    Args:
+        end: the end-of-turn token, at which an answer stops.
+        max_tokens: at most so many.
+
+    Returns:
+        B lists of token ids, without ``end``.
+    """
+    base = model.peft_model.get_base_model()
+    language_model: nn.Module = base.model.language_model
+    size, width = batch.input_ids.shape
+    device = batch.input_ids.device
+    steps = torch.arange(width, device=device)
+    # (B, T) right-padded to left-padded: every row is rolled by its padding
+    shifted = (steps - (width - batch.prompt_lengths)[:, None]) % width
+    ids = batch.input_ids.gather(1, shifted)
+    mask = (steps >= (width - batch.prompt_lengths)[:, None]).long()
+    embedded, position = model.prompt_embeddings(ids, batch), (mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=language_model.config)
+    answers: list[Tensor] = []
+    ended = torch.zeros(size, dtype=torch.bool, device=device)
+    while len(answers) < max_tokens and not bool(ended.all()):
+        hidden = language_model(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        token = base.lm_head(hidden[:, -1]).argmax(-1)  # (B,)
+        token = token.masked_fill(ended, end)
+        ended = ended | (token == end)
+        answers.append(token)
+        embedded = language_model.embed_tokens(token[:, None])
+        mask = nn.functional.pad(mask, (0, 1), value=1)
+        position = position[:, -1:] + 1
+    rows = torch.stack(answers, dim=1).tolist()
+    return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+def generate_answers(
+    model: EmotionModel, examples: Examples, tokenizer: PreTrainedTokenizerBase, batch_size: int, device: torch.device
+) -> list[str]:
+    """What the model answers about every example, in their order, as text; clips of like length go together."""
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    order = np.argsort(examples.lengths, kind="stable")
+    answers = [""] * len(examples)
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        tokens = generate(model, examples.collate(rows).to(device), end)
+        for row, text in zip(rows, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
+            answers[row] = text
+    return answers
+
+
+def emotion_of(answer: str, labels: Sequence[str]) -> str:
+    """The emotion that an answer names: that of the first label word in it, or "invalid".
+
+    Case does not matter. A label in letters that have cases must stand as a word; Japanese does not space its words. Of
+    two labels that begin at the same place the longer one counts.
+
+    Args:
+        labels: a word each emotion, in the order of ``EMOTIONS``.
+
+    >>> words = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
+    >>> [emotion_of(text, words) for text in ("Joy", "It is anger, or fear.", "They enjoy it")]
+    ['joy', 'anger', 'invalid']
+    """
+    found = []
+    for emotion, label in zip(EMOTIONS, labels, strict=True):
+        word = label.strip().casefold()
+        before, after = (r"\b" if edge.upper() != edge.lower() else "" for edge in (word[0], word[-1]))
+        match = re.search(f"{before}{re.escape(word)}{after}", answer.casefold())
+        if match:
+            found.append((match.start(), -len(word), emotion))
+    return min(found)[2] if found else INVALID
+
+
+def answer_frame(
+    examples: Examples, answers: Sequence[str], labels: Sequence[str], utterances: pd.DataFrame
+) -> pd.DataFrame:
+    """Answers with what is known of each example: ``answer``, ``predicted`` and the columns of ``study.metrics``."""
+    frame = utterances.iloc[examples.utterances].reset_index(drop=True)
+    return frame.assign(
+        modality=examples.modalities, answer=list(answers), predicted=[emotion_of(a, labels) for a in answers]
+    )
