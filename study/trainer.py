@@ -27,6 +27,7 @@ from torch import nn
 from transformers.integrations import HfDeepSpeedConfig
 
 from study import checkpoints, features
+from study.adapter import write_adapter
 from study.backbone import Batch, EmotionModel, load_model, load_processor
 from study.batching import Examples, answer_ids, batches_of_epoch
 from study.collectives import gather_rows, world
@@ -75,12 +76,13 @@ class LossNotFinite(FloatingPointError):
     """The loss of a step was not finite; the message names the epoch and the remedy."""
 
 
-def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
+def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dict[str, Any]:
     """Train and score one run, and leave its records; one that was cut off goes on from its last checkpoint.
 
     Args:
         seed: of sampling, dropout and new weights.
         report: called on every rank after each epoch with its figures.
+        export: whether to leave the trained weights of the selected epoch as an adapter (``study.adapter``).
 
     Returns:
         What ``finished.json`` holds, on every rank.
@@ -124,6 +126,11 @@ def train(plan: RunPlan, seed: int, report: Report) -> dict[str, Any]:
             )
             plan.folder.write_jsonl(f"{directory}/epochs.jsonl", [])
     run.restore(best.weights)
+    if export:
+        weights = run.adapter_weights()  # on every rank: under ZeRO-3 each holds a part
+        if run.rank == 0:
+            lora = run.engine.module.peft_model.peft_config["default"]
+            write_adapter(plan.folder, f"{directory}/adapter", weights, lora, plan.settings, plan.backbone)
     test_scores, test = run.evaluate("test")
     run.seconds["total"] = before + time.perf_counter() - started
     finished = {
@@ -422,7 +429,16 @@ class Run:
 
     def trainable_weights(self) -> dict[str, torch.Tensor]:
         """A copy of what is trained, by name, gathered from all ranks under ZeRO-3."""
+        return self._copied(self._trainable())
+
+    def adapter_weights(self) -> dict[str, torch.Tensor]:
+        """What is trained, and the frozen position table of a tower that is trained: its module is exported whole."""
         parameters = self._trainable()
+        if "tower" in self.plan.settings.backbone.trainable:
+            parameters |= {name: p for name, p in self.engine.module.named_parameters() if "embed_positions" in name}
+        return self._copied(parameters)
+
+    def _copied(self, parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
         with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=self.plan.placement.zero_stage == 3):
             return {name: p.detach().cpu().clone() for name, p in parameters.items()}
 
