@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from study.planning import add_study_flags, complete, read_flags
+from study.planning import add_search_flags, add_study_flags, complete, read_flags
 from study.settings import SettingsError
 from tests.corpora.builders import write_csv, write_wav
 
@@ -30,6 +30,7 @@ def manifest(tmp_path):
 def plan(tmp_path, *flags):
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
+    add_search_flags(parser)
     given = ["--storage", str(tmp_path / "results"), "--fix", "optimisation.batch_size=8", "--ranks", "1", *flags]
     return complete(read_flags(parser.parse_args(given), cores=2))
 
