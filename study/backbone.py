@@ -112,10 +112,13 @@ def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qw
     return model
 
 
+def lora_pattern(settings: BackboneSettings) -> str:
+    """Which modules get LoRA matrices. Anchored on the language model: bare suffixes would also hit the audio tower."""
+    return rf".*language_model\.layers\.\d+\..*\.({LORA_TARGETS[settings.lora_targets]})"
+
+
 def load_model(source: str, settings: BackboneSettings, dtype: torch.dtype) -> nn.Module:
     """The backbone with LoRA matrices on its language model; only those, and ``settings.trainable``, take gradients.
-
-    The LoRA pattern is anchored on the language model: bare suffixes would also hit the audio tower.
 
     Raises:
         SettingsError: as in ``load_base``.
@@ -125,7 +128,7 @@ def load_model(source: str, settings: BackboneSettings, dtype: torch.dtype) -> n
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=rf".*language_model\.layers\.\d+\..*\.({LORA_TARGETS[settings.lora_targets]})",
+        target_modules=lora_pattern(settings),
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(model, lora)

@@ -24,15 +24,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.groups import Cell
+from study.machine import LIBRARIES
 from study.records import StudyFolder, read_trials, run_directory, write_trial
 from study.searcher import make_searcher, open_journal, open_study, reconcile
 from study.settings import Placement, Settings, SettingsError, config_id
 
 DRIVER = {"CPU": 0, "memory": 256 * 1024**2}
 ENVIRONMENT = {
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
+    **LIBRARIES,
     "RAY_AIR_NEW_OUTPUT": "0",  # no banners
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script, which says what is kept
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller sees a report and the end of a run

@@ -22,6 +22,8 @@ from study.records import SCHEMA_VERSION, StudyFolder, read_trials
 from study.settings import TINY, Placement, Settings, SettingsError, context_faults, flatten, parse
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
+SINGLE = "single"
+"""What stands for the space of a study that is one configuration."""
 OBJECTIVES = (("dev_w_f1", "max"), ("dev_gap", "min"))
 
 
@@ -146,14 +148,16 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
 
 
-def read_flags(flags: argparse.Namespace, cores: int | None) -> Draft:
+def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> Draft:
     """What the flags say, every fault of theirs collected; nothing is read or written.
 
     Args:
         cores: cores, or GPUs where there are any, that workers can have; None if not known yet.
+        base: settings of a file, which hold where a flag is None.
     """
-    overrides, faults = _overrides(flags)
-    settings, more = _tolerant(Settings(), overrides)
+    base = base or Settings()
+    overrides, faults = _overrides(flags, base)
+    settings, more = _tolerant(base, overrides)
     faults += more
     ranks = flags.ranks if flags.ranks is not None else min(2, cores or 2)
     try:
@@ -164,9 +168,9 @@ def read_flags(flags: argparse.Namespace, cores: int | None) -> Draft:
     seeds = _integers(flags.seeds, "--seeds", faults)
     if flags.trials < 1:
         faults.append(f"--trials: {flags.trials} asked for; at least 1")
-    if flags.space not in SPACES:
+    if flags.space not in (*SPACES, SINGLE):
         faults.append(f"--space: there is no {flags.space!r}; choose from {', '.join(SPACES)}")
-    name = flags.study or _study_name(flags.corpus, flags.space)
+    name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
     storage = flags.storage or default_storage()
@@ -207,7 +211,7 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     if corpus is not None:
         languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
         faults += _split_faults(corpus)
-        faults += _transcript_faults(corpus, settings.modalities)
+        faults += transcript_faults(corpus, settings.modalities)
     faults += context_faults(settings, draft.placement, languages, draft.cores)
     make_space = make_space or SPACES.get(draft.space, SPACES["fairness"])
     space = make_space(languages, settings.modalities)
@@ -225,7 +229,7 @@ def _searched_faults(fixed: tuple[str, ...], space: Space) -> list[str]:
     for key in fixed:
         if any(knob.name == key or knob.name.startswith(f"{key}.") for knob in space.knobs):
             faults.append(f"--fix {key}: the space {space.name} searches it; choose another --space, or do not fix it")
-        if key == "objective.method":
+        if key == "objective.method" and any(key in reference.fixed for reference in space.references):
             faults.append(f"--fix {key}: the space {space.name} sets it (ERM is among its first trials)")
     return faults
 
@@ -286,21 +290,22 @@ def _study_name(corpus: str, space: str) -> str:
     return re.sub(r"[^\w.-]+", "_", "-".join(part for part in (kind, stem, space) if part))
 
 
-def _overrides(flags: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Dotted overrides of the defaults from the flags, and what cannot be read of them."""
+def _overrides(flags: argparse.Namespace, base: Settings) -> tuple[dict[str, Any], list[str]]:
+    """Dotted overrides of the base from the flags, and what cannot be read of them."""
     faults = []
-    overrides: dict[str, Any] = {
+    given = {
         "backbone.spec": flags.backbone,
-        "corpus.spec": _resolved(flags.corpus),
+        "corpus.spec": flags.corpus and resolved(flags.corpus),
         "corpus.split": flags.split,
+        "modalities": flags.modalities and flags.modalities.split(","),
     }
-    if flags.backbone == "tiny":
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if flags.backbone == "tiny" and base.backbone.spec != "tiny":
         overrides = {**TINY, **overrides}
-    if flags.plants is not None and flags.corpus != "embedded":
+    if flags.plants is not None and (flags.corpus or base.corpus.spec) != "embedded":
         faults.append("--plants: only the embedded corpus has planted gaps")
     elif flags.plants is not None:
         overrides["corpus.plants"] = [] if flags.plants == "none" else flags.plants.split(",")
-    overrides["modalities"] = flags.modalities.split(",")
     if flags.epochs is not None:
         overrides["optimisation.epochs"] = flags.epochs
     for item in flags.fix:
@@ -312,7 +317,7 @@ def _overrides(flags: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     return overrides, faults
 
 
-def _resolved(spec: str) -> str:
+def resolved(spec: str) -> str:
     """The corpus with the full path of its folder or file."""
     kind, colon, place = spec.partition(":")
     return f"{kind}:{Path(place).expanduser().resolve()}" if colon and place else spec
@@ -372,7 +377,7 @@ def _split_faults(corpus: Corpus) -> list[str]:
     return faults
 
 
-def _transcript_faults(corpus: Corpus, modalities: tuple[str, ...]) -> list[str]:
+def transcript_faults(corpus: Corpus, modalities: tuple[str, ...]) -> list[str]:
     """A language without any transcript can be heard, but not read."""
     if Modality.SPEECH_TEXT not in modalities:
         return []

@@ -60,7 +60,8 @@ def run_script(run: Callable[[], int]) -> int:
 
 def run_study(flags: argparse.Namespace, script: Script, console: Console) -> int:
     """Plan, run what is missing, show; with ``flags.dry_run`` only the plan."""
-    from study import orchestration  # Ray takes a second to import: not for --help
+    from study import orchestration  # Ray and torch take seconds to import: not for --help
+    from study.room import require_memory
 
     orchestration.set_environment()
     draft = read_flags(flags, orchestration.in_reach())
@@ -70,9 +71,11 @@ def run_study(flags: argparse.Namespace, script: Script, console: Console) -> in
         console.print(f"study {draft.name} is complete: {draft.trials} trials")
         return script.show(draft, not draft.folder.exists("report/report.html"))
     if draft.folder.exists("study.json"):
-        _refuse(draft, conflicts(read_study(draft.folder), draft))
+        refuse_conflicts(draft, conflicts(read_study(draft.folder), draft))
     plan = complete(draft, script.make_space)
     describe(plan, console)
+    at_once = min(draft.trials, (draft.cores or 0) // draft.placement.ranks)
+    require_memory(plan, at_once * draft.placement.ranks if draft.cores else None, console)
     if flags.dry_run:
         return 0
     with hold(draft.folder):
@@ -82,22 +85,12 @@ def run_study(flags: argparse.Namespace, script: Script, console: Console) -> in
 
 def describe(plan: StudyPlan, console: Console) -> None:
     """Print what will be done, where it will run and where it goes."""
-    draft, settings = plan.draft, plan.draft.settings
-    counts = plan.counts()
-    epochs = settings.optimisation.epochs
+    draft = plan.draft
+    epochs = draft.settings.optimisation.epochs
     runs = draft.trials * len(draft.seeds)
-    lines = {
-        "study": f"{draft.name} in {draft.folder.uri}",
-        "corpus": f"{settings.corpus.spec} ({', '.join(plan.languages)}): "
-        + ", ".join(f"{split} {n:,}" for split, n in counts.items())
-        + (f"; {len(plan.corpus.skipped)} clips skipped" if plan.corpus.skipped else ""),
-        "backbone": f"{settings.backbone.spec}, LoRA rank {settings.backbone.lora_rank}, "
-        + " and ".join(settings.modalities),
-        "search": f"{draft.trials} trials × {len(draft.seeds)} seeds = {runs} runs of at most {epochs} epochs, "
-        f"space {draft.space}:",
-    }
-    for key, value in lines.items():
-        console.print(f"{key:11}{value}")
+    describe_subject(plan, console)
+    search = f"{draft.trials} trials × {len(draft.seeds)} seeds = {runs} runs of at most {epochs} epochs"
+    console.print(f"{'search':11}{search}, space {draft.space}:")
     for arm in () if plan.space.knobs else plan.space.references:
         console.print(f"{'':13}{arm.label}")
     for knob in plan.space.knobs:
@@ -105,6 +98,22 @@ def describe(plan: StudyPlan, console: Console) -> None:
     console.print(f"{'resources':11}{draft.placement.ranks} ranks a trial, ZeRO-{draft.placement.zero_stage}")
     for skipped in plan.corpus.skipped[:3]:
         console.print(f"{'skipped':11}{skipped}")
+
+
+def describe_subject(plan: StudyPlan, console: Console) -> None:
+    """Print where the study goes, its corpus and its backbone."""
+    draft, settings = plan.draft, plan.draft.settings
+    counts = plan.counts()
+    lines = {
+        "study": f"{draft.name} in {draft.folder.uri}",
+        "corpus": f"{settings.corpus.spec} ({', '.join(plan.languages)}): "
+        + ", ".join(f"{split} {n:,}" for split, n in counts.items())
+        + (f"; {len(plan.corpus.skipped)} clips skipped" if plan.corpus.skipped else ""),
+        "backbone": f"{settings.backbone.spec}, LoRA rank {settings.backbone.lora_rank}, "
+        + " and ".join(settings.modalities),
+    }
+    for key, value in lines.items():
+        console.print(f"{key:11}{value}")
 
 
 def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
@@ -116,7 +125,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     draft = plan.draft
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
-    _keep_plan(draft, record)
+    keep_plan(draft, record)
     console.print(f"{'running on':11}{orchestration.connect()}")
     template = orchestration.TrialTemplate(
         settings=draft.settings,
@@ -151,7 +160,7 @@ def _is_complete(draft: Draft) -> bool:
     return sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values()) >= draft.trials
 
 
-def _keep_plan(draft: Draft, record: dict) -> None:
+def keep_plan(draft: Draft, record: dict) -> None:
     """Write ``study.json``, or check it against this call's corpus and backbone; only the number of trials may grow."""
     if not draft.folder.exists("study.json"):
         draft.folder.write_json("study.json", record)
@@ -162,11 +171,11 @@ def _keep_plan(draft: Draft, record: dict) -> None:
         for part in ("corpus", "backbone")
         if there[part]["hash"] != record[part]["hash"]
     ]
-    _refuse(draft, faults)
+    refuse_conflicts(draft, faults)
     draft.folder.write_json("study.json", {**there, "trials": max(there["trials"], draft.trials)})
 
 
-def _refuse(draft: Draft, faults: list[str]) -> None:
+def refuse_conflicts(draft: Draft, faults: list[str]) -> None:
     """Do not mix two corpora, backbones, spaces or settings in one folder."""
     if faults:
         raise SettingsError(

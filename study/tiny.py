@@ -61,8 +61,23 @@ def _save(texts: Sequence[str], folder: Path, seed: int) -> None:
     extractor = WhisperFeatureExtractor(feature_size=SHAPE["mel_bins"])
     processor = Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer)
     processor.chat_template = processor.default_chat_template
+    config = tiny_config(
+        len(tokenizer), tokenizer.pad_token_id, audio_token=tokenizer.convert_tokens_to_ids("<|AUDIO|>")
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2AudioForConditionalGeneration(config)
+    transformers.utils.logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def tiny_config(
+    vocabulary: int = SHAPE["vocabulary"], pad_token: int | None = None, audio_token: int = 0
+) -> Qwen2AudioConfig:
+    """The shape of the tiny checkpoint; a tokenizer trained on little text has a smaller vocabulary."""
     width, heads = SHAPE["width"], SHAPE["heads"]
-    config = Qwen2AudioConfig(
+    return Qwen2AudioConfig(
         audio_config={
             "model_type": "qwen2_audio_encoder",
             "num_mel_bins": SHAPE["mel_bins"],
@@ -73,24 +88,18 @@ def _save(texts: Sequence[str], folder: Path, seed: int) -> None:
         },
         text_config={
             "model_type": "qwen2",
-            "vocab_size": len(tokenizer),
+            "vocab_size": vocabulary,
             "hidden_size": width,
             "intermediate_size": 2 * width,
             "num_hidden_layers": SHAPE["language_layers"],
             "num_attention_heads": heads,
             "num_key_value_heads": heads,
             "max_position_embeddings": 2048,
-            "pad_token_id": tokenizer.pad_token_id,
+            "pad_token_id": pad_token,
             "initializer_range": 0.1,
         },
-        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+        audio_token_index=audio_token,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen2AudioForConditionalGeneration(config)
-    transformers.utils.logging.disable_progress_bar()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
 
 
 def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
-SCRIPTS = {"study.sweep", "study.ablation"}
+SCRIPTS = {"study.sweep", "study.ablation", "study.train", "study.score"}
 ANALYSIS_MAY_USE = {"study.records", "study.metrics", "study.settings", "study.groups"}
 
 
@@ -55,7 +55,7 @@ def test_settings_and_records_load_no_torch():
 
 
 def test_the_trainer_loads_no_ray():
-    loaded = loaded_after("import study.trainer")
+    loaded = loaded_after("import study.trainer, study.single, study.train, study.score")
     assert "deepspeed" in loaded and "ray" not in loaded
 
 

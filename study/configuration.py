@@ -1,0 +1,53 @@
+"""Settings from a file: one configuration, written by hand or found by a study."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from study.planning import resolved
+from study.settings import TINY, Settings, SettingsError, flatten, parse
+
+
+def read_config(path: Path, backbone: str | None) -> Settings:
+    """The settings that a file holds.
+
+    It is JSON or TOML with settings by their dotted names, nested, or both, the others being the defaults (those for
+    the tiny backbone, unless another is named, as without a file). Or it is a trial of a study,
+    ``STUDY/trials/00004.json``: then the study's settings with the trial's knobs.
+
+    Args:
+        backbone: what ``--backbone`` says, if anything.
+
+    Raises:
+        SettingsError: it cannot be read, or a setting is faulty; the message names the file and every knob.
+    """
+    try:
+        tree = _tree(path)
+        if "knobs" in tree and "config_id" in tree:
+            study = _tree(path.resolve().parent.parent / "study.json")
+            return parse(Settings, study["settings"]).with_overrides(tree["knobs"])
+        overrides = flatten(tree)
+        if "corpus.spec" in overrides:
+            overrides["corpus.spec"] = resolved(str(overrides["corpus.spec"]))
+        spec = backbone or overrides.get("backbone.spec", "tiny")
+        preset = TINY if spec == "tiny" else {}
+        return Settings().with_overrides({**preset, **overrides, "backbone.spec": spec})
+    except SettingsError as error:
+        raise SettingsError([f"--config {path}: {fault}" for fault in error.faults]) from None
+
+
+def _tree(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            [f"{path.name} cannot be read as {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}"]
+        ) from error
+    if not isinstance(tree, Mapping):
+        raise SettingsError([f"{path.name} holds no settings by name"])
+    return tree

@@ -1,0 +1,23 @@
+"""What the scripts ask of the machine that they run on, before any large library is imported."""
+
+from __future__ import annotations
+
+import os
+
+LIBRARIES = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Environment variables that quiet the libraries."""
+
+
+def quiet_libraries() -> None:
+    """Set ``LIBRARIES`` in this process; to be called before they are imported."""
+    for name, value in LIBRARIES.items():
+        os.environ.setdefault(name, value)
+
+
+def rank_and_ranks() -> tuple[int, int]:
+    """This process's place among those that torchrun started; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,77 @@
+"""An exported adapter on another corpus, by likelihood and by free answers."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from study.metrics import INVALID, evaluate
+from study.records import SCORE_COLUMNS
+from study.score import main
+from study.trainer import train
+
+
+@pytest.fixture
+def adapter(run_plan, small_corpus):
+    """(folder of an adapter, test figures of its run, flags that name both corpus and storage)."""
+    plan = run_plan({"optimisation.epochs": 2, "objective.method": "erm"})
+    finished = train(plan, seed=0, report=lambda row: None, export=True)
+    place = plan.folder.path("runs/abc/0/adapter")
+    storage = plan.features.parent.parent.parent
+    return place, finished, ["--adapter", place, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+
+
+def test_likelihoods_are_those_of_the_run_and_answers_have_an_invalid_rate(adapter, tmp_path, capsys):
+    _, finished, flags = adapter
+    file = tmp_path / "kept" / "p.parquet"
+    assert main([*flags, "--predictions", str(file)]) == 0
+    out = capsys.readouterr().out
+    predictions = pd.read_parquet(file)
+    figures = evaluate(predictions)
+    assert figures["w_f1"] == pytest.approx(finished["test"]["w_f1"])
+    assert figures["gap"] == pytest.approx(finished["test"]["gap"])
+    assert set(predictions["split"]) == {"test"} and set(SCORE_COLUMNS) <= set(predictions)
+    assert f"{100 * figures['w_f1']:.1f}" in out and "0.0 % of answers invalid" in out
+
+    assert main([*flags, "--generate", "--on", "dev", "--modalities", "speech", "--predictions", str(file)]) == 0
+    out = capsys.readouterr().out
+    answered = pd.read_parquet(file)
+    invalid = 100 * (answered["predicted"] == INVALID).groupby(answered["language"]).mean().mean()
+    assert f"{invalid:.1f} % of answers invalid" in out
+    assert set(answered["split"]) == {"dev"} and set(answered["modality"]) == {"speech"}
+    row = next(line.split() for line in out.splitlines() if line.split()[:3] == ["de", "speech", "female"])
+    women = answered[(answered["language"] == "de") & (answered["gender"] == "female")]
+    assert int(row[3]) == len(women)
+    assert float(row[6]) == pytest.approx(100 * (women["predicted"] == INVALID).mean(), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--adapter", "/nowhere"], "has no adapter_config.json"),
+        (["--modalities", "sight"], "--modalities sight"),
+        (["--backbone", "/nowhere/at/all"], "there is no such folder"),
+        (["--corpus", "tape:x"], "is no corpus"),
+        (["--batch-size", "0"], "--batch-size 0"),
+    ],
+)
+def test_faults_name_the_flag(adapter_stub, capsys, flags, words):
+    assert main([*adapter_stub, *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def adapter_stub(small_study, run_plan, small_corpus):
+    """Flags of an adapter that was exported untrained: good enough to be refused with."""
+    from study.adapter import write_adapter
+    from study.backbone import load_model
+
+    plan = run_plan()
+    import torch
+
+    peft_model = load_model(plan.backbone, plan.settings.backbone, torch.float32)
+    weights = {f"peft_model.{name}": p.detach() for name, p in peft_model.named_parameters() if "lora_" in name}
+    settings = plan.settings.with_overrides({"backbone.trainable": []})
+    write_adapter(plan.folder, "adapter", weights, peft_model.peft_config["default"], settings, plan.backbone)
+    storage = plan.features.parent.parent.parent
+    return ["--adapter", plan.folder.path("adapter"), "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]

@@ -1,0 +1,212 @@
+"""One configuration from a file or from flags, down to an adapter that PEFT loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import Qwen2AudioForConditionalGeneration
+
+from study.backbone import EmotionModel, load_processor
+from study.batching import answer_ids
+from study.configuration import read_config
+from study.records import SCORE_COLUMNS, StudyFolder, finished_runs, read_trials, write_trial
+from study.session import run_script
+from study.settings import Settings, SettingsError
+from study.trainer import Run, train
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def command(small_corpus, tmp_path_factory):
+    """A function from flags to the command line of train.py on the small corpus; ``command.storage`` is its storage."""
+    storage = tmp_path_factory.mktemp("singles")
+
+    def make(*flags: str, script: str = "study/train.py") -> list[str]:
+        fixed = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+        return [script, *fixed, "--fix", "optimisation.batch_size=24", *flags]
+
+    make.storage = storage
+    return make
+
+
+def start(arguments: list[str], torchrun: int = 0, **options) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(torchrun)] if torchrun else []
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments],
+        cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(command):
+    """(output, study folder) of a run under torchrun with two ranks, both modalities."""
+    flags = ("--study", "one", "--epochs", "1", "--modalities", "speech,speech+text", "--fix", "objective.method=erm")
+    process = start(command(*flags), torchrun=2)
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err[-3000:]
+    return out, StudyFolder.at(str(command.storage), "one")
+
+
+def test_two_ranks_of_torchrun_print_one_table_and_leave_a_study(finished):
+    out, folder = finished
+    (config_id, seed), *others = finished_runs(folder)
+    assert not others and out.count("epoch   1  dev W-F1") == 1
+    lines = [line.split() for line in out.splitlines()]
+    for modality in ("speech", "speech+text"):
+        for who in ("female", "male", "all"):
+            assert sum(line[:3] == ["de", modality, who] for line in lines) == 2  # dev and test
+        assert sum(line[:3] == ["mean", modality, "all"] for line in lines) == 2
+    (trial,) = read_trials(folder).values()
+    assert trial["config_id"] == config_id and trial["knobs"] == {"objective.method": "erm"}
+    for name in ("adapter_config.json", "adapter_model.safetensors", "settings.json", "README.md"):
+        assert folder.exists(f"runs/{config_id}/{seed}/adapter/{name}")
+    assert folder.path("runs", config_id, str(seed), "adapter") in out
+
+
+def test_the_card_has_figures_settings_and_the_corpus_notes(finished):
+    out, folder = finished
+    ((config_id, seed),) = finished_runs(folder)
+    card = folder.read_bytes(f"runs/{config_id}/{seed}/adapter/README.md").decode()
+    study = folder.read_json("study.json")
+    assert card.startswith("---\nbase_model: ") and "library_name" in card
+    assert '`objective.method`: "erm"' in card
+    assert all(note in card for note in study["corpus"]["notes"]) and study["corpus"]["notes"]
+    test_row = [line for line in out.splitlines() if line.startswith("mean")][-1]
+    assert test_row in card
+
+
+@pytest.mark.parametrize("trainable", [(), ("projector", "tower")])
+def test_peft_loads_the_adapter_onto_the_stock_base_and_predicts_the_same(run_plan, trainable):
+    plan = run_plan({"optimisation.epochs": 1, "backbone.trainable": trainable})
+    train(plan, seed=0, report=lambda row: None, export=True)
+    place = plan.folder.path("runs/abc/0/adapter")
+    base = Qwen2AudioForConditionalGeneration.from_pretrained(plan.backbone, attn_implementation="sdpa")
+    untrained = {name: value.clone() for name, value in base.named_parameters()}
+    peft_model = PeftModel.from_pretrained(base, place)  # warns if a weight were missing: an error in tests
+    processor = load_processor(plan.backbone)
+    answers = answer_ids(plan.settings.prompt, processor)
+    model = EmotionModel(peft_model, answers, processor.tokenizer.pad_token_id).eval()
+
+    run = Run(plan, 1)
+    examples = run.examples["test"]
+    with torch.no_grad():
+        scores = torch.cat([model.scores(examples.collate(range(i, i + 12))) for i in (0, 12, 24)])
+    run.close()
+    predictions = plan.folder.read_parquet("runs/abc/0/predictions.parquet")
+    stored = predictions.loc[predictions["split"] == "test", list(SCORE_COLUMNS)].to_numpy()
+    np.testing.assert_allclose(scores.numpy(), stored[:36], atol=2e-4)
+    tensors = load_file(f"{place}/adapter_model.safetensors")
+    moved = [
+        name
+        for name, value in tensors.items()
+        if "lora_" not in name and not torch.equal(value, untrained[name.removeprefix("base_model.model.")])
+    ]
+    assert bool(moved) == bool(trainable)
+    config = json.loads(Path(place, "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == plan.backbone and config["r"] == 16
+
+
+def test_a_config_is_dotted_or_nested_json_or_toml(tmp_path):
+    nested = tmp_path / "a.json"
+    nested.write_text(json.dumps({"objective": {"method": "group_dro", "step_size": 0.1}, "modalities": ["speech"]}))
+    dotted = tmp_path / "b.toml"
+    dotted.write_text('modalities = ["speech"]\n"objective.step_size" = 0.1\n[objective]\nmethod = "group_dro"\n')
+    settings = read_config(nested, None)
+    assert settings == read_config(dotted, None)
+    assert settings.objective.step_size == 0.1 and settings.backbone.spec == "tiny"
+    assert settings.optimisation.epochs == 3  # the tiny backbone's default
+    assert read_config(nested, "Qwen/Qwen2-Audio-7B-Instruct").optimisation.epochs == 20
+
+
+def test_a_trial_of_a_study_is_a_config(tmp_path):
+    folder = StudyFolder.at(str(tmp_path), "search")
+    base = Settings().with_overrides({"optimisation.epochs": 7, "corpus.loudness": "rms"})
+    folder.write_json("study.json", {"settings": base.model_dump(mode="json")})
+    knobs = {"objective.method": "erm", "objective.sampling": "balanced"}
+    write_trial(folder, {"number": 4, "config_id": "x", "knobs": knobs})
+    assert read_config(tmp_path / "search/trials/00004.json", None) == base.with_overrides(knobs)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "faulty.json cannot be read as JSON"),
+        ("[]", "holds no settings"),
+        ('{"optimisation": {"epoch": 3}, "objective.power": -1}', "optimisation.epoch: there is no such setting"),
+    ],
+)
+def test_a_faulty_config_names_file_and_knob(tmp_path, text, words):
+    path = tmp_path / "faulty.json"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_config(path, None)
+    assert words in str(caught.value) and str(path) in str(caught.value)
+    assert ("objective.power" in str(caught.value)) == ("objective.power" in text)
+
+
+def single(command, *flags: str):
+    """The exit status of train.py's own way from flags, in this process; and its draft."""
+    import argparse
+
+    from study.planning import SINGLE, add_study_flags
+    from study.single import read_single
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config")
+    add_study_flags(parser)
+    parser.set_defaults(space=SINGLE, trials=1)
+    if "--config" in flags:
+        parser.set_defaults(corpus=None, split=None, backbone=None, modalities=None)
+    return read_single(parser.parse_args([*flags, "--storage", str(command.storage)]))
+
+
+def test_flags_go_before_the_file(command, tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"optimisation.epochs": 9, "modalities": ["speech"], "optimisation.batch_size": 48}))
+    draft = single(command, "--config", str(path), "--epochs", "4", "--fix", "optimisation.batch_size=30")
+    optimisation = draft.settings.optimisation
+    assert (optimisation.epochs, optimisation.batch_size) == (4, 30) and draft.settings.modalities == ("speech",)
+    assert draft.settings.corpus.spec == "embedded" and draft.settings.backbone.spec == "tiny" and not draft.faults
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(("--ranks", "2"), "torchrun --nproc-per-node"), (("--seeds", "0,1"), "--seeds 0,1"), (("--config", "no"), "no")],
+)
+def test_what_one_run_cannot_do_is_refused(command, capsys, flags, words):
+    assert run_script(lambda: single(command, *flags)) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_goes_on_after_a_kill_and_shows_what_has_finished(command):
+    folder = StudyFolder.at(str(command.storage), "killed")
+    arguments = command("--study", "killed", "--epochs", "4")
+    process = start(arguments, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not list(Path(folder.uri).glob("runs/*/0/checkpoint.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not finished_runs(folder)
+    process = start(arguments)
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err[-3000:]
+    assert "epoch   4" in out and "epoch   1" not in out
+    process = start(arguments)
+    again, _ = process.communicate(timeout=250)
+    assert "has finished" in again and out.splitlines()[-20:] == again.splitlines()[-20:]
