@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from study.methods import METHODS
 from study.metrics import GAP_KINDS, labels_from_scores
 from study.records import RecordError, StudyFolder, finished_runs, read_study, run_directory
 
@@ -37,8 +38,8 @@ class Study:
             ``complete`` is true where every seed of the plan has finished.
         cells: one row a (config_id, seed, split, language, modality): ``n_female, n_male, n_unknown, w_f1,
             accuracy, uar, gap``, and ``signed_`` and ``absolute_`` gaps by kind.
-        failed: one row a failed trial: ``number, config_id, label, reason``. A configuration none of whose trials
-            finished is here alone, whatever its seeds left behind.
+        failed: one row a failed trial of a configuration that has not finished since: ``number, config_id, label,
+            reason``. Such a configuration is here alone, whatever its seeds left behind.
     """
 
     folder: StudyFolder
@@ -116,7 +117,9 @@ def load_epochs(study: Study) -> pd.DataFrame:
 
 
 def load_steps(study: Study, config_id: str, seed: int) -> pd.DataFrame:
-    """What the objective of one run saw: the rows of ``steps.parquet``, one a training step."""
+    """What the objective of one run saw: the rows of ``steps.parquet``, one a training step; none without training."""
+    if not study.folder.exists(f"{run_directory(config_id, seed)}/steps.parquet"):
+        return pd.DataFrame()
     return study.folder.read_parquet(f"{run_directory(config_id, seed)}/steps.parquet")
 
 
@@ -154,9 +157,10 @@ def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, see
 
 
 def schedule_of(knobs: dict[str, Any], label: str | None) -> str:
-    """The fairness-weight schedule that the knobs say, "none" for ERM, "default" where they are silent."""
+    """The fairness-weight schedule that the knobs say, "none" for a method without, "default" where they are silent."""
     by_leaf = {key.rsplit(".", 1)[-1]: value for key, value in knobs.items()}
-    if label == ERM or by_leaf.get("method") == "erm":
+    method = "erm" if label == ERM else by_leaf.get("method", "minmaxgap")
+    if "fairness_weight" not in METHODS[method].model_fields:
         return "none"
     return str(by_leaf.get("schedule", "default"))
 
@@ -192,6 +196,7 @@ def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFram
         first = finished.setdefault(trial["config_id"], described)
         if first["label"] is None and described["label"] is not None:
             finished[trial["config_id"]] = {**described, "number": first["number"]}
+    failed = [row for row in failed if row["config_id"] not in finished]  # a retry may have worked
     return finished, pd.DataFrame(failed, columns=list(_FAILED_COLUMNS))
 
 

@@ -52,7 +52,7 @@ def steps_info(study: Study) -> StepsInfo | None:
     for run in runs.itertuples():
         if len(chosen) < SHOWN:
             steps = load_steps(study, str(run.config_id), seed)
-            if steps["fairness_weight"].any():
+            if not steps.empty and steps["fairness_weight"].any():
                 chosen[str(run.name)] = steps.assign(name=str(run.name))
     if not chosen:
         return None

@@ -78,6 +78,8 @@ class Space:
         """Dotted overrides of the settings for one trial, conditional knobs left out where they do not apply."""
         if fixed := trial.user_attrs.get("fixed"):
             return dict(fixed)
+        if not self.knobs:
+            raise ValueError(f"the space {self.name} has named configurations only, and none of them is left to run")
         values: dict[str, Any] = {}
         for knob in self.knobs:
             if knob.when is None or values.get(knob.when[0]) in knob.when[1]:

@@ -59,7 +59,8 @@ class Reweighting(Objective):
 class GroupDro(Objective):
     """q_k <- q_k exp(eta L_k) / Z, then minimise sum_k q_k L_k (Sagawa et al. 2020, arXiv 1911.08731).
 
-    A group that is absent from the batch keeps its q up to the normalisation. q starts uniform and is the memory.
+    q starts uniform and is the memory. A group that is absent from the batch keeps its q up to the normalisation, and
+    the sum runs over the groups present, in proportion to their q (ours; the authors' code takes their loss as 0).
 
     Attributes:
         step_size: eta; their experiments use 0.01, with strong regularisation.
@@ -73,8 +74,9 @@ class GroupDro(Objective):
         q = memory["q"] if memory else means.new_full(means.shape, 1.0 / len(means))
         q = q * (self.step_size * means.detach()).exp()
         q = q / q.sum()
+        here = q * (counts > 0)
         unknown, known = batch.unknown_risk()
-        return Terms(unknown + known * (q * means).sum(), memory={"q": q})
+        return Terms(unknown + known * (here * means).sum() / here.sum().clamp(min=1e-30), memory={"q": q})
 
 
 class VRex(Penalised):
@@ -140,8 +142,8 @@ class MinDiff(Penalised):
             return Terms(risk, (risk * 0.0,))
         states = states.float()
         squared = (states[:, None] - states[None]).pow(2).sum(-1)
-        # among different utterances; the diagonal is 0
-        width = squared.detach()[known][:, known].flatten().median().clamp(min=1e-12)
+        pairs = known[:, None] & known & ~known.new_ones(len(known)).diag()  # of different utterances
+        width = squared.detach()[pairs].median().clamp(min=1e-12)
         kernel = (-squared / width).exp()
         within = kernel[female][:, female].mean() + kernel[male][:, male].mean()
         return Terms(risk, (within - 2.0 * kernel[female][:, male].mean(),))

@@ -25,7 +25,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from study.frozen import Frozen, NonNegative, Positive
 from study.groups import Cell, Language, Modality
@@ -263,7 +263,8 @@ class Penalised(Objective):
     Attributes:
         looks_per_epoch: how often held-out gaps are measured that move an adaptive weight or that an estimator uses.
         weight_floor: smallest N w_i of an utterance (ours). None is the paper's form, in which the better group can
-            get negative weights and is then *unlearned*; 0 forbids that: only the worse group is pushed.
+            get negative weights and is then *unlearned*; 0 forbids that: only the worse group is pushed. The weights
+            then sum to more than 1, so that a large fairness weight also enlarges the gradient before it is clipped.
     """
 
     fairness_weight: FairnessWeight = AdaptiveWeight()
@@ -302,6 +303,13 @@ class ErmMinMaxGap(Penalised):
     coefficients: Coefficients = Coefficients()
     estimator: Estimator = BatchGaps()
 
+    @model_validator(mode="after")
+    def _one_or_each(self) -> ErmMinMaxGap:
+        weight = self.fairness_weight
+        if isinstance(weight, AdaptiveWeight) and weight.per_cell and self.reduction != "max":
+            raise ValueError(f"reduction {self.reduction} has no effect with a fairness weight per_cell; leave one out")
+        return self
+
     def cell_penalties(self, gaps: Tensor, cells: Sequence[Cell]) -> Tensor:
         """kappa_c D_c^p (C,)."""
         return gaps.new_tensor(self.coefficients.kappa(cells)) * gaps.abs() ** self.power
@@ -319,7 +327,7 @@ class ErmMinMaxGap(Penalised):
 def reduced(by_cell: Tensor, present: Tensor, reduction: str, temperature: float) -> Tensor:
     """R from kappa_c D_c^p (C,), over the cells present; 0 if there is none.
 
-    The gradient of a maximum goes to one cell, the first of the largest.
+    The gradient of a maximum goes to the largest cell, in equal parts where several are.
     """
     count = present.sum().clamp(min=1)
     if reduction == "max":

@@ -15,9 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from search_spaces import SPACES, Space, SpaceMaker
+from study.checks import corpus_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
-from study.groups import GENDERS, LANGUAGES, Modality
+from study.groups import LANGUAGES
 from study.records import SCHEMA_VERSION, StudyFolder, read_trials
 from study.settings import TINY, Placement, Settings, SettingsError, context_faults, flatten, parse
 
@@ -53,8 +56,8 @@ class Draft:
 
     def for_labels(self, labels: tuple[str, ...]) -> Draft:
         """The draft of a study of named trials, which is to have these beside those that it has."""
-        there = {t["label"] for t in read_trials(self.folder).values() if t["state"] == "finished"}
-        return replace(self, trials=len(there | set(labels)))
+        there = [t["label"] for t in read_trials(self.folder).values() if t["state"] == "finished"]
+        return replace(self, trials=len(there) + len(set(labels) - set(there)))
 
 
 @dataclass(frozen=True)
@@ -210,12 +213,12 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     languages: tuple[str, ...] = LANGUAGES
     if corpus is not None:
         languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
-        faults += _split_faults(corpus)
-        faults += transcript_faults(corpus, settings.modalities)
+        faults += corpus_faults(corpus, settings)
     faults += context_faults(settings, draft.placement, languages, draft.cores)
     make_space = make_space or SPACES.get(draft.space, SPACES["fairness"])
     space = make_space(languages, settings.modalities)
     faults += _searched_faults(draft.fixed, space)
+    faults += reference_faults(space, settings, draft.placement, languages)
     if not settings.optimisation.epochs and len(space.knobs) + len(space.references) > 1:
         faults.append("--epochs 0: untrained, all trials are the same; study/train.py scores the backbone as it is")
     if faults or corpus is None:
@@ -271,7 +274,11 @@ def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
         "--seeds": list(draft.seeds),
         **flatten(draft.settings.model_dump(mode="json")),
     }
-    then = {"--space": record["space"], "--seeds": record["seeds"], **flatten(record["settings"])}
+    try:  # a setting that is younger than the study has its default there
+        settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
+    except ValidationError:
+        settings = record["settings"]
+    then = {"--space": record["space"], "--seeds": record["seeds"], **flatten(settings)}
     return [
         f"{key}: {then.get(key)!r} there, {now.get(key)!r} now" for key in now | then if now.get(key) != then.get(key)
     ]
@@ -361,29 +368,3 @@ def _integers(text: str, flag: str, faults: list[str]) -> tuple[int, ...]:
     if len(set(values)) < len(values) or min(values) < 0:
         faults.append(f"{flag}: {text!r} must be different numbers from 0 up")
     return values
-
-
-def _split_faults(corpus: Corpus) -> list[str]:
-    """Every split needs both genders in some language, or there is no gap to train on or to measure."""
-    faults = []
-    table = corpus.utterances
-    for split in ("train", "dev", "test"):
-        part = table[table["split"] == split]
-        both = part[part["gender"].isin(GENDERS)].groupby("language")["gender"].nunique()
-        if not (both == 2).any():
-            faults.append(
-                f"--corpus {corpus.name}: no language has both genders in {split}, so there is no gap to take"
-            )
-    return faults
-
-
-def transcript_faults(corpus: Corpus, modalities: tuple[str, ...]) -> list[str]:
-    """A language without any transcript can be heard, but not read."""
-    if Modality.SPEECH_TEXT not in modalities:
-        return []
-    silent = (corpus.utterances["transcript"] == "").groupby(corpus.utterances["language"]).all()
-    return [
-        f"--modalities speech+text: the corpus has no transcripts of language {language}; add a transcript column, or "
-        "use --modalities speech"
-        for language in silent.index[silent]
-    ]

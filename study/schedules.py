@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from study.frozen import Frozen, NonNegative, Positive, Share
 
@@ -55,7 +55,7 @@ class StepWeight(Frozen):
 
     schedule: Literal["step"] = "step"
     weight: NonNegative
-    start_fraction: Share = 0.5
+    start_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
 
     def at(self, progress: float) -> float:
         """The weight when a share ``progress`` of the training steps, in [0, 1], is done."""
@@ -89,6 +89,12 @@ class AdaptiveWeight(Frozen):
     driver: Literal["metric_gap", "loss_gap"] = "metric_gap"
     split: Literal["dev", "control"] = "dev"
     per_cell: bool = False
+
+    @model_validator(mode="after")
+    def _in_range(self) -> AdaptiveWeight:
+        if self.initial > self.maximum:
+            raise ValueError(f"initial {self.initial} is above maximum {self.maximum}")
+        return self
 
     def moved(self, weight: float, gap: float) -> float:
         """The next weight, from this one and the gap G of this look.

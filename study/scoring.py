@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from study.checks import transcript_faults
 from study.corpora import SPLITS, load_corpus
 from study.groups import LANGUAGES, MODALITIES, cells
-from study.planning import resolved, transcript_faults
+from study.planning import resolved
 from study.records import UTTERANCE_COLUMNS, StudyFolder
 from study.settings import CorpusSettings, SettingsError, parse
 

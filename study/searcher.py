@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from search_spaces import Space
@@ -43,7 +43,7 @@ def open_study(
     )
     if not study.get_trials(deepcopy=False):
         _replay(study, space, records)
-    told = {record["label"] for record in records.values()}
+    told = set()
     wanted = {reference.label for reference in space.references}
     for trial in study.get_trials(deepcopy=False):
         label = trial.user_attrs.get("label")
@@ -64,7 +64,7 @@ def _replay(study: optuna.Study, space: Space, records: dict[int, dict[str, Any]
         if record is None:  # cut off before it left a record
             study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
             continue
-        attributes = _attributes(space, record["label"])
+        attributes = _attributes(space, record["label"], record["knobs"])
         study.enqueue_trial({} if "fixed" in attributes else record["knobs"], user_attrs=attributes)
         trial = study.ask()
         space.suggest(trial)
@@ -74,9 +74,11 @@ def _replay(study: optuna.Study, space: Space, records: dict[int, dict[str, Any]
             study.tell(trial, state=TrialState.FAIL)
 
 
-def _attributes(space: Space, label: str | None) -> dict[str, Any]:
-    """What Optuna keeps of a reference beside its knobs."""
-    fixed = next((dict(reference.fixed) for reference in space.references if reference.label == label), {})
+def _attributes(space: Space, label: str | None, knobs: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What Optuna keeps of a reference beside its knobs; ``knobs`` stand in for one that the space does not have."""
+    fixed = next(
+        (dict(reference.fixed) for reference in space.references if reference.label == label), knobs if label else {}
+    )
     return {**({"label": label} if label else {}), **({"fixed": fixed} if fixed else {})}
 
 
@@ -98,8 +100,13 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
                 continue
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
-        elif trial.state == TrialState.FAIL and record is not None and not record.get("retried"):
+        elif trial.state == TrialState.FAIL and _can_be_retried(trial, record):
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
+
+
+def _can_be_retried(trial: FrozenTrial, record: dict[str, Any] | None) -> bool:
+    """A failed trial is queued again once; a named one by ``open_study``, as long as its space has it."""
+    return record is not None and not record.get("retried") and not trial.user_attrs.get("label")
 
 
 def _kept(attributes: dict[str, Any]) -> dict[str, Any]:

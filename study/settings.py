@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from study.frozen import Fraction, Frozen, NonNegative, Positive
 from study.groups import EMOTIONS, Cell, Modality, cells
 from study.methods import METHODS, Method
-from study.objective import Coefficients, ErmMinMaxGap, HeldOutGaps, Penalised
-from study.schedules import AdaptiveWeight
+from study.objective import Coefficients, ErmMinMaxGap, Estimator, HeldOutGaps, Penalised
+from study.schedules import AdaptiveWeight, FairnessWeight
 
 
 class SettingsError(ValueError):
@@ -117,7 +117,8 @@ class ControlSplit(Frozen):
     """Dialogues held out to measure gaps on, apart from those that select (``objective.estimator`` held_out, or an
     adaptive weight with ``split`` control). The same for every configuration and seed.
 
-    ``source``: the split that they are taken from.  ``fraction``: of its utterances in each language; 0 is none.
+    ``source``: the split that they are taken from.
+    ``fraction``: of its utterances in each language, at least; 0 is none.
     """
 
     source: Literal["train", "dev"] = "dev"
@@ -145,7 +146,7 @@ class Settings(Frozen):
         """A copy with dotted keys replaced, e.g. ``{"objective.power": 1}``, validated as a whole.
 
         Choosing another member of a union (``CHOICES``) starts it afresh with that member's defaults, so nothing of
-        the one before lingers.
+        the one before lingers; naming the one that it is changes nothing.
 
         Raises:
             SettingsError: an unknown key or a value out of range; every fault is listed.
@@ -157,10 +158,10 @@ class Settings(Frozen):
             branch = tree
             for parent in parents:
                 branch = branch.setdefault(parent, {}) if isinstance(branch, dict) else {}
-            if key in CHOICES and isinstance(branch, dict):
+            if key in CHOICES and isinstance(branch, dict) and branch.get(leaf) != overrides[key]:
                 branch.clear()
-                if key == "objective.method" and overrides[key] in METHODS:
-                    branch |= METHODS[overrides[key]]().model_dump(mode="json")
+                method = METHODS.get(str(overrides[key])) if key == "objective.method" else None
+                branch |= method().model_dump(mode="json") if method else {}
             if isinstance(branch, dict):
                 branch[leaf] = overrides[key]
         return parse(Settings, tree)
@@ -226,7 +227,9 @@ def _knob(location: tuple[int | str, ...]) -> str:
 
 
 def _is_tag(part: int | str) -> bool:
-    return part in METHODS or part in ("constant", "linear", "cosine", "step", "adaptive", "batch", "ema", "held_out")
+    members = [*METHODS.values(), *get_args(get_args(FairnessWeight)[0]), *get_args(get_args(Estimator)[0])]
+    tags = {"method", "schedule", "kind"}
+    return any(part in get_args(m.model_fields[tag].annotation) for m in members for tag in tags & set(m.model_fields))
 
 
 def context_faults(settings: Settings, placement: Placement, languages: Sequence[str], cores: int | None) -> list[str]:
@@ -301,13 +304,17 @@ def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str
     """Ten hex digits naming a configuration: what differs from the defaults, and the content it runs on.
 
     Only differences are hashed, so a new setting with a default changes no id. Where the corpus lies is no part of it.
-    Coefficients count as the kappa they give.
+    What has no effect does not count: coefficients count as their kappa, the method's own sampling as none.
     """
     kappa, objective = None, settings.objective
+    if objective.sampled() == objective.own_sampling:
+        objective = objective.model_copy(update={"sampling": None})
     if isinstance(objective, ErmMinMaxGap):
         kappa = [round(value, 9) for value in objective.coefficients.kappa(cells_in_use)]
-        objective = objective.model_copy(update={"coefficients": Coefficients()})
-    changed = differences(settings.model_copy(update={"objective": objective}))
+        inert = {} if objective.reduction == "softmax" else {"temperature": ErmMinMaxGap().temperature}
+        objective = objective.model_copy(update={"coefficients": Coefficients(), **inert})
+    control = settings.control if settings.control.fraction else ControlSplit()
+    changed = differences(settings.model_copy(update={"objective": objective, "control": control}))
     changed = {key: value for key, value in changed.items() if not key.startswith("corpus.") and key != "backbone.spec"}
     if kappa and set(kappa) != {1.0}:
         changed["kappa"] = kappa

@@ -13,18 +13,20 @@ from study.settings import ControlSplit
 def rows_of_splits(utterances: pd.DataFrame, control: ControlSplit) -> dict[str, np.ndarray]:
     """Positions of the utterances of ``train``, ``dev``, ``test`` and, taken out of its source, ``control``.
 
-    Whole dialogues go to the control split, in the order of a hash of their names until it has its fraction: the same
-    ones for every configuration and seed, and a dialogue that exists in several languages stays together.
+    Whole dialogues go to the control split, in the order of a hash of their names until it has its fraction of each
+    language: the same ones for every configuration and seed, and a dialogue in several languages stays together.
 
     Args:
-        utterances: with ``split``, ``dialogue`` and ``utterance_id``; one without a dialogue is one of its own.
+        utterances: with ``split, language, dialogue, utterance_id``; one without a dialogue is one of its own.
     """
-    dialogues = utterances["dialogue"].fillna(utterances["utterance_id"]).astype(str)
+    names = utterances["dialogue"].fillna(utterances["utterance_id"]).astype(str)
     from_source = utterances["split"] == control.source
-    sizes = dialogues[from_source].value_counts()
-    order = sorted(sizes.index, key=lambda name: hashlib.sha256(name.encode()).digest())
-    before = sizes[order].cumsum() - sizes[order]
-    chosen = before.index[before < control.fraction * from_source.sum()]
-    held_out = from_source & dialogues.isin(chosen)
+    sizes = pd.crosstab(names[from_source], utterances.loc[from_source, "language"])
+    target, taken, chosen = control.fraction * sizes.sum(), 0 * sizes.sum(), []
+    for name in sorted(sizes.index, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if ((taken < target) & (sizes.loc[name] > 0)).any():
+            chosen.append(name)
+            taken = taken + sizes.loc[name]
+    held_out = from_source & names.isin(chosen)
     rows = {split: np.flatnonzero((utterances["split"] == split) & ~held_out) for split in ("train", "dev", "test")}
     return {**rows, "control": np.flatnonzero(held_out)}

@@ -46,8 +46,9 @@ def run_plan(small_study, tmp_path):
     """A ``RunPlan`` maker: ``run_plan({"objective.power": 1}, zero_stage=0)``."""
     from study.records import StudyFolder
     from study.settings import Placement
-    from study.trainer import RunPlan
+    from study.trainer import RunPlan, join_process_group
 
+    join_process_group()
     plan, prepared = small_study
 
     def make(overrides=None, **placement):

@@ -44,8 +44,8 @@ def test_reweighting():
 def test_group_dro_moves_its_distribution_to_the_worst_group():
     weights, parts = run("group_dro", step_size=math.log(2))  # exp(eta L) = 2^L: 4, 16, 2, and 1 where absent
     assert parts.memory["q"].tolist() == pytest.approx([4 / 23, 16 / 23, 2 / 23, 1 / 23])
-    assert float(parts.total) == pytest.approx((4 * 2 + 16 * 4 + 2 * 1) / 23)
-    assert weights.losses.tolist() == pytest.approx([2 / 23, 2 / 23, 16 / 23, 2 / 23])
+    assert float(parts.total) == pytest.approx((4 * 2 + 16 * 4 + 2 * 1) / 22)  # over the groups present
+    assert weights.losses.tolist() == pytest.approx([2 / 22, 2 / 22, 16 / 22, 2 / 22])
     _, again = run("group_dro", step_size=math.log(2), memory=parts.memory)
     assert again.memory["q"].tolist() == pytest.approx([16 / 277, 256 / 277, 4 / 277, 1 / 277])
 
@@ -75,15 +75,14 @@ def test_minimax():
 
 
 def test_min_diff():
-    # two women at 0, a man at 1: squared distances 0, 1, 1 with median 0 among nine pairs -> use four people
+    # two women at 0, two men at 1: of the twelve ordered pairs eight have squared distance 1, the median
     states = [[0.0], [0.0], [1.0], [1.0]]
     weights, parts = run("min_diff", groups=[F0, F1, M0, M1], states=states, weight=2.0)
-    # of 16 ordered pairs 8 are 1 and 8 are 0: the lower median is 0, so the width falls back to its smallest
-    assert float(parts.penalty) == pytest.approx(2.0)  # 1 + 1 - 2 * exp(-huge)
+    assert float(parts.penalty) == pytest.approx(1 + 1 - 2 * math.exp(-1))
     assert weights.losses.tolist() == [0.25] * 4 and torch.isfinite(weights.states).all()
     spread = [[0.0], [2.0], [1.0], [3.0]]
     weights, parts = run("min_diff", groups=[F0, F1, M0, M1], states=spread, weight=2.0)
-    # squared distances: four 0, six 1 (01 12 23 and back), four 4, two 9; the lower median of 16 is 1
+    # squared distances of the ordered pairs: six 1 (01 12 23 and back), four 4, two 9; the lower median of twelve is 1
     within = (1 + math.exp(-4.0)) / 2
     across = (math.exp(-1.0) * 3 + math.exp(-9.0)) / 4
     assert float(parts.penalty) == pytest.approx(2 * within - 2 * across)

@@ -99,7 +99,9 @@ def test_a_failed_trial_is_tried_again_once_a_call(journal):
     study, searcher = searcher_of(journal)
     searcher.suggest("a")
     searcher.on_trial_complete("a", None, error=True)
-    reconcile(study, {0: {"state": "failed"}})
+    failed = {0: {"label": "ERM", "state": "failed"}}
+    study, _ = searcher_of(journal, records=failed)
+    reconcile(study, failed)
     waiting = [trial for trial in study.trials if trial.state == TrialState.WAITING]
     assert [trial.user_attrs["label"] for trial in waiting] == ["paper's setting", "ERM, balanced", "ERM"]
     reconcile(study, {0: {"state": "failed", "retried": True}})
@@ -172,3 +174,36 @@ def test_every_arm_is_a_configuration_of_its_own():
     assert all(not context_faults(settings, Placement(), ["en", "de"], 2) for settings in chosen)
     ids = {config_id(settings, in_use, "corpus", "backbone") for settings in chosen}
     assert len(ids) == len(ARMS) == len({arm.label for arm in ARMS})
+
+
+def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_does(journal):
+    records = {}
+
+    def call(*names):
+        """One call for some arms: what it is given to run, until there is nothing left."""
+        space = ablation(["en"], ["speech"], names)
+        study = open_study(journal, "arms", space, ["max", "min"], records)
+        reconcile(study, records)
+        for number, record in records.items():
+            records[number] = {**record, "retried": True} if record["state"] == "failed" else record
+        searcher = make_searcher(journal, "arms", space, OBJECTIVES, 0)
+        ran = []
+        finished = {record["label"] for record in records.values() if record["state"] == "finished"}
+        for _ in set(names) - finished:
+            suggestion = searcher.suggest(str(len(records)))
+            ran.append(suggestion["label"])
+            fails = suggestion["label"] == "minimax" and len(records) < 4
+            result = None if fails else {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True}
+            searcher.on_trial_complete(str(len(records)), result, error=fails)
+            state = "failed" if fails else "finished"
+            record = {"label": suggestion["label"], "state": state, "knobs": knobs_of(suggestion)}
+            records[suggestion["number"]] = {**record, "values": [0.4, 0.1]}
+        return ran
+
+    assert call("ERM", "minimax") == ["ERM", "minimax"]  # and minimax fails
+    assert call("ERM", "V-REx") == ["V-REx"]
+    assert call("ERM", "CVaR-DRO") == ["CVaR-DRO"]
+    assert call("ERM", "minimax") == ["minimax"]
+    assert call("ERM", "minimax", "V-REx") == []
+    with pytest.raises(ValueError, match="none of them is left"):
+        make_searcher(journal, "arms", ablation(["en"], ["speech"], ["ERM"]), OBJECTIVES, 0).suggest("x")

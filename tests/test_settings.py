@@ -17,7 +17,7 @@ def test_every_fault_is_named_at_once():
                 "objective.pwer": 2,
                 "objective.power": 3,
                 "objective.coefficients.languages.de": -1,
-                "optimisation.epochs": 0,
+                "optimisation.epochs": -1,
             }
         )
     knobs = {fault.split(":")[0] for fault in caught.value.faults}
@@ -134,6 +134,47 @@ def test_config_id_follows_what_decides_the_result_and_nothing_else():
         identity(TINY_SETTINGS, "corpus", "another backbone"),
     }
     assert len(others | {base}) == 4
+
+
+def test_what_has_no_effect_changes_no_id():
+    erm = TINY_SETTINGS.with_overrides({"objective.method": "erm"})
+    for base, overrides in (
+        (TINY_SETTINGS, {"objective.sampling": "balanced"}),
+        (TINY_SETTINGS, {"objective.temperature": 0.5}),
+        (TINY_SETTINGS, {"control.source": "train"}),
+        (erm, {"objective.sampling": "natural"}),
+    ):
+        assert identity(base.with_overrides(overrides), "c", "b") == identity(base, "c", "b")
+    warm = {"objective.reduction": "softmax", "objective.temperature": 0.5}
+    softmax = TINY_SETTINGS.with_overrides({"objective.reduction": "softmax"})
+    assert identity(TINY_SETTINGS.with_overrides(warm), "c", "b") != identity(softmax, "c", "b")
+
+
+def test_naming_the_schedule_that_it_is_keeps_what_was_set():
+    fixed = TINY_SETTINGS.with_overrides({"objective.fairness_weight.tolerance": 0.3})
+    trial = fixed.with_overrides({"objective.fairness_weight.schedule": "adaptive", "objective.method": "minmaxgap"})
+    assert trial.objective.fairness_weight.tolerance == 0.3
+    other = fixed.with_overrides(
+        {"objective.fairness_weight.schedule": "linear", "objective.fairness_weight.weight": 1}
+    )
+    assert other.objective.fairness_weight.model_dump().keys() == {"schedule", "weight", "ramp_fraction"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "knob"),
+    [
+        ({"objective.method": ["erm"]}, "objective"),
+        ({"objective.fairness_weight.initial": 20.0}, "objective.fairness_weight"),
+        ({"objective.fairness_weight.schedule": "step", "objective.fairness_weight.weight": 1.0,
+          "objective.fairness_weight.start_fraction": 1.0}, "objective.fairness_weight.start_fraction"),
+        ({"objective.fairness_weight.per_cell": True, "objective.reduction": "mean"}, "objective"),
+        ({"objective.estimator.kind": "ema", "objective.estimator.decay": 1.0}, "objective.estimator.decay"),
+    ],
+)  # fmt: skip
+def test_choices_without_effect_or_out_of_range_are_named(overrides, knob):
+    with pytest.raises(SettingsError) as caught:
+        TINY_SETTINGS.with_overrides(overrides)
+    assert [fault.split(": ")[0] for fault in caught.value.faults] == [knob]
 
 
 def test_sampling_is_balanced_for_the_group_method_and_natural_for_erm():

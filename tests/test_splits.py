@@ -12,7 +12,12 @@ from study.splits import rows_of_splits
 
 def corpus(n_dialogues: int = 40) -> pd.DataFrame:
     rows = [
-        {"utterance_id": f"{language}-{split}-{d}-{u}", "split": split, "dialogue": f"{split}-{d}"}
+        {
+            "utterance_id": f"{language}-{split}-{d}-{u}",
+            "split": split,
+            "language": language,
+            "dialogue": f"{split}-{d}",
+        }
         for language in ("en", "de")
         for split in ("train", "dev", "test")
         for d in range(n_dialogues)
@@ -32,6 +37,17 @@ def test_control_takes_its_share_in_whole_dialogues(source):
     assert len(rows["control"]) == pytest.approx(0.25 * (table["split"] == source).sum(), abs=6)
 
 
+def test_control_takes_its_share_of_each_language_also_where_no_dialogue_is_parallel():
+    table = corpus(12)
+    table["dialogue"] = table["language"] + table["dialogue"]
+    rows = rows_of_splits(table, ControlSplit(fraction=0.5))
+    shares = (
+        table.iloc[rows["control"]].groupby("language").size()
+        / (table[table["split"] == "dev"]).groupby("language").size()
+    )
+    assert shares.tolist() == pytest.approx([0.5, 0.5], abs=0.13)  # a dialogue is an eighth at most
+
+
 def test_control_does_not_depend_on_the_order_of_the_corpus():
     table = corpus()
     shuffled = table.sample(frac=1, random_state=0, ignore_index=True)
@@ -43,4 +59,4 @@ def test_control_does_not_depend_on_the_order_of_the_corpus():
 def test_without_a_fraction_there_is_none_and_an_utterance_without_a_dialogue_stands_alone():
     table = corpus().assign(dialogue=None)
     assert len(rows_of_splits(table, ControlSplit())["control"]) == 0
-    assert len(rows_of_splits(table, ControlSplit(fraction=0.5))["control"]) == (table["split"] == "dev").sum() / 2
+    assert len(rows_of_splits(table, ControlSplit(fraction=0.5))["control"]) == 2 * 40  # of 79 in each language

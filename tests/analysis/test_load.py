@@ -55,7 +55,7 @@ def test_failed_trials_stand_apart_whatever_they_left(tmp_path: Path) -> None:
     study = load_study(folder)
 
     assert study.configurations["config_id"].tolist() == ["aa", "cc"]
-    assert study.failed[["number", "reason"]].to_numpy().tolist() == [[1, "loss is not finite"], [2, "a worker died"]]
+    assert study.failed[["number", "reason"]].to_numpy().tolist() == [[1, "loss is not finite"]]
 
 
 def test_a_configuration_proposed_twice_is_one_row_with_its_label(tmp_path: Path) -> None:
