@@ -210,3 +210,22 @@ def test_it_goes_on_after_a_kill_and_shows_what_has_finished(command):
     process = start(arguments)
     again, _ = process.communicate(timeout=250)
     assert "has finished" in again and out.splitlines()[-20:] == again.splitlines()[-20:]
+
+
+@pytest.mark.slow
+def test_zero_3_exports_whole_weights(command):
+    process = start(command("--study", "sharded", "--epochs", "1", "--zero-stage", "3"), torchrun=2)
+    _, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err[-3000:]
+    folder = StudyFolder.at(str(command.storage), "sharded")
+    ((config_id, seed),) = finished_runs(folder)
+    place, kept = folder.path("runs", config_id, str(seed), "adapter"), folder.path("kept.parquet")
+    corpus = folder.read_json("study.json")["corpus"]["spec"]
+    flags = ["--adapter", place, "--corpus", corpus, "--storage", str(command.storage), "--predictions", kept]
+    process = start(["study/score.py", *flags])
+    _, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err[-3000:]
+    run = folder.read_parquet(f"runs/{config_id}/{seed}/predictions.parquet").query("split == 'test'")
+    again = folder.read_parquet("kept.parquet").set_index(["utterance_id", "modality"])
+    again = again.loc[list(zip(run["utterance_id"], run["modality"], strict=True))]
+    np.testing.assert_allclose(again[list(SCORE_COLUMNS)], run[list(SCORE_COLUMNS)], atol=2e-4)
