@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+REPO = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +67,33 @@ def run_plan(small_study, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def ray_directory():
+    """A Ray of its own: other clusters on the machine are neither found nor disturbed (short, for its socket names)."""
+    path = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def sweep(small_corpus, ray_directory, tmp_path_factory):
+    """A function that starts a sweep on the small corpus and returns the finished process."""
+    storage = tmp_path_factory.mktemp("sweeps")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment["RAY_TMPDIR"] = ray_directory
+
+    def start(*flags: str, wait: bool = True, script: tuple[str, ...] = ("study/sweep.py",)):
+        command = [sys.executable, *script, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+        command += ["--epochs", "1", "--fix", "optimisation.batch_size=24", *flags]
+        process = subprocess.Popen(
+            command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        if not wait:
+            return process
+        out, err = process.communicate(timeout=280)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    start.storage = storage
+    return start

@@ -1,0 +1,47 @@
+"""Arms of an ablation through real Ray: by name, added later, and compared with ERM."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.load import load_study
+from search_spaces.ablations import ARMS
+from study.ablation import chosen, main
+from study.records import StudyFolder, read_study, read_trials
+from study.settings import SettingsError
+
+
+def test_arms_are_chosen_by_name_and_erm_is_always_there():
+    assert chosen("V-REx; ERM, balanced") == ("ERM", "ERM, balanced", "V-REx")
+    assert chosen(None) == tuple(arm.label for arm in ARMS)
+    with pytest.raises(SettingsError, match=r"--arms: there is no 'group dro'; choose from: ERM; .*group DRO"):
+        chosen("group dro")
+
+
+def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corpus, tmp_path, capsys):
+    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--ranks", "1"]
+    flags += ["--fix", "optimisation.batch_size=24", "--fix", "control.fraction=0", "--arms", "held-out gaps"]
+    assert main([*flags, "--dry-run"]) == 2
+    assert "held-out gaps: objective.estimator.kind: needs a control split" in capsys.readouterr().err
+
+
+def test_arms_run_are_compared_and_can_be_added_to(sweep):
+    folder = StudyFolder.at(str(sweep.storage), "arms")
+
+    def run(arms: str):
+        done = sweep("--study", "arms", "--ranks", "1", "--seeds", "0,1", "--arms", arms, script=("study/ablation.py",))
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    out = run("minimax")
+    assert "minimax" in out and "AVG gap" in out and "95 % interval" in out
+    before = read_trials(folder)
+    assert {trial["label"] for trial in before.values()} == {"ERM", "minimax"}
+    assert read_study(folder)["settings"]["control"]["fraction"] == 0.5
+    run("V-REx; minimax")
+    after = read_trials(folder)
+    assert {n: trial for n, trial in after.items() if n in before} == before  # nothing is run twice
+    assert [trial["label"] for n, trial in after.items() if n not in before] == ["V-REx"]
+    study = load_study(folder)
+    assert set(study.configurations["n_seeds"]) == {2}
+    assert "V-REx" in run("V-REx")  # complete: shown, not run
