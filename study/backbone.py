@@ -118,12 +118,16 @@ def lora_pattern(settings: BackboneSettings) -> str:
 
 
 def load_model(source: str, settings: BackboneSettings, dtype: torch.dtype) -> nn.Module:
-    """The backbone with LoRA matrices on its language model; only those, and ``settings.trainable``, take gradients.
+    """The backbone of a hub id or folder, ready to be trained.
 
     Raises:
         SettingsError: as in ``load_base``.
     """
-    model = load_base(source, settings, dtype)
+    return with_lora(load_base(source, settings, dtype), settings)
+
+
+def with_lora(model: Qwen2AudioForConditionalGeneration, settings: BackboneSettings) -> nn.Module:
+    """LoRA matrices on the language model; only those, and ``settings.trainable``, take gradients."""
     lora = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,

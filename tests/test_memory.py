@@ -16,16 +16,8 @@ from study.features import audio_tokens, stored_length
 from study.memory import GB, Load, memory_need
 from study.room import load_of, require_memory, room_faults
 from study.settings import BackboneSettings, Placement, Settings, SettingsError
+from tests.benchmarks.training_step import SEVEN_B
 
-SEVEN_B = {
-    "model_type": "qwen2",
-    "vocab_size": 156_032,
-    "hidden_size": 4096,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-}
 LOAD = Load(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
 
 
