@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 from transformers import Qwen2AudioProcessor
@@ -74,7 +76,13 @@ def load_adapter(
     source = base or json.loads((place / CONFIG).read_text())["base_model_name_or_path"]
     processor = load_processor(source)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        held = set(load_file(place / WEIGHTS))
+    except SafetensorError as error:
+        raise SettingsError([f"--adapter {place}: {WEIGHTS} cannot be read ({error}); export it again"]) from error
     peft_model = PeftModel.from_pretrained(load_base(source, settings.backbone, dtype), str(place))
+    if lacking := set(get_peft_model_state_dict(peft_model)) - held:  # PEFT would only warn
+        raise SettingsError([f"--adapter {place}: {WEIGHTS} lacks {sorted(lacking)[:3]}; export it again"])
     model = EmotionModel(peft_model, answer_ids(settings.prompt, processor), processor.tokenizer.pad_token_id)
     return model.to(device=device, dtype=dtype).eval(), processor, settings
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
@@ -107,6 +108,8 @@ def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qw
         )
     except ImportError as error:
         raise SettingsError([f"backbone.attention: {settings.attention} cannot be used here ({error})"]) from error
+    except SafetensorError as error:
+        raise SettingsError([f"--backbone {source}: its weights cannot be read ({error}); fetch them again"]) from error
     if loading["missing_keys"]:
         raise SettingsError([f"--backbone {source}: the checkpoint lacks {sorted(loading['missing_keys'])[:5]}"])
     return model

@@ -14,7 +14,7 @@ from study.splits import rows_of_splits
 def corpus_faults(corpus: Corpus, settings: Settings) -> list[str]:
     """What the corpus lacks for these settings; empty when nothing."""
     faults = split_faults(corpus, settings.control) + transcript_faults(corpus, settings.modalities)
-    examples = int((corpus.utterances["split"] == "train").sum()) * len(settings.modalities)
+    examples = len(rows_of_splits(corpus.utterances, settings.control)["train"]) * len(settings.modalities)
     size = settings.optimisation.batch_size
     if settings.optimisation.epochs and size > examples:
         faults.append(f"optimisation.batch_size: {size} is more than the {examples} training examples; make it smaller")

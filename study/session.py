@@ -41,7 +41,7 @@ def run_script(run: Callable[[], int]) -> int:
     """Run and turn what the user can mend into a message; the exit status.
 
     Returns:
-        What ``run`` does, 2 for what the user can mend, 130 if interrupted.
+        What ``run`` does, 1 if training diverged, 2 for what the user can mend, 130 if interrupted.
     """
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
@@ -53,6 +53,9 @@ def run_script(run: Callable[[], int]) -> int:
     except OSError as error:  # no room, no permission, a backbone that is not there
         print(f"error: {error}\n       mend that and run the same command again: it goes on", file=sys.stderr)
         return 2
+    except FloatingPointError as error:  # the loss of a run without Ray; with it, the trial's record says so
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted: what has finished is kept; the same command goes on", file=sys.stderr)
         return 130

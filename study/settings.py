@@ -152,7 +152,7 @@ class Settings(Frozen):
             SettingsError: an unknown key or a value out of range; every fault is listed.
         """
         tree = self.model_dump(mode="json")
-        chosen = [key for key in CHOICES if key in overrides]
+        chosen, strangers = [key for key in CHOICES if key in overrides], []
         for key in [*chosen, *(key for key in overrides if key not in chosen)]:
             *parents, leaf = key.split(".")
             branch = tree
@@ -164,6 +164,10 @@ class Settings(Frozen):
                 branch |= method().model_dump(mode="json") if method else {}
             if isinstance(branch, dict):
                 branch[leaf] = overrides[key]
+            else:
+                strangers.append(f"{key}: there is no such setting")
+        if strangers:
+            raise SettingsError(strangers)
         return parse(Settings, tree)
 
 

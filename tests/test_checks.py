@@ -40,6 +40,9 @@ def test_a_batch_larger_than_the_corpus_is_named():
     settings = HALF.with_overrides({"optimisation.batch_size": 128})
     (fault,) = corpus_faults(corpus(8), settings)
     assert "optimisation.batch_size: 128 is more than the 64 training examples" in fault
+    carved = HALF.with_overrides({"optimisation.batch_size": 64, "control.source": "train"})
+    (fault,) = corpus_faults(corpus(8), carved)  # half of them control
+    assert "optimisation.batch_size: 64 is more than the 32" in fault
 
 
 def test_arms_are_checked_with_what_is_fixed():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
+from safetensors.torch import load, save_file
 
 from study.metrics import INVALID, evaluate
 from study.records import SCORE_COLUMNS
@@ -75,3 +78,15 @@ def adapter_stub(small_study, run_plan, small_corpus):
     write_adapter(plan.folder, "adapter", weights, peft_model.peft_config["default"], settings, plan.backbone)
     storage = plan.features.parent.parent.parent
     return ["--adapter", plan.folder.path("adapter"), "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+
+
+def test_an_adapter_that_lost_weights_is_refused(adapter_stub, capsys):
+    weights = Path(adapter_stub[adapter_stub.index("--adapter") + 1]) / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    tensors = load(whole)
+    save_file({name: value for name, value in tensors.items() if "lora_B" not in name}, weights)
+    assert main(adapter_stub) == 2
+    assert "adapter_model.safetensors lacks" in capsys.readouterr().err
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert main(adapter_stub) == 2
+    assert "adapter_model.safetensors cannot be read" in capsys.readouterr().err

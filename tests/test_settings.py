@@ -164,6 +164,8 @@ def test_naming_the_schedule_that_it_is_keeps_what_was_set():
     ("overrides", "knob"),
     [
         ({"objective.method": ["erm"]}, "objective"),
+        ({"optimisation.epochs.foo": 3}, "optimisation.epochs.foo"),
+        ({"modalities.0": "speech"}, "modalities.0"),
         ({"objective.fairness_weight.initial": 20.0}, "objective.fairness_weight"),
         ({"objective.fairness_weight.schedule": "step", "objective.fairness_weight.weight": 1.0,
           "objective.fairness_weight.start_fraction": 1.0}, "objective.fairness_weight.start_fraction"),

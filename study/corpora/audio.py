@@ -21,6 +21,7 @@ SAMPLE_RATE = 16_000  # Hz, what Qwen2-Audio's feature extractor expects
 SHORTEST = 0.1  # seconds; no word is shorter
 LONGEST = 30.0  # seconds, the tower's limit
 SILENCE = 1e-4  # largest sample of a clip without sound, -80 dB of full scale
+UNKNOWN_LENGTH = 1 << 60  # samples
 STREAMED = 0xFFFFFF00  # a length from here up stands in WAVs that were written to a pipe
 LARGEST_PAGE = 65_307  # bytes of an Ogg page
 LEVEL = -26.0  # dB of full scale, the usual active level of telephone speech (ITU-T P.56)
@@ -94,6 +95,8 @@ def _decode(path: str) -> tuple[np.ndarray, int]:
         raise CorpusError(f"{path}: empty file")
     try:
         promised = soundfile.info(path).frames
+        if promised > UNKNOWN_LENGTH:  # a FLAC from a pipe: libsndfile cannot read it without its length
+            raise CorpusError(f"{path}: unreadable (its header does not say how long it is; encode it anew)")
         waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise CorpusError(f"{path}: unreadable ({error.error_string})") from error

@@ -78,6 +78,17 @@ def test_a_wav_of_unknown_length_is_whole(tmp_path):
     assert inspect_clip(str(path)).samples == 16_000
 
 
+def test_a_flac_of_unknown_length_is_named(tmp_path):
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, noise(1), 16_000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # STREAMINFO's total samples: the low half of this byte and the four that follow
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(CorpusError, match=r"piped\.flac: .*does not say how long it is"):
+        inspect_clip(str(path))
+
+
 def test_clips_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "text.wav").write_text("not audio")
     (tmp_path / "nothing.wav").write_bytes(b"")
