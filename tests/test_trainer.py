@@ -109,7 +109,9 @@ def test_held_out_gaps_are_those_of_the_control_split(run_plan):
     assert run.memory["gaps"].tolist() == pytest.approx(expected, rel=1e-5)
     run.engine.eval()
     with torch.no_grad():  # and these losses are those of training
-        parts = [run.engine(examples.collate(rows), score=False)[0] for rows in np.split(np.arange(len(examples)), 2)]
+        parts = [
+            run.engine(examples.collate(rows), score=False)[0] for rows in np.array_split(np.arange(len(examples)), 2)
+        ]
     run.engine.train()
     torch.testing.assert_close(torch.cat(parts), run.held_out("control").losses, rtol=1e-4, atol=1e-4)
     assert not set(run.examples["dev"].utterances) & set(examples.utterances)
