@@ -22,6 +22,7 @@ with. Only methods of tensors are called, so that reading a plan does not cost a
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
@@ -228,9 +229,9 @@ class Objective(Frozen):
     def sampled(self) -> Sampling:
         return self.sampling or self.own_sampling
 
+    @abstractmethod
     def terms(self, batch: WholeBatch, memory: Memory) -> Terms:
         """The method: a new one is a subclass with this function."""
-        raise NotImplementedError
 
     def cell_penalties(self, gaps: Tensor, cells: Sequence[Cell]) -> Tensor:
         """How much each cell counts (C,), from its signed gap: |D_c| unless the method says otherwise."""

@@ -26,7 +26,7 @@ from study.single import SingleRun, run_single
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, 2 for what the user can mend, 130 if interrupted."""
+    """Returns the exit status: 0, 1 if training diverged, 2 for what the user can mend, 130 if interrupted."""
     quiet_libraries()
     parser = argparse.ArgumentParser(prog="python study/train.py", description=__doc__.split("\n\n")[0])
     parser.add_argument(

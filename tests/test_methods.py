@@ -159,6 +159,11 @@ def test_the_method_that_the_documentation_adds_works():
     assert weights.losses.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
 
 
+def test_a_method_without_terms_cannot_be_made():
+    with pytest.raises(TypeError, match="terms"):
+        Objective()
+
+
 def test_methods_have_names_knobs_and_ids_of_their_own():
     ids = set()
     for name in METHODS:
