@@ -7,7 +7,9 @@ what it generates, which can be anything. Answers that name none are "invalid" a
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from study.backbone import Batch, EmotionModel
 from study.batching import Examples
+from study.corpora.vocabulary import EMOTION_WORDS
 from study.groups import EMOTIONS
 from study.metrics import INVALID
 
@@ -86,26 +89,46 @@ def generate_answers(
 
 
 def emotion_of(answer: str, labels: Sequence[str]) -> str:
-    """The emotion that an answer names: that of the first label word in it, or "invalid".
+    """The emotion that an answer names, by its label word or an English word for it ("sad", "angry").
 
-    Case does not matter. A label in letters that have cases must stand as a word; Japanese does not space its words. Of
-    two labels that begin at the same place the longer one counts.
+    "invalid" where it names none, or several, since what is meant is then a guess; a negation is not understood. Case
+    does not matter. A word in letters that have cases must stand alone; Japanese does not space its words. Where two
+    words begin at the same place the longer one counts.
 
     Args:
         labels: a word each emotion, in the order of ``EMOTIONS``.
 
     >>> words = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
-    >>> [emotion_of(text, words) for text in ("Joy", "It is anger, or fear.", "They enjoy it")]
-    ['joy', 'anger', 'invalid']
+    >>> [emotion_of(text, words) for text in ("Joy", "She sounds angry.", "It is anger, or fear.", "They enjoy it")]
+    ['joy', 'anger', 'invalid', 'invalid']
     """
-    found = []
-    for emotion, label in zip(EMOTIONS, labels, strict=True):
-        word = label.strip().casefold()
-        before, after = (r"\b" if edge.upper() != edge.lower() else "" for edge in (word[0], word[-1]))
-        match = re.search(f"{before}{re.escape(word)}{after}", answer.casefold())
-        if match:
-            found.append((match.start(), -len(word), emotion))
-    return min(found)[2] if found else INVALID
+    words, pattern = _emotion_words(tuple(labels))
+    named = {words[match[0]] for match in pattern.finditer(_comparable(answer))}
+    return named.pop() if len(named) == 1 else INVALID
+
+
+@cache
+def _emotion_words(labels: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
+    """The emotion of each word, and the pattern that finds them, longer ones first."""
+    words = EMOTION_WORDS | {
+        _comparable(label.strip()): emotion for emotion, label in zip(EMOTIONS, labels, strict=True)
+    }
+    alone = (
+        "".join(
+            (
+                r"\b" if word[0].upper() != word[0].lower() else "",
+                re.escape(word),
+                r"\b" if word[-1].upper() != word[-1].lower() else "",
+            )
+        )
+        for word in sorted(words, key=len, reverse=True)
+    )
+    return words, re.compile("|".join(alone))
+
+
+def _comparable(text: str) -> str:
+    """Without case, and with one code for what looks the same (full width, accents)."""
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def answer_frame(

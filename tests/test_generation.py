@@ -93,7 +93,12 @@ def test_answers_come_in_the_order_of_the_examples(setting):
     [
         ("joy", "joy"),
         (" Joy.\n", "joy"),
-        ("The speaker expresses sadness, not joy.", "sadness"),
+        ("The speaker expresses sadness, not joy.", "invalid"),
+        ("sad", "sadness"),
+        ("She is ANGRY, very angry.", "anger"),
+        ("neutral, joy, surprise, anger, sadness, disgust, fear", "invalid"),
+        ("ｊｏｙ", "joy"),
+        ("ang", "invalid"),
         ("They enjoy it, fearlessly", "invalid"),
         ("NEUTRAL", "neutral"),
         ("joy_", "invalid"),
@@ -101,7 +106,7 @@ def test_answers_come_in_the_order_of_the_examples(setting):
         ("???", "invalid"),
     ],
 )
-def test_the_first_label_word_counts(answer, emotion):
+def test_an_answer_names_one_emotion_or_is_invalid(answer, emotion):
     assert emotion_of(answer, EMOTIONS) == emotion
 
 
@@ -111,6 +116,8 @@ def test_label_words_of_any_language():
     german = ("neutral", "Freude", "Überraschung", "Ärger", "Trauer", "Ekel", "Angst")
     assert emotion_of("Das ist überraschung", german) == "surprise"
     assert emotion_of("Verärgert", german) == "invalid"
+    assert emotion_of("U\u0308berraschung", german) == "surprise"  # decomposed
+    assert emotion_of("sad", german) == emotion_of("Trauer!", german) == "sadness"
     nested = ("neutral", "joy", "joyful surprise", "anger", "anger at it", "disgust", "fear")
     assert emotion_of("joyful surprise", nested) == "surprise" and emotion_of("anger at it", nested) == "sadness"
 

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from study.corpora.audio import SAMPLE_RATE, read_audio
 from study.corpora.corpus import UTTERANCE, Corpus, Listing, build_corpus, inspect_clips
-from study.corpora.errors import CorpusError
+from study.corpora.errors import CorpusError, capped
 from study.corpora.vocabulary import SPLITS
 from study.settings import CorpusSettings
 
-__all__ = ["SAMPLE_RATE", "SPLITS", "UTTERANCE", "Corpus", "CorpusError", "list_corpus", "load_corpus", "read_audio"]
+__all__ = [
+    "SAMPLE_RATE",
+    "SPLITS",
+    "UTTERANCE",
+    "Corpus",
+    "CorpusError",
+    "capped",
+    "list_corpus",
+    "load_corpus",
+    "read_audio",
+]
 
 
-def load_corpus(settings: CorpusSettings, cache: Path, seed: int = 0) -> Corpus:
+def load_corpus(settings: CorpusSettings, cache: Path, seed: int = 0, parts: Sequence[str] = SPLITS) -> Corpus:
     """Read a corpus.
 
     Args:
         cache: where the embedded corpus is written once.
         seed: of the embedded corpus, and of a manifest's division by speaker.
+        parts: the splits in which every language needs utterances.
 
     Raises:
         CorpusError: the specification or the corpus is faulty; the message names file, row and remedy.
     """
     listing = list_corpus(settings, cache, seed)
-    return build_corpus(listing, settings, inspect_clips(listing.rows[listing.rows["kept"]]))
+    return build_corpus(listing, settings, inspect_clips(listing.rows[listing.rows["kept"]]), parts)
 
 
 def list_corpus(settings: CorpusSettings, cache: Path, seed: int = 0) -> Listing:

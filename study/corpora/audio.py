@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -24,6 +25,12 @@ SILENCE = 1e-4  # largest sample of a clip without sound, -80 dB of full scale
 UNKNOWN_LENGTH = 1 << 60  # samples
 STREAMED = 0xFFFFFF00  # a length from here up stands in WAVs that were written to a pipe
 LARGEST_PAGE = 65_307  # bytes of an Ogg page
+# (first and third word of the file) -> (order of the bytes of a length, name of the chunk that holds the samples)
+_CHUNKED: dict[tuple[bytes, bytes], tuple[Literal["little", "big"], bytes]] = {
+    (b"RIFF", b"WAVE"): ("little", b"data"),
+    (b"FORM", b"AIFF"): ("big", b"SSND"),
+    (b"FORM", b"AIFC"): ("big", b"SSND"),
+}
 LEVEL = -26.0  # dB of full scale, the usual active level of telephone speech (ITU-T P.56)
 
 
@@ -62,7 +69,8 @@ def inspect_clip(path: str) -> Clip:
         raise CorpusError(f"{path}: {seconds:.3f} s long, less than {SHORTEST} s")
     mono = waveform.mean(axis=1)
     if np.abs(mono).max() < SILENCE:
-        raise CorpusError(f"{path}: silent")
+        cancelled = np.abs(waveform).max() >= SILENCE
+        raise CorpusError(f"{path}: {'its channels cancel each other out' if cancelled else 'silent'}")
     digest = hashlib.blake2b(waveform.tobytes(), digest_size=8).hexdigest()
     return Clip(len(waveform), rate, _level(mono), digest)
 
@@ -108,14 +116,15 @@ def _decode(path: str) -> tuple[np.ndarray, int]:
 
 
 def _ends_early(path: str) -> bool:
-    """Whether a WAV or Ogg file lacks its end, which libsndfile passes over in silence."""
+    """Whether a WAV, AIFF or Ogg file lacks its end, which libsndfile passes over in silence."""
     with open(path, "rb") as file:
         head = file.read(12)
         size = os.fstat(file.fileno()).st_size
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        if (head[:4], head[8:]) in _CHUNKED:
+            order, sound = _CHUNKED[head[:4], head[8:]]
             while len(chunk := file.read(8)) == 8:
-                length = int.from_bytes(chunk[4:], "little")
-                if chunk[:4] == b"data":
+                length = int.from_bytes(chunk[4:], order)
+                if chunk[:4] == sound:
                     return STREAMED > length > size - file.tell()
                 file.seek(length + length % 2, os.SEEK_CUR)
         elif head[:4] == b"OggS":

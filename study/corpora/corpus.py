@@ -87,11 +87,14 @@ def inspect_clips(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def build_corpus(listing: Listing, settings: CorpusSettings, inspected: pd.DataFrame) -> Corpus:
+def build_corpus(
+    listing: Listing, settings: CorpusSettings, inspected: pd.DataFrame, parts: Sequence[str] = SPLITS
+) -> Corpus:
     """Leave out the clips that cannot be used, check the whole table, and hash it.
 
     Args:
         inspected: ``inspect_clips`` of the rows that are kept.
+        parts: the splits in which every language needs utterances.
 
     Raises:
         CorpusError: more than 5 % of the clips are missing, 1 % or more cannot be used, or a split of a language is
@@ -126,7 +129,7 @@ def build_corpus(listing: Listing, settings: CorpusSettings, inspected: pd.DataF
         samples=[clip.samples for clip in usable["clip_found"]],
         sample_rate=[clip.sample_rate for clip in usable["clip_found"]],
     ).sort_values("utterance_id", ignore_index=True)
-    refuse(_empty_splits(root, utterances))
+    refuse(_empty_splits(root, utterances, parts))
     return Corpus(
         name=listing.name,
         utterances=utterances[list(UTTERANCE)],
@@ -168,13 +171,13 @@ def _notes_on_rows(usable: pd.DataFrame, settings: CorpusSettings) -> list[str]:
     return notes
 
 
-def _empty_splits(root: str, utterances: pd.DataFrame) -> list[str]:
+def _empty_splits(root: str, utterances: pd.DataFrame, parts: Sequence[str]) -> list[str]:
     counts = utterances.groupby(["language", "split"]).size()
     return [
         f"{root}: the {split} split of language {language} is empty. Every language needs utterances in "
-        f"{', '.join(SPLITS)}; add some, or remove that language."
+        f"{', '.join(parts)}; add some, or remove that language."
         for language in sorted(utterances["language"].unique())
-        for split in SPLITS
+        for split in parts
         if (language, split) not in counts.index
     ]
 

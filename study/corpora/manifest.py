@@ -11,7 +11,7 @@ from study.corpora.corpus import Listing
 from study.corpora.divisions import by_speaker
 from study.corpora.errors import CorpusError, refuse
 from study.corpora.tables import read_table
-from study.corpora.vocabulary import translated
+from study.corpora.vocabulary import read_words, translated
 
 REQUIRED = ("path", "emotion", "language", "speaker", "gender")
 OPTIONAL = ("transcript", "split", "dialogue")
@@ -22,10 +22,11 @@ def list_manifest(file: Path, split: str = "parallel", seed: int = 0) -> Listing
 
     Paths are relative to the file. Its own split column is kept, since nothing is known of parallel utterances here;
     without one, or with the split "speaker", the speakers are divided. Without a dialogue column every clip is
-    a dialogue of its own.
+    a dialogue of its own. Case does not matter in the names of columns. Words of its own for emotions and so on are
+    explained by a ``words.csv`` beside it (``vocabulary.read_words``).
 
     Args:
-        split: ``parallel``, ``official`` or ``speaker``, see ``study.settings.CorpusSettings``.
+        split: ``parallel``, ``official``, ``speaker`` or ``none``, see ``study.settings.CorpusSettings``.
         seed: of the division by speaker.
 
     Raises:
@@ -34,7 +35,7 @@ def list_manifest(file: Path, split: str = "parallel", seed: int = 0) -> Listing
     table_path = os.path.abspath(file)
     root = os.path.dirname(table_path)
     known = ", ".join(REQUIRED)
-    table = read_table(table_path, REQUIRED, f"A manifest has the columns {known}; see the README.")
+    table = read_table(table_path, REQUIRED, f"A manifest has the columns {known}; see the README.", OPTIONAL)
     blank = pd.Series("", index=table.index)
     rows = pd.DataFrame(
         {
@@ -51,9 +52,10 @@ def list_manifest(file: Path, split: str = "parallel", seed: int = 0) -> Listing
         },
         index=table.index,
     )
+    words = read_words(root)
     faults = _row_faults(table, rows)
     for column in ("emotion", "language", "gender", *(["split"] if "split" in table.columns else [])):
-        rows[column], more = translated(table, column)
+        rows[column], more = translated(table, column, words.get(column, {}))
         faults += more
     refuse(faults)
     rows["official"] = rows["split"] if "split" in rows.columns else ""
@@ -61,6 +63,8 @@ def list_manifest(file: Path, split: str = "parallel", seed: int = 0) -> Listing
     rows = rows.reset_index(drop=True)
     if split == "official" and "split" not in table.columns:
         raise CorpusError(f"{table_path} has no split column to follow. Add one, or use --split speaker.")
+    if split == "none":
+        return Listing("manifest", root, rows.assign(split="test"), ())
     if split == "speaker" or "split" not in table.columns:
         rows["split"] = rows["speaker"].map(by_speaker(rows, table_path, seed))
         return Listing("manifest", root, rows, ("The manifest's speakers were divided into train, dev and test.",))
@@ -70,8 +74,8 @@ def list_manifest(file: Path, split: str = "parallel", seed: int = 0) -> Listing
 
 
 def _id(root: str, path: str) -> str:
-    """The path relative to the manifest, without its ending."""
-    return os.path.splitext(os.path.relpath(os.path.join(root, path), root))[0].replace(os.sep, "/")
+    """The path relative to the manifest."""
+    return os.path.relpath(os.path.join(root, path), root).replace(os.sep, "/")
 
 
 def _row_faults(table: pd.DataFrame, rows: pd.DataFrame) -> list[str]:

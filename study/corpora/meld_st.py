@@ -38,6 +38,7 @@ def list_meld_st(root: Path, split: str = "parallel", name: str = "meld-st", not
       dev, then train) in all languages: as a whole dialogue where each pair keeps it whole, else by utterance.
     - ``official``: the authors' split as it is; an English clip on two sides then stays on both.
     - ``speaker``: every voice on one side; lines of several voices that are on different sides are left out.
+    - ``none``: everything in test, for scoring.
 
     Args:
         root: the folder with ``ENG_DEU`` and/or ``ENG_JPN``, and perhaps ``genders.csv`` (speaker, gender).
@@ -58,7 +59,7 @@ def list_meld_st(root: Path, split: str = "parallel", name: str = "meld-st", not
         if mixed:
             found.append(f"{mixed} rows in which voices of several sides speak together were left out.")
         rows = rows[rows["split"] != ""].reset_index(drop=True)
-    elif moved:
+    elif moved and split == "parallel":
         found.append(
             f"{moved} of {len(rows)} rows were moved so that parallel utterances are on one side of the split."
         )
@@ -152,6 +153,8 @@ def _divided(rows: pd.DataFrame, split: str, where: str) -> pd.Series:
     """The side of every row; empty where voices of several sides speak together."""
     if split == "official":
         return rows["official"]
+    if split == "none":
+        return pd.Series("test", index=rows.index)
     if split == "speaker":
         return _by_voice(rows, where)
     # Moving whole dialogues of a split that tears them anyway would leave next to nothing in train.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,13 +21,14 @@ _KINDS = {".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSON lines", ".ndjson": "JSON
 Rows = list[tuple[str, dict[str, Any]]]  # (``file, row n``, the cells of that row)
 
 
-def read_table(path: str, required: Iterable[str], remedy: str) -> pd.DataFrame:
-    """A table of strings, stripped of outer blanks; absent cells are empty.
+def read_table(path: str, required: Sequence[str], remedy: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of strings, stripped of outer blanks; absent cells are empty, and whole numbers have no ``.0``.
 
     Args:
-        path: ``.csv`` (also with semicolons or tabs, a byte order mark, or CRLF), ``.jsonl`` or ``.parquet``; any other
-            ending is read as CSV.
+        path: ``.csv`` (also with semicolons or tabs, a byte order mark, CRLF, or Excel's line ``sep=;``), ``.jsonl`` or
+            ``.parquet``; any other ending is read as CSV.
         required: columns that must be there; the others come along.
+        optional: columns that may be there. Of these two kinds, names in another case are understood.
 
     Returns:
         One row a row, indexed by ``file, row n``. A CSV counts as a spreadsheet does, its header being row 1; JSON
@@ -46,21 +48,47 @@ def read_table(path: str, required: Iterable[str], remedy: str) -> pd.DataFrame:
     except (ValueError, csv.Error, pa.ArrowException) as error:  # undecodable bytes raise a ValueError too
         text = "UTF-8 CSV" if kind == "CSV" else kind
         raise CorpusError(f"{path} cannot be read as a {text} file: {error}. {remedy}") from error
-    missing = [column for column in required if column not in columns]
+    names = _in_our_case(path, columns, (*required, *optional))
+    missing = [column for column in required if column not in names.values()]
     if missing:
         raise CorpusError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}. {remedy}")
     if not rows:
         raise CorpusError(f"{path} has no rows. {remedy}")
     cells = [[_text(row.get(column)) for column in columns] for _, row in rows]
-    return pd.DataFrame(cells, index=[where for where, _ in rows], columns=columns, dtype=str)
+    return pd.DataFrame(cells, index=[where for where, _ in rows], columns=list(names.values()), dtype=str)
+
+
+def _in_our_case(path: str, columns: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """What each column of a file is called here: ``Path`` is ``path`` where that is known."""
+    ours = {name.casefold(): name for name in known}
+    names = {column: ours.get(column.casefold(), column) for column in columns}
+    for name in set(names.values()):
+        alike = [column for column in columns if names[column] == name]
+        if len(alike) > 1:
+            raise CorpusError(f"{path} has the columns {' and '.join(alike)}, which are one. Rename or remove one.")
+    return names
 
 
 def _csv(path: str) -> tuple[list[str], Rows]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         header = file.readline()
-        file.seek(0)
-        reader = csv.reader(file, delimiter=max(DELIMITERS, key=header.count), strict=True)
-        lines = [(number, cells) for number, cells in enumerate(reader, 1) if cells]
+        first = 1
+        if separator := re.fullmatch(r'"?sep=(.)"?\s*', header):  # Excel's own
+            first = 2
+        else:
+            file.seek(0)
+        delimiter = separator[1] if separator else max(DELIMITERS, key=header.count)
+        lines = []
+        number = first - 1
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            for number, cells in enumerate(reader, first):
+                if cells:
+                    lines.append((number, cells))
+        except csv.Error as error:
+            raise CorpusError(
+                f"{path}, row {number + 1}: {error}. Close every quote, and double those inside a cell."
+            ) from error
     if not lines:
         raise ValueError("it is empty")
     columns = [column.strip() for column in lines[0][1]]
@@ -104,4 +132,8 @@ def _parquet(path: str) -> tuple[list[str], Rows]:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    if value is None or value != value:  # JSON and Parquet may hold NaN
+        return ""
+    if isinstance(value, float) and value.is_integer():  # whole numbers with a gap among them become floats
+        return str(int(value))
+    return str(value).strip()

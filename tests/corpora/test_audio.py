@@ -51,6 +51,7 @@ FORMATS = [
     ("a.mp3", 44_100, {}),
     ("a.opus", 48_000, {"format": "OGG", "subtype": "OPUS"}),
     ("a.ogg", 8_000, {}),
+    ("a.aiff", 32_000, {}),
 ]
 
 
@@ -103,7 +104,7 @@ def test_clips_that_cannot_be_used_are_named(tmp_path):
         ("nothing.wav", "empty file"),
         ("empty.wav", "holds no samples"),
         ("silent.wav", "silent"),
-        ("phase.wav", "silent"),  # whose channels cancel each other
+        ("phase.wav", "its channels cancel each other out"),
         ("short.wav", "0.020 s long, less than 0.1 s"),
         ("nan.wav", "holds samples that are not finite numbers"),
     ):

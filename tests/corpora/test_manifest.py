@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from study.corpora import CorpusError, load_corpus
 from study.corpora.manifest import list_manifest
@@ -49,7 +51,7 @@ def test_five_speakers_a_gender_are_divided_three_one_one(tmp_path):
     assert corpus.name == "manifest"
     assert corpus.notes == ("The manifest's speakers were divided into train, dev and test.",)
     first = table.iloc[0]
-    assert (first["utterance_id"], first["dialogue"], first["emotion"]) == ("audio/m0_0", "audio/m0_0", "joy")
+    assert (first["utterance_id"], first["dialogue"], first["emotion"]) == ("audio/m0_0.wav", "audio/m0_0.wav", "joy")
     assert (first["samples"], first["sample_rate"]) == (1600, 16_000)
 
 
@@ -111,7 +113,7 @@ def test_few_speakers_of_unknown_gender_stay_in_train(tmp_path):
     write_wav(tmp_path / "audio/x.wav")
     rows.append({**rows[0], "path": "audio/x.wav", "speaker": "x", "gender": ""})
     corpus = rewrite(tmp_path, rows, unknown_gender="train")
-    assert corpus.utterances.set_index("utterance_id").loc["audio/x", ["split", "gender"]].tolist() == [
+    assert corpus.utterances.set_index("utterance_id").loc["audio/x.wav", ["split", "gender"]].tolist() == [
         "train", "unknown",
     ]  # fmt: skip
     assert corpus.notes[1] == "1 of 21 utterances have no known gender and enter no gap."
@@ -124,11 +126,11 @@ def test_words_of_other_corpora_are_understood(tmp_path):
     for row, (emotion, language) in zip(rows, words, strict=False):
         row |= {"emotion": emotion, "language": language, "gender": "F"}
     table = rewrite(tmp_path, rows).utterances.set_index("utterance_id")
-    assert table.loc[["audio/w0_0", "audio/w0_1", "audio/w1_0", "audio/w1_1"], "emotion"].tolist() == [
+    assert table.loc[[f"audio/{clip}.wav" for clip in ("w0_0", "w0_1", "w1_0", "w1_1")], "emotion"].tolist() == [
         "joy", "fear", "anger", "sadness",
     ]  # fmt: skip
     assert set(table["language"]) == {"de"}
-    assert table.loc["audio/w0_0", "gender"] == "female"
+    assert table.loc["audio/w0_0.wav", "gender"] == "female"
 
 
 def test_a_manifest_reads_the_same_in_every_kind_of_file(tmp_path):
@@ -143,8 +145,49 @@ def test_a_manifest_reads_the_same_in_every_kind_of_file(tmp_path):
     frame.to_csv(tmp_path / "tabs.tsv", sep="\t", index=False)
     (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     frame.to_parquet(tmp_path / "table.parquet")
-    for name in ("bom.csv", "semicolons.csv", "tabs.tsv", "lines.jsonl", "table.parquet"):
+    (tmp_path / "excel.csv").write_text("sep=;\n" + frame.to_csv(sep=";", index=False))
+    frame.rename(columns=str.upper).to_csv(tmp_path / "upper.csv", index=False)
+    floats = [{**row, "speaker": float(row["speaker"])} for row in rows]
+    (tmp_path / "floats.jsonl").write_text("\n".join(json.dumps(row) for row in floats))
+    csvs = ("bom.csv", "semicolons.csv", "tabs.tsv", "excel.csv", "upper.csv")
+    for name in (*csvs, "lines.jsonl", "floats.jsonl", "table.parquet"):
         pd.testing.assert_frame_equal(read_manifest(tmp_path / name).utterances, expected)
+
+
+def test_the_same_name_with_another_ending_is_another_clip(tmp_path):
+    rows = manifest(tmp_path)
+    rows.append({**rows[0], "path": "audio/w0_0.flac"})
+    soundfile.write(tmp_path / "audio/w0_0.flac", np.random.default_rng(0).normal(0, 0.1, 1600), 16_000)
+    assert len(rewrite(tmp_path, rows).utterances) == 21
+
+
+def test_nan_in_a_row_is_an_empty_cell(tmp_path):
+    rows = manifest(tmp_path, transcript=float("nan"))
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    assert set(read_manifest(tmp_path / "m.jsonl").utterances["transcript"]) == {""}
+
+
+def test_words_of_its_own_are_explained_by_a_table(tmp_path):
+    rows = manifest(tmp_path, emotion="W", language="Bairisch")
+    write_csv(tmp_path / "words.csv", [
+        {"what": "emotion", "word": "W", "name": "anger"}, {"what": "Language", "word": "bairisch", "name": "de"},
+    ])  # fmt: skip
+    table = rewrite(tmp_path, rows).utterances
+    assert set(table["emotion"]) == {"anger"} and set(table["language"]) == {"de"}
+    write_csv(tmp_path / "words.csv", [
+        {"what": "mood", "word": "W", "name": "anger"}, {"what": "emotion", "word": "W", "name": "rage"},
+    ])  # fmt: skip
+    with pytest.raises(CorpusError, match=r"(?s)row 2: what is 'mood'.*row 3: there is no emotion 'rage'"):
+        rewrite(tmp_path, rows)
+
+
+def test_without_a_split_everything_is_test(tmp_path):
+    rows = manifest(tmp_path, women=1, men=1)
+    assert set(list_manifest(tmp_path / "manifest.csv", "none").rows["split"]) == {"test"}
+    spec = CorpusSettings(spec=f"manifest:{tmp_path / 'manifest.csv'}", split="none")
+    assert len(load_corpus(spec, tmp_path, parts=("test",)).utterances) == len(rows)
+    with pytest.raises(CorpusError, match="the train split of language de is empty"):
+        load_corpus(spec, tmp_path)
 
 
 def test_transcripts_may_be_absent(tmp_path):
@@ -174,7 +217,7 @@ def test_every_faulty_row_is_named_at_once(tmp_path):
         "row 4: gender 'x' is none of female, male, unknown",
         "row 5: language 'fr' is none of en, ja, de",
         "row 6: the speaker is empty",
-        "row 7: audio/w0_0 stands in row 2 too",
+        "row 7: audio/w0_0.wav stands in row 2 too",
         "row 8: the path is empty",
         "row 9: split 'holdout' is none of train, dev, test",
     }
@@ -201,6 +244,12 @@ def test_a_speaker_of_two_genders_is_named(tmp_path):
         ("a.csv", "path,emotion\na.wav,joy\n", "lacks the columns language, speaker, gender"),
         ("a.csv", "path,emotion\na.wav,joy,de\nb.wav\n", "row 2: 3 cells under a header of 2(?s:.*)row 3: 1 cells"),
         ("a.csv", "path,path\na.wav,b.wav\n", "the column 'path' stands there twice"),
+        ("a.csv", "path,Path\na.wav,b.wav\n", "has the columns path and Path, which are one"),
+        (
+            "a.csv",
+            'path,emotion\na.wav,joy\n"b.wav,joy\nc.wav,joy\n',
+            "row 3: unexpected end of data.*Close every quote",
+        ),
         ("a.csv", b"path,emotion\n\xff\xfe,joy\n", "cannot be read as a UTF-8 CSV file"),
         ("a.jsonl", '{"path": "a.wav"}\n{"path": \n[1]\n', "row 2: no JSON(?s:.*)row 3: list instead of an object"),
         ("a.jsonl", '{"path": "a.wav"}\n', "lacks the columns emotion, language, speaker, gender"),
