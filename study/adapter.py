@@ -23,7 +23,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor
 from transformers import Qwen2AudioProcessor
 
-from study.backbone import EmotionModel, load_base, load_processor
+from study.backbone import EmotionModel, backbone_hash, load_base, load_processor
 from study.batching import answer_ids
 from study.records import StudyFolder
 from study.settings import Settings, SettingsError, differences, parse
@@ -52,29 +52,45 @@ def write_adapter(
     config.base_model_name_or_path = base
     config.inference_mode = True
     folder.write_bytes(f"{place}/{WEIGHTS}", bytes_of(tensors, metadata={"format": "pt"}))
-    folder.write_json(f"{place}/{SETTINGS}", {"settings": settings.model_dump(mode="json")})
+    record = {"settings": settings.model_dump(mode="json"), "backbone": {"spec": base, "hash": backbone_hash(base)}}
+    folder.write_json(f"{place}/{SETTINGS}", record)
     with tempfile.TemporaryDirectory() as local:
         config.save_pretrained(local)
         folder.write_bytes(f"{place}/{CONFIG}", Path(local, CONFIG).read_bytes())
 
 
-def load_adapter(
-    place: Path, base: str | None, device: torch.device
-) -> tuple[EmotionModel, Qwen2AudioProcessor, Settings]:
-    """A model that scores, from an adapter of ``write_adapter``.
-
-    Args:
-        base: the backbone, if it is no longer where the adapter says.
+def read_adapter(place: Path) -> tuple[Settings, dict[str, str]]:
+    """The settings of an adapter, and the ``spec`` and ``hash`` of its backbone.
 
     Raises:
-        SettingsError: the folder holds no such adapter, or its backbone cannot be loaded.
+        SettingsError: the folder holds no adapter of ``write_adapter``.
     """
     for name in (CONFIG, WEIGHTS, SETTINGS):
         if not (place / name).is_file():
             raise SettingsError([f"--adapter {place}: has no {name}; give the adapter folder that train.py named"])
-    settings = parse(Settings, json.loads((place / SETTINGS).read_text())["settings"])
-    source = base or json.loads((place / CONFIG).read_text())["base_model_name_or_path"]
+    try:
+        record = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
+        return parse(Settings, record["settings"]), record["backbone"]
+    except (ValueError, KeyError) as error:
+        raise SettingsError([f"--adapter {place}: {SETTINGS} cannot be read ({error}); export it again"]) from error
+
+
+def load_adapter(place: Path, source: str, device: torch.device) -> tuple[EmotionModel, Qwen2AudioProcessor]:
+    """A model that scores, from an adapter of ``write_adapter``.
+
+    Args:
+        source: hub id or folder of its backbone.
+
+    Raises:
+        SettingsError: the folder holds no such adapter, or its backbone cannot be loaded or is another one.
+    """
+    settings, trained_on = read_adapter(place)
     processor = load_processor(source)
+    both_folders_or_neither = source.startswith("/") == trained_on["spec"].startswith("/")
+    if both_folders_or_neither and backbone_hash(source) != trained_on["hash"]:  # a hub id's is of its commit
+        raise SettingsError(
+            [f"--backbone {source}: its content is not that of {trained_on['spec']}, on which {place} was trained"]
+        )
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
         held = set(load_file(place / WEIGHTS))
@@ -84,7 +100,7 @@ def load_adapter(
     if lacking := set(get_peft_model_state_dict(peft_model)) - held:  # PEFT would only warn
         raise SettingsError([f"--adapter {place}: {WEIGHTS} lacks {sorted(lacking)[:3]}; export it again"])
     model = EmotionModel(peft_model, answer_ids(settings.prompt, processor), processor.tokenizer.pad_token_id)
-    return model.to(device=device, dtype=dtype).eval(), processor, settings
+    return model.to(device=device, dtype=dtype).eval(), processor
 
 
 def card(

@@ -76,12 +76,13 @@ def load_processor(source: str) -> Qwen2AudioProcessor:
 
 
 def backbone_hash(source: str) -> str:
-    """Twelve hex digits for the weights: every file of a folder (large ones by 64 samples), or hub id and commit."""
+    """Twelve hex digits for the weights: every file of a folder but its notes (large ones by 64 samples), or hub
+    id and commit."""
     digest = hashlib.sha256()
     if not os.path.isdir(source):
         commit = getattr(AutoConfig.from_pretrained(source), "_commit_hash", None)
         return hashlib.sha256(f"{source} {commit}".encode()).hexdigest()[:12]
-    for path in sorted(p for p in Path(source).iterdir() if p.is_file()):
+    for path in sorted(p for p in Path(source).iterdir() if p.is_file() and p.suffix != ".md" and p.name[0] != "."):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:

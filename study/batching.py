@@ -24,7 +24,7 @@ _TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 def render(prompt: Prompt, processor: Qwen2AudioProcessor, modality: str, transcript: str) -> str:
     """The conversation up to the answer, in the backbone's own chat template, audio as one ``<|AUDIO|>``."""
-    text = prompt.question
+    text = prompt.asked()
     if modality == "speech+text":
         text = prompt.transcript.format(transcript=_TRANSCRIPT) + text
     conversation = [

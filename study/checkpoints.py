@@ -28,6 +28,7 @@ from safetensors.torch import save as bytes_of
 
 from study.randomness import random_state, set_random_state
 from study.records import StudyFolder
+from study.settings import Placement
 
 if TYPE_CHECKING:
     from study.trainer import Run
@@ -77,20 +78,26 @@ def save(run: Run, best: Best) -> None:
         _remove(folder, run.directory, keep=name)
 
 
+def placement_of(folder: StudyFolder, directory: str) -> Placement | None:
+    """The ranks and ZeRO stage that a run's checkpoint was cut for, None where there is no checkpoint."""
+    if not folder.exists(f"{directory}/{MARKER}"):
+        return None
+    return Placement.model_validate(folder.read_json(f"{directory}/{MARKER}")["placement"])
+
+
 def load(run: Run) -> Best | None:
     """Put a new run where its checkpoint is; None, and nothing done, where there is none.
 
     A checkpoint of another number of ranks or ZeRO stage is not used: DeepSpeed's files are cut for theirs.
     """
     folder = run.plan.folder
-    if not folder.exists(f"{run.directory}/{MARKER}"):
+    placement = placement_of(folder, run.directory)
+    if placement is None:
+        return None
+    if placement != run.plan.placement:
+        print(f"the checkpoint in {folder.path(run.directory)} is of {placement}: beginning anew", flush=True)
         return None
     state = folder.read_json(f"{run.directory}/{MARKER}")
-    if state["placement"] != run.plan.placement.model_dump():
-        print(
-            f"the checkpoint in {folder.path(run.directory)} has other ranks or ZeRO stage: beginning anew", flush=True
-        )
-        return None
     place = f"{run.directory}/{state['checkpoint']}"
     with tempfile.TemporaryDirectory() as local:
         Path(local, "engine").mkdir()

@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from study.planning import resolved
-from study.settings import TINY, Settings, SettingsError, flatten, parse
+from study.planning import resolved, resolved_backbone
+from study.settings import Settings, SettingsError, flatten, on_backbone, parse
 
 
 def read_config(path: Path, backbone: str | None) -> Settings:
     """The settings that a file holds.
 
     It is JSON or TOML with settings by their dotted names, nested, or both, the others being the defaults (those for
-    the tiny backbone, unless another is named, as without a file). Or it is a trial of a study,
-    ``STUDY/trials/00004.json``: then the study's settings with the trial's knobs.
+    the tiny backbone, unless another is named, as without a file); a corpus is looked for beside the file. Or it is a
+    trial of a study, ``STUDY/trials/00004.json``: then the study's settings with the trial's knobs. Or it is the
+    ``settings.json`` of a run or an adapter.
 
     Args:
-        backbone: what ``--backbone`` says, if anything.
+        backbone: what ``--backbone`` says, if anything. Settings made for the tiny backbone are then the defaults
+            (``study.settings.on_backbone``).
 
     Raises:
         SettingsError: it cannot be read, or a setting is faulty; the message names the file and every knob.
@@ -29,13 +31,16 @@ def read_config(path: Path, backbone: str | None) -> Settings:
         tree = _tree(path)
         if "knobs" in tree and "config_id" in tree:
             study = _tree(path.resolve().parent.parent / "study.json")
-            return parse(Settings, study["settings"]).with_overrides(tree["knobs"])
+            settings = parse(Settings, study["settings"])
+            return on_backbone(settings, backbone or settings.backbone.spec).with_overrides(tree["knobs"])
+        if isinstance(tree.get("settings"), Mapping):
+            settings = parse(Settings, tree["settings"])
+            return on_backbone(settings, backbone or settings.backbone.spec)
         overrides = flatten(tree)
         if "corpus.spec" in overrides:
-            overrides["corpus.spec"] = resolved(str(overrides["corpus.spec"]))
-        spec = backbone or overrides.get("backbone.spec", "tiny")
-        preset = TINY if spec == "tiny" else {}
-        return Settings().with_overrides({**preset, **overrides, "backbone.spec": spec})
+            overrides["corpus.spec"] = resolved(str(overrides["corpus.spec"]), path.resolve().parent)
+        spec = backbone or resolved_backbone(str(overrides.get("backbone.spec", "tiny")))
+        return on_backbone(Settings(), spec).with_overrides({**overrides, "backbone.spec": spec})
     except SettingsError as error:
         raise SettingsError([f"--config {path}: {fault}" for fault in error.faults]) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -16,6 +17,19 @@ def quiet_libraries() -> None:
     """Set ``LIBRARIES`` in this process; to be called before they are imported."""
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
+
+
+def free_memory() -> float:
+    """Bytes that this process and its children may still take: of the machine, or of its container if that is less."""
+    import psutil
+
+    free = float(psutil.virtual_memory().available)
+    container = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((container / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        return min(free, float(limit) - float(used))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free
 
 
 def rank_and_ranks() -> tuple[int, int]:

@@ -22,7 +22,7 @@ from study.checks import corpus_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.groups import LANGUAGES
 from study.records import SCHEMA_VERSION, StudyFolder, read_trials
-from study.settings import TINY, Placement, Settings, SettingsError, context_faults, flatten, parse
+from study.settings import Placement, Settings, SettingsError, context_faults, flatten, on_backbone, parse
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
 SINGLE = "single"
@@ -159,6 +159,8 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         base: settings of a file, which hold where a flag is None.
     """
     base = base or Settings()
+    if flags.backbone is not None:
+        base = on_backbone(base, resolved_backbone(flags.backbone))
     overrides, faults = _overrides(flags, base)
     settings, more = _tolerant(base, overrides)
     faults += more
@@ -301,14 +303,11 @@ def _overrides(flags: argparse.Namespace, base: Settings) -> tuple[dict[str, Any
     """Dotted overrides of the base from the flags, and what cannot be read of them."""
     faults = []
     given = {
-        "backbone.spec": flags.backbone,
         "corpus.spec": flags.corpus and resolved(flags.corpus),
         "corpus.split": flags.split,
         "modalities": flags.modalities and flags.modalities.split(","),
     }
     overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if flags.backbone == "tiny" and base.backbone.spec != "tiny":
-        overrides = {**TINY, **overrides}
     if flags.plants is not None and (flags.corpus or base.corpus.spec) != "embedded":
         faults.append("--plants: only the embedded corpus has planted gaps")
     elif flags.plants is not None:
@@ -324,10 +323,16 @@ def _overrides(flags: argparse.Namespace, base: Settings) -> tuple[dict[str, Any
     return overrides, faults
 
 
-def resolved(spec: str) -> str:
-    """The corpus with the full path of its folder or file."""
+def resolved(spec: str, where: Path = Path()) -> str:
+    """The corpus with the full path of its folder or file, if that is relative to ``where``."""
     kind, colon, place = spec.partition(":")
-    return f"{kind}:{Path(place).expanduser().resolve()}" if colon and place else spec
+    return f"{kind}:{(where / Path(place).expanduser()).resolve()}" if colon and place else spec
+
+
+def resolved_backbone(spec: str) -> str:
+    """A folder's full path, since an adapter keeps it; a hub id as it is."""
+    place = Path(spec).expanduser()
+    return str(place.resolve()) if spec != "tiny" and place.is_dir() else spec
 
 
 def _value(text: str) -> Any:

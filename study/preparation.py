@@ -42,4 +42,4 @@ def prepare(plan: StudyPlan) -> Prepared:
 
 def _prompt_texts(settings: Settings) -> list[str]:
     prompt = settings.prompt
-    return ["system\nuser\nassistant\nAudio 1: ", prompt.system, prompt.question, *prompt.labels]
+    return ["system\nuser\nassistant\nAudio 1: ", prompt.system, prompt.asked(), *prompt.labels]

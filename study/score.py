@@ -30,7 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python study/score.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--adapter", required=True, metavar="DIR", help="the adapter folder that train.py named")
     parser.add_argument("--corpus", required=True, metavar="SPEC", help="embedded | meld-st:DIR | manifest:FILE")
-    parser.add_argument("--on", default="test", choices=("train", "dev", "test", "all"), help="default: test")
+    parser.add_argument(
+        "--on",
+        default=None,
+        choices=("train", "dev", "test", "all"),
+        help="default: test, or all of a corpus without a split",
+    )
+    parser.add_argument(
+        "--split",
+        default=None,
+        choices=("parallel", "official", "speaker"),
+        help="default: the adapter's on its own corpus, parallel on another",
+    )
     parser.add_argument("--modalities", default=None, metavar="A,B", help="default: those that it was trained with")
     parser.add_argument("--generate", action="store_true", help="free answers instead of label likelihoods")
     parser.add_argument("--backbone", default=None, metavar="SPEC", help="if it is not where the adapter says")
@@ -45,17 +56,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(flags: argparse.Namespace, console: Console) -> int:
-    predictions, notes = score_adapter(flags)
-    figures = evaluate(predictions)
+    scored = score_adapter(flags, console)
+    figures = evaluate(scored.predictions)
     console.print(as_text(groups_table(figures)))
     how = "free answers" if flags.generate else "label likelihoods"
     console.print(
-        f"{flags.on} of {flags.corpus}, {how}, in points; {100 * figures['invalid']:.1f} % of answers invalid"
+        f"{scored.part} of {flags.corpus}, {how}, in points; {100 * figures['invalid']:.1f} % of answers invalid"
     )
-    for note in notes:
+    for note in scored.notes:
         console.print(f"note: {note}")
     if flags.predictions:
-        write_predictions(Path(flags.predictions).expanduser(), predictions)
+        write_predictions(Path(flags.predictions).expanduser(), scored.predictions)
         console.print(f"{'predictions':12}{flags.predictions}")
     return 0
 

@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from search_spaces import SpaceMaker
-from study.corpora import CorpusError
+from study.corpora import CorpusError, capped
 from study.groups import cells
+from study.machine import rank_and_ranks
 from study.planning import OBJECTIVES, Draft, StudyPlan, complete, conflicts, read_flags, study_record
 from study.records import UTTERANCE_COLUMNS, RecordError, hold, read_study, read_trials
 from study.settings import SettingsError
@@ -48,7 +49,8 @@ def run_script(run: Callable[[], int]) -> int:
     try:
         return run()
     except (SettingsError, RecordError, CorpusError) as error:
-        print(f"error: {error}".replace("\n", "\n       "), file=sys.stderr)
+        if rank_and_ranks()[0] == 0:  # under torchrun every rank finds the same
+            print(f"error: {error}".replace("\n", "\n       "), file=sys.stderr)
         return 2
     except OSError as error:  # no room, no permission, a backbone that is not there
         print(f"error: {error}\n       mend that and run the same command again: it goes on", file=sys.stderr)
@@ -99,8 +101,6 @@ def describe(plan: StudyPlan, console: Console) -> None:
     for knob in plan.space.knobs:
         console.print(f"{'':13}{knob.name.removeprefix('objective.'):32} {knob.range()}")
     console.print(f"{'resources':11}{draft.placement.ranks} ranks a trial, ZeRO-{draft.placement.zero_stage}")
-    for skipped in plan.corpus.skipped[:3]:
-        console.print(f"{'skipped':11}{skipped}")
 
 
 def describe_subject(plan: StudyPlan, console: Console) -> None:
@@ -117,6 +117,8 @@ def describe_subject(plan: StudyPlan, console: Console) -> None:
     }
     for key, value in lines.items():
         console.print(f"{key:11}{value}")
+    for skipped in capped(plan.corpus.skipped):
+        console.print(f"{'skipped':11}{skipped}")
 
 
 def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from study.frozen import Fraction, Frozen, NonNegative, Positive
 from study.groups import EMOTIONS, Cell, Modality, cells
@@ -34,7 +34,7 @@ class CorpusSettings(Frozen):
     ``plants``: the planted gaps of the embedded corpus; other corpora ignore it.
     ``split``: "parallel" is the corpus's own split with parallel utterances on one side, "official" the authors' as it
     is, "speaker" holds speakers out. The embedded corpus's own split is all three; a manifest's own split is taken for
-    the first two, and without one its speakers are divided.
+    the first two, and without one its speakers are divided. "none" puts everything into test: for scoring only.
     ``unknown_gender``: whether utterances without a known gender are trained on; they never enter a gap.
     ``loudness``: "as_recorded", since how loud a voice is tells of its emotion, or "rms", one level for all clips, for
     corpora whose parts were recorded at levels of their own.
@@ -42,7 +42,7 @@ class CorpusSettings(Frozen):
 
     spec: str = "embedded"
     plants: tuple[Literal["scarcity", "prior", "cue"], ...] = ("scarcity", "prior", "cue")
-    split: Literal["parallel", "official", "speaker"] = "parallel"
+    split: Literal["parallel", "official", "speaker", "none"] = "parallel"
     unknown_gender: Literal["leave_out", "train"] = "leave_out"
     loudness: Literal["as_recorded", "rms"] = "as_recorded"
 
@@ -73,13 +73,36 @@ class BackboneSettings(Frozen):
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
 
 
+LABEL_WORDS: dict[str, tuple[str, ...]] = {
+    "en": EMOTIONS,
+    "ja": ("中立", "喜び", "驚き", "怒り", "悲しみ", "嫌悪", "恐れ"),
+    "de": ("neutral", "Freude", "Überraschung", "Ärger", "Trauer", "Ekel", "Angst"),
+}
+
+
 class Prompt(Frozen):
-    """The conversation; wording is ours (the paper's is not known to us)."""
+    """The conversation; wording is ours (the paper's is not known to us).
+
+    ``question``: ``{labels}`` in it stands for the label words.
+    ``labels``: a word each emotion, in the order of ``EMOTIONS``; or a language of ``LABEL_WORDS``, such as "ja". They
+    are the same for clips of every language.
+    """
 
     system: str = "You are a helpful assistant."
     transcript: str = 'The speaker says: "{transcript}"\n'
-    question: str = "Which emotion does the speaker express? Answer with one of: " + ", ".join(EMOTIONS) + "."
+    question: str = "Which emotion does the speaker express? Answer with one of: {labels}."
     labels: tuple[str, ...] = EMOTIONS
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _words_of_a_language(cls, labels: Any) -> Any:
+        if isinstance(labels, str) and labels not in LABEL_WORDS:
+            raise ValueError(f"no list of words, and no language of which we have words: {', '.join(LABEL_WORDS)}")
+        return LABEL_WORDS[labels] if isinstance(labels, str) else labels
+
+    def asked(self) -> str:
+        """The question with the label words in it."""
+        return self.question.replace("{labels}", ", ".join(self.labels))
 
     @model_validator(mode="after")
     def _labels(self) -> Prompt:
@@ -89,6 +112,8 @@ class Prompt(Frozen):
             raise ValueError("prompt.labels: a label word is empty")
         if self.transcript.count("{transcript}") != 1 or set("{}") & set(self.transcript.replace("{transcript}", "")):
             raise ValueError("prompt.transcript needs {transcript} once, and no other braces")
+        if set("{}") & set(self.question.replace("{labels}", "")):
+            raise ValueError("prompt.question may hold {labels}, and no other braces")
         if any("<|" in text for text in (self.system, self.transcript, self.question, *self.labels)):
             raise ValueError(
                 "prompt: special tokens such as <|AUDIO|> come from the chat template, not from the prompt"
@@ -187,6 +212,19 @@ TINY: dict[str, Any] = {
     "optimisation.epochs": 3,
 }
 """What differs for the tiny backbone: its weights are random, so tower and projector learn too, from few tokens."""
+
+
+def on_backbone(settings: Settings, spec: str) -> Settings:
+    """The settings on another backbone: what ``TINY`` set, and nobody changed, comes and goes with the tiny one."""
+    if settings.backbone.spec == spec:
+        return settings
+    if "tiny" not in (settings.backbone.spec, spec):
+        return settings.with_overrides({"backbone.spec": spec})
+    plain = Settings().model_dump(mode="json")
+    defaults = {key: value for key, value in flatten(plain).items() if key in TINY}
+    here, there = (TINY, defaults) if settings.backbone.spec == "tiny" else (defaults, TINY)
+    now = flatten(settings.model_dump(mode="json"))
+    return settings.with_overrides({key: there[key] for key in TINY if now[key] == here[key]} | {"backbone.spec": spec})
 
 
 class Placement(Frozen):

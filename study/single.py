@@ -16,7 +16,16 @@ from search_spaces import Reference, Space
 from study.configuration import read_config
 from study.groups import cells
 from study.machine import rank_and_ranks
-from study.planning import SINGLE, Draft, StudyPlan, complete, conflicts, read_flags, study_record
+from study.planning import (
+    SINGLE,
+    Draft,
+    StudyPlan,
+    complete,
+    conflicts,
+    read_flags,
+    resolved_backbone,
+    study_record,
+)
 from study.records import UTTERANCE_COLUMNS, hold, read_study, run_directory, write_trial
 from study.session import describe_subject, keep_plan, refuse_conflicts
 from study.settings import Settings, SettingsError, config_id, differences
@@ -59,7 +68,11 @@ def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
 
 def read_single(flags: argparse.Namespace) -> Draft:
     """The draft of the flags, on the settings of ``flags.config`` if there is one."""
-    base = read_config(Path(flags.config).expanduser(), flags.backbone) if flags.config else None
+    base = (
+        read_config(Path(flags.config).expanduser(), flags.backbone and resolved_backbone(flags.backbone))
+        if flags.config
+        else None
+    )
     _, ranks = rank_and_ranks()
     if flags.ranks not in (None, ranks):
         raise SettingsError(
@@ -86,6 +99,7 @@ def describe_single(plan: StudyPlan, console: Console) -> None:
 
 
 def _train(plan: StudyPlan, console: Console) -> SingleRun:
+    from study import checkpoints
     from study.preparation import prepare
     from study.trainer import RunPlan, train
 
@@ -105,13 +119,31 @@ def _train(plan: StudyPlan, console: Console) -> SingleRun:
         )
     if draft.folder.exists(f"{directory}/finished.json"):
         console.print("this run has finished; what it left is shown again")
+        if rank == 0:
+            checkpoints.remove(draft.folder, directory)  # a kill may have come between the two
         finished = draft.folder.read_json(f"{directory}/finished.json")
     else:
+        _refuse_another_placement(draft, directory)
         run_plan = RunPlan(settings, draft.placement, identity, prepared.features, prepared.backbone, draft.folder)
         finished = train(run_plan, seed, lambda row: console.print(_epoch_in_words(row)), export=True)
     if rank == 0:
         write_trial(draft.folder, _trial_record(finished, settings))
     return SingleRun(draft, directory, prepared.backbone, finished)
+
+
+def _refuse_another_placement(draft: Draft, directory: str) -> None:
+    """An unfinished run goes on as it began, since DeepSpeed's files are cut for that; here nobody expects it anew."""
+    from study.checkpoints import placement_of
+
+    began = placement_of(draft.folder, directory)
+    if began not in (None, draft.placement):
+        raise SettingsError(
+            [
+                f"{draft.folder.path(directory)} is an unfinished run of {began.ranks} rank(s), "
+                f"ZeRO-{began.zero_stage}, not of {draft.placement.ranks}, ZeRO-{draft.placement.zero_stage}: go on "
+                "with those, remove that folder, or choose another --study NAME"
+            ]
+        )
 
 
 def _epoch_in_words(row: dict[str, Any]) -> str:

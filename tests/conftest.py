@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,9 @@ def small_study(small_corpus, tmp_path_factory):
     return plan, prepare(plan)
 
 
-@pytest.fixture
-def run_plan(small_study, tmp_path):
-    """A ``RunPlan`` maker: ``run_plan({"objective.power": 1}, zero_stage=0)``."""
+@pytest.fixture(scope="session")
+def plan_in(small_study):
+    """A ``RunPlan`` maker: ``plan_in(folder, {"objective.power": 1}, zero_stage=0)``."""
     from study.records import StudyFolder
     from study.settings import Placement
     from study.trainer import RunPlan, join_process_group
@@ -56,17 +57,23 @@ def run_plan(small_study, tmp_path):
     join_process_group()
     plan, prepared = small_study
 
-    def make(overrides=None, **placement):
+    def make(folder, overrides=None, **placement):
         return RunPlan(
             settings=plan.draft.settings.with_overrides(overrides or {}),
             placement=Placement(**{"ranks": 1, "zero_stage": 0, **placement}),
             config_id="abc",
             features=prepared.features,
             backbone=prepared.backbone,
-            folder=StudyFolder.at(str(tmp_path), "study"),
+            folder=StudyFolder.at(str(folder), "study"),
         )
 
     return make
+
+
+@pytest.fixture
+def run_plan(plan_in, tmp_path):
+    """``plan_in`` a folder of the test's own: ``run_plan({"objective.power": 1}, zero_stage=0)``."""
+    return partial(plan_in, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
 
     assert faults(141 * GB) == []
     (too_small,) = faults(40 * GB)
-    assert "micro_batch_size" in too_small and "--zero-stage 3" in too_small and "there are 40.0 GB" in too_small
+    assert "micro_batch_size" in too_small and "--zero-stage 3" in too_small and "40.0 GB are free" in too_small
     few = replace(LOAD, examples=1, scored=2)
     (weights,) = faults(16 * GB, load=few)
     assert "micro_batch_size" not in weights
@@ -120,12 +120,12 @@ def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
 
 def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, monkeypatch):
     plan, _ = small_study
-    load = load_of(plan)
+    load = load_of(plan.draft.settings, plan.corpus.utterances, ranks=1)
     assert load.examples == 24 and 0.5 < load.clip_seconds < 30 and 30 < load.text_tokens < 300
     out = io.StringIO()
     require_memory(plan, 2, Console(file=out, width=200))
     assert out.getvalue().startswith("memory     at least ") and "float32" in out.getvalue()
-    monkeypatch.setattr(room, "_host_bytes", lambda: 1e6)
+    monkeypatch.setattr(room, "free_memory", lambda: 1e6)
     with pytest.raises(SettingsError, match=r"memory: 2 rank\(s\) need at least .* 0\.0 GB .*fewer --ranks"):
         require_memory(plan, 2, Console(file=out))
     require_memory(plan, None, Console(file=out))  # a cluster's memory is not this machine's

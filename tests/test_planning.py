@@ -49,7 +49,7 @@ def test_the_split_is_that_of_the_flag(tmp_path, manifest):
     spec = manifest(transcript="Ja.")
     with pytest.raises(SettingsError, match="no split column to follow"):
         plan(tmp_path, "--corpus", spec, "--split", "official")
-    with pytest.raises(SettingsError, match=r"corpus\.split: .*'parallel', 'official' or 'speaker'"):
+    with pytest.raises(SettingsError, match=r"corpus\.split: .*'parallel', 'official', 'speaker' or 'none'"):
         plan(tmp_path, "--corpus", spec, "--split", "random")
     assert plan(tmp_path, "--corpus", spec, "--split", "speaker").draft.settings.corpus.split == "speaker"
 

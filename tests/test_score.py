@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from safetensors.torch import load, save_file
+from safetensors.torch import load, load_file, save_file
 
 from study.metrics import INVALID, evaluate
 from study.records import SCORE_COLUMNS
@@ -14,10 +15,10 @@ from study.score import main
 from study.trainer import train
 
 
-@pytest.fixture
-def adapter(run_plan, small_corpus):
+@pytest.fixture(scope="module")
+def adapter(plan_in, small_corpus, tmp_path_factory):
     """(folder of an adapter, test figures of its run, flags that name both corpus and storage)."""
-    plan = run_plan({"optimisation.epochs": 2, "objective.method": "erm"})
+    plan = plan_in(tmp_path_factory.mktemp("trained"), {"optimisation.epochs": 2, "objective.method": "erm"})
     finished = train(plan, seed=0, report=lambda row: None, export=True)
     place = plan.folder.path("runs/abc/0/adapter")
     storage = plan.features.parent.parent.parent
@@ -46,6 +47,59 @@ def test_likelihoods_are_those_of_the_run_and_answers_have_an_invalid_rate(adapt
     women = answered[(answered["language"] == "de") & (answered["gender"] == "female")]
     assert int(row[3]) == len(women)
     assert float(row[6]) == pytest.approx(100 * (women["predicted"] == INVALID).mean(), abs=0.06)
+
+
+def test_a_corpus_without_a_split_is_scored_as_a_whole(adapter, small_corpus, tmp_path, capsys):
+    """Eight clips of four voices, too few to be divided."""
+    _, _, flags = adapter
+    table = pd.read_csv(small_corpus / "ENG_DEU" / "deu_test.csv").iloc[:8]
+    clips = [f"{small_corpus}/ENG_DEU/DEU/test/test_{number}.wav" for number in table["id"]]
+    rows = pd.DataFrame({"Path": clips, "Transcript": table["German"], "Emotion": table["emotion"], "Language": "de"})
+    rows["Gender"] = ["f", "m"] * 4
+    rows["Speaker"] = [f"{gender}{i % 4}" for i, gender in enumerate(rows["Gender"])]
+    rows.to_csv(tmp_path / "other.csv", index=False, sep=";")
+    kept = tmp_path / "kept.parquet"
+    corpus = ["--corpus", f"manifest:{tmp_path / 'other.csv'}", "--predictions", str(kept)]
+    assert main([*flags, *corpus]) == 0
+    assert f"all of manifest:{tmp_path / 'other.csv'}, label likelihoods" in capsys.readouterr().out
+    predictions = pd.read_parquet(kept)
+    assert len(predictions) == 8 and set(predictions["speaker"]) == set(rows["Speaker"])
+    assert main([*flags, *corpus, "--on", "all", "--generate"]) == 0
+    assert len(pd.read_parquet(kept)) == 8
+    assert main([*flags, *corpus, "--on", "test"]) == 2
+    assert "has no split; add --split speaker" in capsys.readouterr().err
+    assert main([*flags, *corpus, "--split", "speaker"]) == 2
+    assert "leave no voice" in capsys.readouterr().err
+    assert main([*flags, *corpus, "--split", "speaker", "--on", "all"]) == 2
+    assert "nothing to say" in capsys.readouterr().err
+
+
+def test_a_part_is_enough_to_be_scored(adapter, small_corpus, tmp_path, capsys):
+    _, _, flags = adapter
+    table = pd.read_csv(small_corpus / "ENG_DEU" / "deu_valid.csv")
+    clips = [f"{small_corpus}/ENG_DEU/DEU/dev/dev_{number}.wav" for number in table["id"]]
+    rows = pd.DataFrame({"path": clips, "transcript": table["German"], "emotion": table["emotion"], "language": "de"})
+    rows[["speaker", "gender", "split"]] = ["x", "female", "dev"]
+    rows.to_csv(tmp_path / "dev.csv", index=False)
+    flags = [*flags, "--corpus", f"manifest:{tmp_path / 'dev.csv'}"]
+    assert main([*flags, "--on", "dev"]) == 0
+    assert "dev of manifest" in capsys.readouterr().out
+    assert main(flags) == 2
+    assert "the test split of language de is empty" in capsys.readouterr().err
+
+
+def test_another_backbone_is_refused_and_a_moved_one_is_not(adapter, small_study, tmp_path, capsys):
+    _, _, flags = adapter
+    _, prepared = small_study
+    moved = shutil.copytree(prepared.backbone, tmp_path / "moved")
+    (moved / "README.md").write_text("a note")
+    assert main([*flags, "--backbone", str(moved)]) == 0
+    weights = load_file(moved / "model.safetensors")
+    name = next(iter(weights))
+    save_file({**weights, name: weights[name] + 1}, moved / "model.safetensors", metadata={"format": "pt"})
+    capsys.readouterr()
+    assert main([*flags, "--backbone", str(moved)]) == 2
+    assert "its content is not that of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from study.groups import cells
-from study.settings import TINY, Placement, Settings, SettingsError, config_id, context_faults, differences
+from study.settings import (
+    TINY,
+    Placement,
+    Settings,
+    SettingsError,
+    config_id,
+    context_faults,
+    differences,
+    on_backbone,
+)
 
 TINY_SETTINGS = Settings().with_overrides(TINY)
 
@@ -113,6 +122,8 @@ def test_config_id_is_that_of_the_kappa():
         ("prompt.transcript", "no placeholder"),
         ("prompt.transcript", "{transcript} {x}"),
         ("prompt.question", "<|AUDIO|> again?"),
+        ("prompt.question", "{which}?"),
+        ("prompt.labels", "fr"),
         ("prompt.labels", ["a", "b", "c", "d", "e", "f", " "]),
     ],
 )
@@ -184,3 +195,18 @@ def test_sampling_is_balanced_for_the_group_method_and_natural_for_erm():
     erm = TINY_SETTINGS.with_overrides({"objective.method": "erm"})
     assert erm.objective.sampled() == "natural"
     assert erm.with_overrides({"objective.sampling": "weighted"}).objective.sampled() == "weighted"
+
+
+def test_label_words_of_a_language_stand_in_the_question():
+    prompt = Settings().with_overrides({"prompt.labels": "de"}).prompt
+    assert prompt.labels[1] == "Freude" and "Freude, Überraschung, Ärger" in prompt.asked()
+    assert Settings().prompt.asked().endswith("neutral, joy, surprise, anger, sadness, disgust, fear.")
+
+
+def test_on_another_backbone_the_preset_of_the_tiny_one_goes_and_what_was_chosen_stays():
+    tiny = on_backbone(Settings(), "tiny")
+    assert differences(tiny).items() >= TINY.items()
+    chosen = {"optimisation.learning_rate": 1e-3, "objective.method": "erm"}
+    large = on_backbone(tiny.with_overrides(chosen), "some/model")
+    assert large == Settings().with_overrides({"backbone.spec": "some/model", **chosen})
+    assert on_backbone(large, "tiny") == tiny.with_overrides(chosen)

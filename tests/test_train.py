@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from study.batching import answer_ids
 from study.configuration import read_config
 from study.records import SCORE_COLUMNS, StudyFolder, finished_runs, read_trials, write_trial
 from study.session import run_script
-from study.settings import Settings, SettingsError
-from study.trainer import Run, train
+from study.settings import Placement, Settings, SettingsError, on_backbone
+from study.train import main
+from study.trainer import Run, join_process_group, train
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -141,6 +143,28 @@ def test_a_trial_of_a_study_is_a_config(tmp_path):
     assert read_config(tmp_path / "search/trials/00004.json", None) == base.with_overrides(knobs)
 
 
+def test_the_settings_of_a_run_or_adapter_are_a_config(tmp_path):
+    settings = Settings().with_overrides({"optimisation.epochs": 7, "backbone.lora_rank": 4})
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"settings": settings.model_dump(mode="json"), "seed": 3}))
+    assert read_config(path, None) == settings
+
+
+def test_a_corpus_is_looked_for_beside_the_config(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"corpus.spec": "manifest:data/m.csv"}))
+    assert read_config(path, None).corpus.spec == f"manifest:{tmp_path / 'data' / 'm.csv'}"
+
+
+def test_a_trial_moves_to_another_backbone_without_the_preset_of_the_tiny_one(tmp_path):
+    folder = StudyFolder.at(str(tmp_path), "search")
+    folder.write_json("study.json", {"settings": on_backbone(Settings(), "tiny").model_dump(mode="json")})
+    knobs = {"objective.method": "erm", "optimisation.learning_rate": 0.01}
+    write_trial(folder, {"number": 4, "config_id": "x", "knobs": knobs})
+    settings = read_config(tmp_path / "search/trials/00004.json", "some/model")
+    assert settings == Settings().with_overrides({"backbone.spec": "some/model", **knobs})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -192,8 +216,43 @@ def test_what_one_run_cannot_do_is_refused(command, capsys, flags, words):
     assert words in capsys.readouterr().err
 
 
+def test_main_trains_a_trial_of_a_study_and_exports_it(finished, command, capsys):
+    """``--config`` with a trial, down to an adapter, in this process; a flag goes before the study's settings."""
+    _, folder = finished
+    trial = folder.path("trials", "00000.json")
+    fixed = ["--storage", str(command.storage), "--study", "again", "--modalities", "speech"]
+    join_process_group()
+    assert main(["--config", trial, *fixed]) == 0
+    out = capsys.readouterr().out
+    again = StudyFolder.at(str(command.storage), "again")
+    ((config_id, seed),) = finished_runs(again)
+    settings = again.read_json(f"runs/{config_id}/{seed}/settings.json")["settings"]
+    there = folder.read_json("study.json")["settings"]
+    assert settings == {**there, "modalities": ["speech"]} and settings["objective"]["method"] == "erm"
+    adapter = again.path("runs", config_id, str(seed), "adapter")
+    assert f"adapter    {adapter}" in out and "memory     at least" in out
+    # the adapter's own settings are a configuration too, and the same run
+    assert main(["--config", f"{adapter}/settings.json", *fixed[:4]]) == 0
+    assert "this run has finished" in capsys.readouterr().out
+
+
+def test_a_run_of_another_placement_is_not_begun_anew(command, finished, capsys):
+    out, folder = finished
+    ((config_id, seed),) = finished_runs(folder)
+    directory = f"runs/{config_id}/{seed}"
+    cut = StudyFolder.at(str(command.storage), "cut")
+    shutil.copytree(folder.uri, cut.uri)
+    cut.remove(f"{directory}/finished.json")
+    cut.write_json("study.json", {**cut.read_json("study.json"), "name": "cut"})
+    cut.write_json(f"{directory}/checkpoint.json", {"placement": Placement(ranks=2, zero_stage=2).model_dump()})
+    flags = ["--config", cut.path("trials", "00000.json"), "--storage", str(command.storage), "--study", "cut"]
+    assert main(flags) == 2
+    assert "is an unfinished run of 2 rank(s), ZeRO-2, not of 1, ZeRO-2" in capsys.readouterr().err
+    assert cut.exists(f"{directory}/checkpoint.json")
+
+
 @pytest.mark.slow
-def test_it_goes_on_after_a_kill_and_shows_what_has_finished(command):
+def test_it_goes_on_after_a_kill_and_ends_like_an_unbroken_run(command):
     folder = StudyFolder.at(str(command.storage), "killed")
     arguments = command("--study", "killed", "--epochs", "4")
     process = start(arguments, start_new_session=True)
@@ -207,6 +266,14 @@ def test_it_goes_on_after_a_kill_and_shows_what_has_finished(command):
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
     assert "epoch   4" in out and "epoch   1" not in out
+    process = start(command("--study", "unbroken", "--epochs", "4"))
+    _, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err[-3000:]
+    unbroken = StudyFolder.at(str(command.storage), "unbroken")
+    ((config_id, seed),) = finished_runs(folder)
+    assert finished_runs(unbroken) == [(config_id, seed)]
+    ended, whole = (study.read_json(f"runs/{config_id}/{seed}/finished.json") for study in (folder, unbroken))
+    assert {k: v for k, v in ended.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
     process = start(arguments)
     again, _ = process.communicate(timeout=250)
     assert "has finished" in again and out.splitlines()[-20:] == again.splitlines()[-20:]
