@@ -51,6 +51,7 @@ from study.records import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, StudyFolder, ru
 from study.schedules import AdaptiveWeight
 from study.settings import Placement, Settings
 from study.splits import rows_of_splits
+from study.step_records import epoch_record, step_record
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -107,7 +108,7 @@ def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dic
         epoch = len(run.epochs) + 1
         run.train_epoch()
         scores, dev = run.evaluate("dev")
-        run.epochs.append(run.epoch_record(epoch, dev))
+        run.epochs.append(epoch_record(epoch, run.steps, dev, run.seconds))
         if best is None or dev["w_f1"] > best.dev["w_f1"]:
             best = checkpoints.Best(epoch, dev, scores, run.trainable_weights())
         if run.rank == 0:
@@ -305,48 +306,11 @@ class Run:
         for done, rows in enumerate(batches, start=1):
             weights = self.fairness_weights()
             parts, by_utterance = self.step(rows[self.rank :: self.ranks], weights)
-            self.steps.append(self.step_record(weights, parts, by_utterance))
+            place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
+            self.steps.append(place | step_record(self.cells, weights, parts, by_utterance))
             if done in looks:
                 self.look()
         self.seconds["train"] += time.perf_counter() - began - (self.seconds["evaluate"] - evaluating)
-
-    def step_record(
-        self, weights: tuple[float, ...], parts: ObjectiveParts, by_utterance: UtteranceWeights
-    ) -> dict[str, Any]:
-        """What the objective saw in one step: a row of ``steps.parquet``.
-
-        ``loss`` and ``penalty`` in nats (nats^p); ``fairness_weight``, or one a cell; ``gap/CELL`` signed, in nats, as
-        estimated, None where absent; ``active``, the cell that counts most; ``negative_weights``, the share of
-        utterances with a negative weight.
-        """
-        names = [str(cell) for cell in self.cells]
-        lambdas = [weights] if len(weights) < 2 else zip(names, weights, strict=True)
-        gaps = zip(names, parts.signed_gaps.tolist(), parts.present.tolist(), strict=True)
-        active = int(parts.active)
-        return {
-            "epoch": len(self.epochs) + 1,
-            "step": len(self.steps) + 1,
-            "loss": float(parts.risk),
-            "penalty": float(parts.penalty),
-            **({f"fairness_weight/{name}": weight for name, weight in lambdas} if len(weights) > 1 else {}),
-            "fairness_weight": sum(weights) / len(weights) if weights else 0.0,
-            **{f"gap/{name}": gap if there else None for name, gap, there in gaps},
-            "active": names[active] if active >= 0 else None,
-            "negative_weights": float((by_utterance.losses < 0).float().mean()),
-        }
-
-    def epoch_record(self, epoch: int, dev: dict[str, Any]) -> dict[str, Any]:
-        """A row of ``epochs.jsonl``: means over the epoch's steps, absolute gaps, the last fairness weight, dev."""
-        steps = pd.DataFrame([step for step in self.steps if step["epoch"] == epoch])
-        gaps = steps.filter(like="gap/").astype(float).abs().mean().dropna()
-        return {
-            "epoch": epoch,
-            **{name: float(steps[name].mean()) for name in ("loss", "penalty", "negative_weights")},
-            "fairness_weight": float(steps["fairness_weight"].iloc[-1]),
-            "gaps": {name.removeprefix("gap/"): float(gap) for name, gap in gaps.items()},
-            "dev": {k: dev[k] for k in ("w_f1", "accuracy", "gap")},
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items() if name != "total"},
-        }
 
     def step(self, rows: np.ndarray, weights: tuple[float, ...]) -> tuple[ObjectiveParts, UtteranceWeights]:
         """One optimiser step on this rank's rows of an effective batch; returns the whole batch's parts and weights.
