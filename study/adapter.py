@@ -63,16 +63,29 @@ def read_adapter(place: Path) -> tuple[Settings, dict[str, str]]:
     """The settings of an adapter, and the ``spec`` and ``hash`` of its backbone.
 
     Raises:
-        SettingsError: the folder holds no adapter of ``write_adapter``.
+        SettingsError: the folder holds no adapter of ``write_adapter``, or its files contradict each other.
     """
     for name in (CONFIG, WEIGHTS, SETTINGS):
         if not (place / name).is_file():
             raise SettingsError([f"--adapter {place}: has no {name}; give the adapter folder that train.py named"])
     try:
         record = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
-        return parse(Settings, record["settings"]), record["backbone"]
-    except (ValueError, KeyError) as error:
-        raise SettingsError([f"--adapter {place}: {SETTINGS} cannot be read ({error}); export it again"]) from error
+        config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        settings = parse(Settings, record["settings"])
+        backbone = {name: str(record["backbone"][name]) for name in ("spec", "hash")}
+        held = {"r": settings.backbone.lora_rank, "lora_alpha": settings.backbone.lora_alpha}
+        faults = [
+            f"--adapter {place}: {CONFIG} has {key} {config[key]}, {SETTINGS} {value}; export it again"
+            for key, value in held.items()
+            if config[key] != value
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            [f"--adapter {place}: {SETTINGS} or {CONFIG} cannot be read ({error!r}); export it again"]
+        ) from error
+    if faults:
+        raise SettingsError(faults)
+    return settings, backbone
 
 
 def load_adapter(place: Path, source: str, device: torch.device) -> tuple[EmotionModel, Qwen2AudioProcessor]:
@@ -92,13 +105,19 @@ def load_adapter(place: Path, source: str, device: torch.device) -> tuple[Emotio
             [f"--backbone {source}: its content is not that of {trained_on['spec']}, on which {place} was trained"]
         )
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    base = load_base(source, settings.backbone, dtype)
     try:
-        held = set(load_file(place / WEIGHTS))
-    except SafetensorError as error:
-        raise SettingsError([f"--adapter {place}: {WEIGHTS} cannot be read ({error}); export it again"]) from error
-    peft_model = PeftModel.from_pretrained(load_base(source, settings.backbone, dtype), str(place))
-    if lacking := set(get_peft_model_state_dict(peft_model)) - held:  # PEFT would only warn
+        held = load_file(place / WEIGHTS)
+        peft_model = PeftModel.from_pretrained(base, str(place))
+        lacking = set(get_peft_model_state_dict(peft_model)) - set(held)  # PEFT would only warn
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise SettingsError(
+            [f"--adapter {place}: {WEIGHTS} cannot be put on {source} ({error!r:.300}); export it again"]
+        ) from error
+    if lacking:
         raise SettingsError([f"--adapter {place}: {WEIGHTS} lacks {sorted(lacking)[:3]}; export it again"])
+    if broken := sorted(name for name, value in held.items() if not value.isfinite().all()):
+        raise SettingsError([f"--adapter {place}: {WEIGHTS} holds values that are no numbers in {broken[:3]}"])
     model = EmotionModel(peft_model, answer_ids(settings.prompt, processor), processor.tokenizer.pad_token_id)
     return model.to(device=device, dtype=dtype).eval(), processor
 

@@ -56,10 +56,16 @@ class Batch:
         return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
 
+def refuse_absent(source: str) -> None:
+    """Raises SettingsError where a backbone is named like a folder, and there is none."""
+    like_a_folder = not source or source.startswith((".", "/", "~")) or source.count("/") > 1
+    if like_a_folder and not os.path.isdir(source):
+        raise SettingsError([f"--backbone {source}: there is no such folder"])
+
+
 def load_processor(source: str) -> Qwen2AudioProcessor:
     """The processor (tokenizer, feature extractor, chat template) of a hub id or folder."""
-    if (source.startswith((".", "/", "~")) or source.count("/") > 1) and not os.path.isdir(source):
-        raise SettingsError([f"--backbone {source}: there is no such folder"])
+    refuse_absent(source)
     try:
         processor = AutoProcessor.from_pretrained(source)
     except (ValueError, OSError) as error:

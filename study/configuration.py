@@ -43,13 +43,15 @@ def read_config(path: Path, backbone: str | None) -> Settings:
         return on_backbone(Settings(), spec).with_overrides({**overrides, "backbone.spec": spec})
     except SettingsError as error:
         raise SettingsError([f"--config {path}: {fault}" for fault in error.faults]) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SettingsError([f"--config {path}: is no settings file, nor a trial of a study ({error!r})"]) from error
 
 
 def _tree(path: Path) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         tree = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(
             [f"{path.name} cannot be read as {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}"]
         ) from error

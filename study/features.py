@@ -86,6 +86,8 @@ def build(
     with FileLock(f"{target}.lock"):
         if target.exists():
             return target
+        for leftover in target.parent.glob(f"{key}.*.tmp"):  # of a builder that was killed: we hold the lock
+            shutil.rmtree(leftover)
         aside = target.with_name(f"{key}.{os.getpid()}.tmp")
         aside.mkdir()
         disable_progress_bars()

@@ -7,7 +7,6 @@ what it generates, which can be anything. Answers that name none are "invalid" a
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
@@ -19,7 +18,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from study.backbone import Batch, EmotionModel
 from study.batching import Examples
-from study.corpora.vocabulary import EMOTION_WORDS
+from study.corpora.vocabulary import EMOTION_WORDS, comparable
 from study.groups import EMOTIONS
 from study.metrics import INVALID
 
@@ -89,7 +88,7 @@ def generate_answers(
 
 
 def emotion_of(answer: str, labels: Sequence[str]) -> str:
-    """The emotion that an answer names, by its label word or an English word for it ("sad", "angry").
+    """The emotion that an answer names, by its label word or another usual one ("sad", "wütend").
 
     "invalid" where it names none, or several, since what is meant is then a guess; a negation is not understood. Case
     does not matter. A word in letters that have cases must stand alone; Japanese does not space its words. Where two
@@ -103,7 +102,7 @@ def emotion_of(answer: str, labels: Sequence[str]) -> str:
     ['joy', 'anger', 'invalid', 'invalid']
     """
     words, pattern = _emotion_words(tuple(labels))
-    named = {words[match[0]] for match in pattern.finditer(_comparable(answer))}
+    named = {words[match[0]] for match in pattern.finditer(comparable(answer))}
     return named.pop() if len(named) == 1 else INVALID
 
 
@@ -111,7 +110,7 @@ def emotion_of(answer: str, labels: Sequence[str]) -> str:
 def _emotion_words(labels: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
     """The emotion of each word, and the pattern that finds them, longer ones first."""
     words = EMOTION_WORDS | {
-        _comparable(label.strip()): emotion for emotion, label in zip(EMOTIONS, labels, strict=True)
+        comparable(label.strip()): emotion for emotion, label in zip(EMOTIONS, labels, strict=True)
     }
     alone = (
         "".join(
@@ -124,11 +123,6 @@ def _emotion_words(labels: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[
         for word in sorted(words, key=len, reverse=True)
     )
     return words, re.compile("|".join(alone))
-
-
-def _comparable(text: str) -> str:
-    """Without case, and with one code for what looks the same (full width, accents)."""
-    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def answer_frame(

@@ -53,7 +53,7 @@ class MemoryNeed:
         parameters: of the backbone, LoRA apart.  trainable: parameters that take gradients.
         bytes_each: of a weight, 2 in bf16 and 4 in float32.
         activations: what autograd keeps between forward and backward pass.
-        scoring: the label scores' logits; training and scoring do not happen at once.
+        scoring: the label scores' logits and their mask; training and scoring do not happen at once.
     """
 
     parameters: int
@@ -77,7 +77,7 @@ class MemoryNeed:
             f"weights ({_count(self.parameters)} parameters, {kind})": self.weights,
             f"gradients ({_count(self.trainable)} trained)": self.gradients,
             "optimiser": self.optimiser,
-            "activations": max(self.activations, self.scoring),
+            "activations" if self.activations > self.scoring else "scoring": max(self.activations, self.scoring),
         }
         listed = ", ".join(f"{_gigabytes(value)} {name}" for name, value in parts.items())
         return f"at least {_gigabytes(self.total)} GB a rank: {listed}"
@@ -113,7 +113,11 @@ def memory_need(
         # Adam's two moments, and a master copy in float32, which without ZeRO float32 training does not make
         optimiser=trained * FLOAT32 * (3 if on_gpu or stage else 2) / (ranks if stage >= 1 else 1),
         activations=activations(config, settings, load, each) if epochs else 0.0,
-        scoring=load.scored * (1 + load.branch_tokens) * config.text_config.vocab_size * (each + 2 * FLOAT32),
+        scoring=load.scored
+        * (
+            (1 + load.branch_tokens) * config.text_config.vocab_size * (each + 2 * FLOAT32)
+            + (load.text_tokens + audio_tokens(load.frames) + load.branch_tokens) ** 2  # the mask, a byte each
+        ),
     )
 
 

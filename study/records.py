@@ -73,7 +73,10 @@ class StudyFolder:
     def _open(self) -> tuple[fs.FileSystem, str]:
         if self.is_local:
             return fs.LocalFileSystem(), self.uri
-        return fs.FileSystem.from_uri(self.uri)
+        try:
+            return fs.FileSystem.from_uri(self.uri)
+        except pa.ArrowInvalid as error:
+            raise RecordError(f"{self.uri} is no place for studies ({error}); give a folder, s3:// or gs://") from error
 
     def path(self, *parts: str) -> str:
         """The full name of a file of the study, as a user would type it."""
@@ -113,6 +116,13 @@ class StudyFolder:
         system, root = self._open()
         selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True)
         return sorted(i.base_name for i in system.get_file_info(selector) if not i.base_name.endswith(".tmp"))
+
+    def sweep(self, directory: str) -> None:
+        """Delete what writers that were killed left half-written in a directory of the study; nobody else may write."""
+        system, root = self._open()
+        for file in system.get_file_info(fs.FileSelector(f"{root}/{directory}", allow_not_found=True)):
+            if file.base_name.endswith(".tmp") and file.type == fs.FileType.File:
+                system.delete_file(file.path)
 
     def remove(self, name: str) -> None:
         """Delete a file or a directory of the study; nothing happens where there is none."""

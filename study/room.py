@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pandas as pd
 import torch
 from rich.console import Console
 from transformers import AutoConfig, Qwen2AudioConfig
 
+from study.backbone import refuse_absent
 from study.groups import Modality
 from study.machine import free_memory
 from study.memory import GB, Load, MemoryNeed, memory_need
@@ -48,27 +51,31 @@ def require_room(settings: Settings, placement: Placement, load: Load, workers: 
     have = float(torch.cuda.mem_get_info()[0]) if on_gpu else free_memory()
     where = "on this GPU" if on_gpu else f"on this machine, for {workers} rank(s)"
     console.print(f"{'':11}{have / GB:.1f} GB are free {where}; not counted: runtime, buffers, fragments")
-    faults = room_faults(need, settings, placement.zero_stage, have, 1 if on_gpu else workers)
+    faults = room_faults(need, settings, placement.zero_stage, have, 1 if on_gpu else workers, on_gpu)
     if faults:
         raise SettingsError(faults)
 
 
-def room_faults(need: MemoryNeed, settings: Settings, zero_stage: int, have: float, sharing: int) -> list[str]:
+def room_faults(
+    need: MemoryNeed, settings: Settings, zero_stage: int, have: float, sharing: int, on_gpu: bool
+) -> list[str]:
     """One fault with its remedies, or none.
 
     Args:
-        have: bytes of one memory.  sharing: ranks that share it.
+        have: bytes of one memory, a GPU's or the machine's.  sharing: ranks that share it.
     """
     if need.total * sharing <= have:
         return []
     remedies = []
     if need.activations > 0.1 * need.total:
         remedies.append("a smaller optimisation.micro_batch_size")
-    if zero_stage < 3 and sharing == 1:
+    if zero_stage < 3 and on_gpu:
         remedies.append("--zero-stage 3 with more --ranks, which shards weights")
     if sharing > 1:
         remedies.append("fewer --ranks")
-    remedies.append("a machine with more memory" if sharing > 1 or zero_stage == 3 else "a larger GPU")
+    if need.gradients + need.optimiser > 0.1 * need.total:
+        remedies.append("a smaller backbone.lora_rank, or less in backbone.trainable")
+    remedies.append("a larger GPU" if on_gpu else "a machine with more memory")
     return [
         f"memory: {sharing} rank(s) need at least {need.total * sharing / GB:.1f} GB and {have / GB:.1f} GB are free "
         f"({need.in_words()}); use {', or '.join(remedies)}"
@@ -76,14 +83,23 @@ def room_faults(need: MemoryNeed, settings: Settings, zero_stage: int, have: flo
 
 
 def backbone_config(spec: str) -> Qwen2AudioConfig | None:
-    """The checkpoint's configuration; None where it cannot be read, or is no Qwen2-Audio's (loading it says why)."""
+    """The checkpoint's configuration; None where a hub cannot be reached from here.
+
+    Raises:
+        SettingsError: there is no such folder, or it is no Qwen2-Audio's.
+    """
     if spec == "tiny":
         return tiny_config()
+    refuse_absent(spec)
     try:
         config = AutoConfig.from_pretrained(spec)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if os.path.isdir(spec):
+            raise SettingsError([f"--backbone {spec}: its config.json cannot be read ({error})"]) from error
         return None
-    return config if isinstance(config, Qwen2AudioConfig) else None
+    if not isinstance(config, Qwen2AudioConfig):
+        raise SettingsError([f"--backbone {spec}: is a {config.model_type}; only Qwen2-Audio can be trained"])
+    return config
 
 
 def load_of(settings: Settings, utterances: pd.DataFrame, ranks: int) -> Load:

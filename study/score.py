@@ -7,6 +7,7 @@ writes, and answers that name no emotion are counted as invalid. One process on 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(flags: argparse.Namespace, console: Console) -> int:
+    if flags.predictions:  # before hours of scoring
+        os.makedirs(os.path.dirname(os.path.abspath(os.path.expanduser(flags.predictions))), exist_ok=True)
     scored = score_adapter(flags, console)
     figures = evaluate(scored.predictions)
     console.print(as_text(groups_table(figures)))

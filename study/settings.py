@@ -72,6 +72,13 @@ class BackboneSettings(Frozen):
     trainable: tuple[Literal["projector", "tower"], ...] = ()
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
 
+    @field_validator("trainable")
+    @classmethod
+    def _once(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(parts)) < len(parts):
+            raise ValueError("a part is named twice")
+        return parts
+
 
 LABEL_WORDS: dict[str, tuple[str, ...]] = {
     "en": EMOTIONS,
@@ -108,6 +115,8 @@ class Prompt(Frozen):
     def _labels(self) -> Prompt:
         if len(self.labels) != len(EMOTIONS) or len(set(self.labels)) != len(EMOTIONS):
             raise ValueError(f"prompt.labels needs {len(EMOTIONS)} different words, in the order of {EMOTIONS}")
+        if len({label.strip().casefold() for label in self.labels}) != len(EMOTIONS):
+            raise ValueError("prompt.labels: two words differ in case or blanks only, so an answer would name both")
         if not all(label.strip() for label in self.labels):
             raise ValueError("prompt.labels: a label word is empty")
         if self.transcript.count("{transcript}") != 1 or set("{}") & set(self.transcript.replace("{transcript}", "")):

@@ -30,7 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     quiet_libraries()
     parser = argparse.ArgumentParser(prog="python study/train.py", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--config", default=None, metavar="FILE", help="settings, or a trial: results/STUDY/trials/00004.json"
+        "--config",
+        default=None,
+        metavar="FILE",
+        help="settings, or a trial, but its seeds: results/STUDY/trials/00004.json",
     )
     add_study_flags(parser)
     parser.set_defaults(space=SINGLE, trials=1)

@@ -95,6 +95,7 @@ def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dic
     best = checkpoints.load(run)
     directory, optimisation = run.directory, plan.settings.optimisation
     if run.rank == 0:
+        plan.folder.sweep(directory)
         plan.folder.write_json(
             f"{directory}/settings.json",
             {"settings": plan.settings.model_dump(mode="json"), "placement": plan.placement.model_dump(), "seed": seed},

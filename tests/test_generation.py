@@ -115,7 +115,8 @@ def test_label_words_of_any_language():
     assert emotion_of("話者は喜びを感じています。", japanese) == "joy"
     german = ("neutral", "Freude", "Überraschung", "Ärger", "Trauer", "Ekel", "Angst")
     assert emotion_of("Das ist überraschung", german) == "surprise"
-    assert emotion_of("Verärgert", german) == "invalid"
+    assert emotion_of("Verärgert", german) == "anger" and emotion_of("Ärgerlich", german) == "invalid"
+    assert emotion_of("彼は怒っている", german) == "anger"
     assert emotion_of("U\u0308berraschung", german) == "surprise"  # decomposed
     assert emotion_of("sad", german) == emotion_of("Trauer!", german) == "sadness"
     nested = ("neutral", "joy", "joyful surprise", "anger", "anger at it", "disgust", "fear")

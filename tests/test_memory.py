@@ -103,7 +103,7 @@ def test_the_need_is_what_a_forward_pass_keeps(tmp_path, knobs):
 def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
     def faults(have, stage=2, sharing=1, load=LOAD):
         need = memory_need(seven_b, BackboneSettings(), Placement(ranks=2, zero_stage=stage), load, True, epochs=1)
-        return room_faults(need, Settings(), stage, have, sharing)
+        return room_faults(need, Settings(), stage, have, sharing, on_gpu=True)
 
     assert faults(141 * GB) == []
     (too_small,) = faults(40 * GB)

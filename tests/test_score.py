@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -143,4 +144,25 @@ def test_an_adapter_that_lost_weights_is_refused(adapter_stub, capsys):
     assert "adapter_model.safetensors lacks" in capsys.readouterr().err
     weights.write_bytes(whole[: len(whole) // 2])
     assert main(adapter_stub) == 2
-    assert "adapter_model.safetensors cannot be read" in capsys.readouterr().err
+    assert "adapter_model.safetensors cannot be put on" in capsys.readouterr().err
+    save_file({**tensors, next(iter(tensors)): next(iter(tensors.values())) * float("nan")}, weights)
+    assert main(adapter_stub) == 2
+    assert "holds values that are no numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("adapter_config.json", lambda held: {**held, "lora_alpha": 99}, "has lora_alpha 99"),
+        ("adapter_config.json", lambda held: [held], "cannot be read"),
+        ("adapter_config.json", lambda held: {**held, "target_modules": "nothing"}, "cannot be put on"),
+        ("adapter_config.json", lambda held: {**held, "peft_type": "MAGIC"}, "cannot be put on"),
+        ("settings.json", lambda held: {"settings": held["settings"]}, "cannot be read (KeyError('backbone'))"),
+        ("settings.json", lambda held: {**held, "backbone": "x"}, "cannot be read"),
+    ],
+)
+def test_files_of_an_adapter_that_are_broken_are_named(adapter_stub, capsys, name, change, words):
+    path = Path(adapter_stub[adapter_stub.index("--adapter") + 1]) / name
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert main(adapter_stub) == 2
+    assert words in capsys.readouterr().err

@@ -124,6 +124,7 @@ def test_config_id_is_that_of_the_kappa():
         ("prompt.question", "<|AUDIO|> again?"),
         ("prompt.question", "{which}?"),
         ("prompt.labels", "fr"),
+        ("prompt.labels", ["a", "A", "c", "d", "e", "f", "g"]),
         ("prompt.labels", ["a", "b", "c", "d", "e", "f", " "]),
     ],
 )
@@ -210,3 +211,8 @@ def test_on_another_backbone_the_preset_of_the_tiny_one_goes_and_what_was_chosen
     large = on_backbone(tiny.with_overrides(chosen), "some/model")
     assert large == Settings().with_overrides({"backbone.spec": "some/model", **chosen})
     assert on_backbone(large, "tiny") == tiny.with_overrides(chosen)
+
+
+def test_a_part_is_trained_once():
+    with pytest.raises(SettingsError, match=r"backbone\.trainable: a part is named twice"):
+        Settings().with_overrides({"backbone.trainable": ["tower", "tower"]})

@@ -170,6 +170,7 @@ def test_a_trial_moves_to_another_backbone_without_the_preset_of_the_tiny_one(tm
     [
         ("{", "faulty.json cannot be read as JSON"),
         ("[]", "holds no settings"),
+        ('{"knobs": null, "config_id": "x"}', "study.json cannot be read"),
         ('{"optimisation": {"epoch": 3}, "objective.power": -1}', "optimisation.epoch: there is no such setting"),
     ],
 )

@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from study.checks import split_faults
 from study.corpora import CorpusError, list_corpus
 from study.corpora.census import as_text, take_census
-from study.settings import CorpusSettings
+from study.settings import ControlSplit, CorpusSettings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--split", default="parallel", choices=["parallel", "official", "speaker"], help="default: parallel"
     )
     flags = parser.parse_args(arguments)
-    kind = "manifest" if flags.place.is_file() else "meld-st"
+    kind = "manifest" if flags.place.is_file() or flags.place.suffix else "meld-st"
     settings = CorpusSettings(spec=f"{kind}:{flags.place}", split=flags.split)
     try:
         census = take_census(list_corpus(settings, Path()), settings)
@@ -30,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(as_text(census, flags.split))
-    return 1 if census.refusal or census.leaks else 0
+    lacking = split_faults(census.corpus, ControlSplit()) if census.corpus else []
+    for fault in lacking:
+        print(f"\nA study would refuse this corpus\n  {fault}")
+    return 1 if census.refusal or census.leaks or lacking else 0
 
 
 if __name__ == "__main__":

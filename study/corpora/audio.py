@@ -1,7 +1,8 @@
 """Clips on disk: whether they can be used, and their waveform as the models want it.
 
-A clip that is absent, empty, cut short, undecodable, silent, shorter than 0.1 s, or that holds samples which are no
-numbers, cannot be used; readers leave such clips out and count them as long as they are few. A long clip can be used:
+A clip that is absent, empty, undecodable, silent, shorter than 0.1 s, cut short (as far as WAV, AIFF, FLAC, MP3 and Ogg
+let one see), or that holds samples which are no numbers, cannot be used; readers leave such clips out and count them as
+long as they are few. A long clip can be used:
 the tower hears its first 30 s. Whatever libsndfile reads is read: WAV, FLAC, MP3, Ogg Opus and Vorbis, AIFF.
 """
 
@@ -21,7 +22,9 @@ from study.corpora.errors import CorpusError
 SAMPLE_RATE = 16_000  # Hz, what Qwen2-Audio's feature extractor expects
 SHORTEST = 0.1  # seconds; no word is shorter
 LONGEST = 30.0  # seconds, the tower's limit
-SILENCE = 1e-4  # largest sample of a clip without sound, -80 dB of full scale
+SILENCE = 1e-4  # how far the samples of a clip without sound are from its middle at most, -80 dB of full scale
+LOUDEST = 1e10  # full scales; much beyond, a spectrum in float32 overflows
+LOWEST_RATE = 4_000  # Hz; below it is no speech
 UNKNOWN_LENGTH = 1 << 60  # samples
 STREAMED = 0xFFFFFF00  # a length from here up stands in WAVs that were written to a pipe
 LARGEST_PAGE = 65_307  # bytes of an Ogg page
@@ -64,12 +67,16 @@ def inspect_clip(path: str) -> Clip:
     waveform, rate = _decode(path)
     if not np.isfinite(waveform).all():
         raise CorpusError(f"{path}: holds samples that are not finite numbers")
+    if np.abs(waveform).max() > LOUDEST:
+        raise CorpusError(f"{path}: holds samples of {np.abs(waveform).max():.0e} times full scale")
+    if rate < LOWEST_RATE:
+        raise CorpusError(f"{path}: a sampling rate of {rate} Hz, less than {LOWEST_RATE}")
     seconds = len(waveform) / rate
     if seconds < SHORTEST:
         raise CorpusError(f"{path}: {seconds:.3f} s long, less than {SHORTEST} s")
     mono = waveform.mean(axis=1)
-    if np.abs(mono).max() < SILENCE:
-        cancelled = np.abs(waveform).max() >= SILENCE
+    if np.ptp(mono) < 2 * SILENCE:
+        cancelled = np.ptp(waveform, axis=0).max() >= 2 * SILENCE
         raise CorpusError(f"{path}: {'its channels cancel each other out' if cancelled else 'silent'}")
     digest = hashlib.blake2b(waveform.tobytes(), digest_size=8).hexdigest()
     return Clip(len(waveform), rate, _level(mono), digest)
@@ -108,6 +115,8 @@ def _decode(path: str) -> tuple[np.ndarray, int]:
         waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise CorpusError(f"{path}: unreadable ({error.error_string})") from error
+    except TypeError as error:  # of a .raw file, which does not say what it holds
+        raise CorpusError(f"{path}: unreadable ({error})") from error
     if not len(waveform):
         raise CorpusError(f"{path}: holds no samples")
     if len(waveform) < promised or _ends_early(path):

@@ -23,6 +23,7 @@ UTTERANCE = (
 )  # fmt: skip
 MISSING_TOLERATED = 0.05  # share of the clips; some wavs of MELD-ST are absent
 UNUSABLE_TOLERATED = 0.01  # share of the clips
+LONGEST_TEXT = 5_000  # characters; nobody says half as many in the 30 s that are heard
 LEVELS_APART = 6.0  # dB between the medians of two languages, from which a note is due
 
 
@@ -125,11 +126,24 @@ def build_corpus(
         left_out = f"; the {untrained.sum()} of them in train were left out" if untrained.any() else ""
         notes.append(f"{unknown.sum()} of {len(usable)} utterances have no known gender and enter no gap{left_out}.")
         usable = usable[~untrained]
+    refuse(
+        [
+            f"{row.where}: a transcript of {len(row.transcript)} characters for one clip. Give the words of the clip."
+            for row in usable.itertuples()
+            if len(row.transcript) > LONGEST_TEXT
+        ]
+    )
     utterances = usable.assign(
         samples=[clip.samples for clip in usable["clip_found"]],
         sample_rate=[clip.sample_rate for clip in usable["clip_found"]],
     ).sort_values("utterance_id", ignore_index=True)
-    refuse(_empty_splits(root, utterances, parts))
+    missing = _empty_splits(root, utterances, parts)
+    if missing and unknown.any() and settings.unknown_gender == "leave_out":
+        missing.append(
+            f"{root}: {untrained.sum()} utterances of train have no known gender and were left out. Name the genders, "
+            "or train on them too with --fix corpus.unknown_gender=train."
+        )
+    refuse(missing)
     return Corpus(
         name=listing.name,
         utterances=utterances[list(UTTERANCE)],

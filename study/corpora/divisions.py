@@ -38,12 +38,7 @@ def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
         genders=("gender", "nunique"), gender=("gender", "first"), clips=("gender", "size"),
         languages=("language", lambda spoken: "+".join(sorted(set(spoken)))),
     )  # fmt: skip
-    refuse(
-        [
-            f"{where}: speaker {name!r} has rows of several genders. Give each voice a name of its own."
-            for name in speakers.index[speakers["genders"] > 1]
-        ]
-    )
+    refuse([_several_genders(rows[rows["speaker"] == name]) for name in speakers.index[speakers["genders"] > 1]])
     sides: dict[str, str] = {}
     for (languages, gender), group in speakers.groupby(["languages", "gender"]):
         if len(group) < SPEAKERS_NEEDED:
@@ -69,6 +64,15 @@ def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
         ]
     )
     return sides
+
+
+def _several_genders(rows: pd.DataFrame) -> str:
+    """What is wrong with the rows of one speaker, and where each gender stands first."""
+    first = rows.drop_duplicates("gender")
+    found = "; ".join(f"{gender}: {where}" for gender, where in zip(first["gender"], first["where"], strict=True))
+    known = set(first["gender"]) & set(GENDERS)
+    remedy = "Give each voice a name of its own." if len(known) > 1 else "Fill the gender of every row of this voice."
+    return f"speaker {rows['speaker'].iloc[0]!r} has rows of several genders ({found}). {remedy}"
 
 
 def leaks(rows: pd.DataFrame) -> list[str]:

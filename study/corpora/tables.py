@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from study.corpora.errors import CorpusError, refuse
 
 DELIMITERS = ",;\t"
-_KINDS = {".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".parquet": "Parquet"}
+_JSON = dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON lines")
+_KINDS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", **_JSON}
 
 Rows = list[tuple[str, dict[str, Any]]]  # (``file, row n``, the cells of that row)
 
@@ -55,6 +56,13 @@ def read_table(path: str, required: Sequence[str], remedy: str, optional: Sequen
     if not rows:
         raise CorpusError(f"{path} has no rows. {remedy}")
     cells = [[_text(row.get(column)) for column in columns] for _, row in rows]
+    refuse(
+        [
+            f"{where}: holds half a character (a lone surrogate), which no file can keep. Correct the row."
+            for (where, _), texts in zip(rows, cells, strict=True)
+            if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
+        ]
+    )
     return pd.DataFrame(cells, index=[where for where, _ in rows], columns=list(names.values()), dtype=str)
 
 
@@ -114,7 +122,7 @@ def _json_lines(path: str) -> tuple[list[str], Rows]:
             where = f"{path}, row {number}"
             try:
                 cells = json.loads(line) if line.strip() else {}
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 faults.append(f"{where}: no JSON ({error}). Write one object a line.")
                 continue
             if not isinstance(cells, dict):

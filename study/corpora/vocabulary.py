@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -22,15 +23,16 @@ def _own_and(own: Iterable[str], others: Mapping[str, str]) -> dict[str, str]:
 EMOTION_WORDS = _own_and(
     EMOTIONS,
     {
-        "joy": "joyful happy happiness",
-        "surprise": "surprised",
-        "anger": "angry",
-        "sadness": "sad",
-        "disgust": "disgusted",
-        "fear": "fearful afraid scared",
+        "neutral": "中立",
+        "joy": "joyful joyous happy happiness freude fröhlich glücklich 喜び 喜んで 嬉しい 幸せ",
+        "surprise": "surprised surprising überraschung überrascht 驚き 驚いて",
+        "anger": "angry furious ärger wut wütend verärgert zornig 怒り 怒って",
+        "sadness": "sad trauer traurig 悲しみ 悲しい 悲しんで",
+        "disgust": "disgusted ekel angeekelt 嫌悪",
+        "fear": "fearful afraid scared frightened angst ängstlich 恐れ 恐怖 怖い",
     },
 )
-"""What English calls the seven, in tables and in free answers."""
+"""What people call the seven in the study's languages, in tables and in free answers."""
 EMOTION_CODES = {"neu": "neutral", "hap": "joy", "sur": "surprise", "ang": "anger", "dis": "disgust", "fea": "fear"}
 LANGUAGE_WORDS = _own_and(LANGUAGES, {"en": "english eng", "ja": "japanese jpn jp", "de": "german deutsch deu ger"})
 # an empty cell is honest; any other word, such as x, may be a slip
@@ -44,6 +46,11 @@ _KINDS: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "gender": (GENDER_WORDS, tuple(Gender), "Correct the row; unknown enters no gap and is counted."),
     "split": (SPLIT_WORDS, SPLITS, "Correct the row, or remove the column."),
 }
+
+
+def comparable(text: str) -> str:
+    """Without case, and with one code for what looks the same (full width, accents)."""
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 WORDS_FILE = "words.csv"
@@ -69,7 +76,9 @@ def read_words(folder: str) -> dict[str, dict[str, str]]:
         elif name not in _KINDS[what][1]:
             faults.append(f"{where}: there is no {what} {row['name']!r}; use one of {', '.join(_KINDS[what][1])}.")
         else:
-            words.setdefault(what, {})[row["word"].casefold()] = name
+            word = comparable(row["word"])
+            if words.setdefault(what, {}).setdefault(word, name) != name:
+                faults.append(f"{where}: {row['word']!r} stands for two names. Keep one of the rows.")
     refuse(faults)
     return words
 
@@ -93,7 +102,7 @@ def translated(
     found, faults = [], []
     words = words | dict(own)
     for where, value in table[what].items():
-        word = value.casefold()
+        word = comparable(value)
         if what == "language" and word not in own:
             word = word.replace("_", "-").partition("-")[0]
         if word not in words:

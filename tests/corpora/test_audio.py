@@ -98,7 +98,15 @@ def test_clips_that_cannot_be_used_are_named(tmp_path):
     soundfile.write(tmp_path / "phase.wav", np.stack([noise(1), -noise(1)], axis=1), 16_000)
     soundfile.write(tmp_path / "short.wav", noise(0.02), 16_000)
     soundfile.write(tmp_path / "nan.wav", np.array([*noise(1), np.nan]), 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "offset.wav", np.full(16_000, 0.5), 16_000)
+    soundfile.write(tmp_path / "huge.wav", 1e30 * noise(1), 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "slow.wav", noise(1, 16_000), 1)
+    (tmp_path / "bare.raw").write_bytes(bytes(1000))
     for name, reason in (
+        ("offset.wav", "silent"),
+        ("huge.wav", r"holds samples of \de\+\d+ times full scale"),
+        ("slow.wav", "a sampling rate of 1 Hz"),
+        ("bare.raw", "unreadable"),
         ("none.wav", "no such file"),
         ("text.wav", "unreadable"),
         ("nothing.wav", "empty file"),

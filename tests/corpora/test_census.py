@@ -79,8 +79,9 @@ def test_a_corpus_that_would_be_refused_is_counted_all_the_same(leaky):
 
 
 def test_the_command_prints_all_of_it_and_says_by_its_status_whether_to_go_on(leaky, capsys):
-    assert main(["check", str(leaky)]) == 0
+    assert main(["check", str(leaky)]) == 1  # for its genders alone
     text = capsys.readouterr().out
+    assert "no language has both genders in test" in text and "no language has both genders in train" not in text
     for line in (
         "Missing clips: 2",
         "  Gunther: male (table), 28 rows",
@@ -114,6 +115,8 @@ def test_a_manifest_is_checked_as_a_module(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.count("parallel utterances a on different sides: train: de; dev: de; test: de") == 1
+    write_csv(tmp_path / "whole.csv", [{**row, "dialogue": row["speaker"]} for row in rows])
+    assert main(["check", str(tmp_path / "whole.csv")]) == 0
 
 
 def test_a_corpus_without_any_clip_is_still_counted(leaky):

@@ -176,8 +176,9 @@ def test_words_of_its_own_are_explained_by_a_table(tmp_path):
     assert set(table["emotion"]) == {"anger"} and set(table["language"]) == {"de"}
     write_csv(tmp_path / "words.csv", [
         {"what": "mood", "word": "W", "name": "anger"}, {"what": "emotion", "word": "W", "name": "rage"},
+        {"what": "emotion", "word": "A", "name": "fear"}, {"what": "emotion", "word": "a", "name": "joy"},
     ])  # fmt: skip
-    with pytest.raises(CorpusError, match=r"(?s)row 2: what is 'mood'.*row 3: there is no emotion 'rage'"):
+    with pytest.raises(CorpusError, match=r"(?s)row 2: what is 'mood'.*row 3: there is no emotion 'rage'.*row 5: 'a'"):
         rewrite(tmp_path, rows)
 
 
@@ -234,7 +235,35 @@ def test_very_many_faults_are_capped_and_counted(tmp_path):
 def test_a_speaker_of_two_genders_is_named(tmp_path):
     rows = manifest(tmp_path)
     rows[1]["gender"] = "male"
-    with pytest.raises(CorpusError, match="speaker 'w0' has rows of several genders"):
+    with pytest.raises(
+        CorpusError,
+        match=r"speaker 'w0' has rows of several genders .*female: .*row 2; male: .*row 3.*a name of its own",
+    ):
+        rewrite(tmp_path, rows)
+    rows[1]["gender"] = ""
+    with pytest.raises(CorpusError, match=r"female: .*row 2; unknown: .*row 3.*Fill the gender of every row"):
+        rewrite(tmp_path, rows)
+
+
+def test_texts_that_cannot_be_said_or_kept_are_named(tmp_path):
+    rows = manifest(tmp_path)
+    rows[3]["transcript"] = "word " * 1_001
+    with pytest.raises(CorpusError, match=r"row 5: a transcript of 5004 characters"):
+        rewrite(tmp_path, rows)
+    rows[3]["transcript"] = "a\ud800"
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(CorpusError, match=r"m\.jsonl, row 4: holds half a character"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
+def test_a_train_split_of_unknown_genders_says_so(tmp_path):
+    rows = manifest(tmp_path)
+    for i, row in enumerate(rows):
+        row["split"] = ("train", "dev", "test")[i % 3]
+        row["gender"] = "" if row["split"] == "train" else row["gender"]
+    with pytest.raises(
+        CorpusError, match=r"(?s)train split of language de is empty.*7 utterances of train have no known"
+    ):
         rewrite(tmp_path, rows)
 
 
