@@ -26,10 +26,13 @@ sys.path.insert(0, str(ROOT))  # Jupyter starts in the notebook's folder
 
 from IPython.display import Image
 
-from analysis.figures import pareto_figure, render, training_figure
+from analysis.chance import uncertainty_of
+from analysis.drawing import render
+from analysis.figures import pareto_figure, training_figure
+from analysis.findings import answer, warnings_of
 from analysis.load import load_epochs, load_study
 from analysis.pareto import front, pareto_info
-from analysis.report import answer, require_finished_runs, uncertainty_of, warnings_of
+from analysis.report import require_finished_runs
 from analysis.tables import cells_table, configurations_table, formatted, front_table
 
 STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-fairness"))
