@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.clusters import ClusterBy, ClusterCounts, cluster_by, cluster_counts
-from analysis.load import ERM, Study, load_predictions, load_utterances
+from analysis.clusters import ClusterBy, cluster_by
+from analysis.comparison import counts_of
+from analysis.load import ERM, Study, load_utterances
 from analysis.nulls import NoiseFloor, noise_floor
 from analysis.pareto import front
 from analysis.uncertainty import bootstrap, interval
@@ -52,21 +53,14 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
         pool = study.configurations if complete.empty else complete
         reference = pool.nlargest(1, "dev_w_f1").iloc[0]
     by = cluster_by(study.plan)
-
-    def counts_of(config_id: str) -> ClusterCounts:
-        seeds = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
-        return cluster_counts(
-            {int(s): load_predictions(study, utterances, config_id, int(s), "dev") for s in seeds}, by
-        )
-
     intervals = {}
     for config_id in _with_interval(study.configurations):
-        counts = counts_of(config_id)
+        counts = counts_of(study, utterances, config_id, "dev", by)
         draws = bootstrap(counts, ("w_f1",), resamples, seed)
         everywhere = range(len(counts.cells))
         made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere))
         intervals[config_id] = (made.low, made.high)
-    of_reference = counts_of(str(reference["config_id"]))
+    of_reference = counts_of(study, utterances, str(reference["config_id"]), "dev", by)
     by_cell = {str(cell): noise_floor(of_reference.of_cell(cell), permutations, seed) for cell in of_reference.cells}
     return Uncertainty(
         reference=str(reference["name"]),

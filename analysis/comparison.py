@@ -147,14 +147,14 @@ def compare(
     known = find(study, reference)
     by = cluster_by(study.plan, by)
     utterances = load_utterances(study)
-    base = _counts(study, utterances, str(known["config_id"]), split, by)
+    base = counts_of(study, utterances, str(known["config_id"]), split, by)
     base_draws = bootstrap(base, (*LEVELS, *SIGNED, *ABSOLUTE), resamples, seed)
     rows: list[dict[str, Any]] = []
     notes = []
     for other in study.configurations.to_dict("records"):
         if other["config_id"] == known["config_id"] or (only is not None and other["config_id"] not in only):
             continue
-        counts = _counts(study, utterances, str(other["config_id"]), split, by)
+        counts = counts_of(study, utterances, str(other["config_id"]), split, by)
         seeds = sorted(set(counts.seeds) & set(base.seeds))
         if not seeds:
             notes.append(f"{other['name']} has no finished seed in common with {known['name']} and is left out.")
@@ -162,15 +162,11 @@ def compare(
         if not same_utterances(counts, base):
             raise RecordError(f"{other['name']} and {known['name']} have {split} predictions of other utterances")
         row = {key: other[key] for key in ("config_id", "name")} | {"n_seeds": len(seeds)}
-        rows += [
-            row | made for made in _compared(counts.of_seeds(seeds), base.of_seeds(seeds), base_draws, resamples, seed)
-        ]
+        paired = paired_differences(counts.of_seeds(seeds), base.of_seeds(seeds), base_draws, resamples, seed)
+        rows += [row | made for made in paired]
     if not rows:
         raise RecordError(f"{study.folder.uri} has no configuration to compare with {known['name']}. {' '.join(notes)}")
-    table = pd.DataFrame(rows)
-    table["p_holm"] = np.nan
-    for _, cells_of in table[table["is_cell"]].groupby(["config_id", "quantity"], sort=False):
-        table.loc[cells_of.index, "p_holm"] = holm(cells_of["p"])
+    table = over_cells(pd.DataFrame(rows), ["config_id", "quantity"])
     return Comparison(
         reference=str(known["name"]),
         split=split,
@@ -179,6 +175,73 @@ def compare(
         table=table[list(COLUMNS)],
         notes=tuple([*notes, *_notes(table, by), *study.plan["corpus"].get("notes", [])]),
     )
+
+
+def counts_of(study: Study, utterances: pd.DataFrame, config_id: str, split: str, by: ClusterBy) -> ClusterCounts:
+    """The predictions of every finished seed of a configuration on one split, counted by cluster.
+
+    Args:
+        utterances: from :func:`analysis.load.load_utterances`.
+    """
+    seeds = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
+    return cluster_counts({int(s): load_predictions(study, utterances, config_id, int(s), split) for s in seeds}, by)
+
+
+def paired_differences(
+    counts: ClusterCounts, base: ClusterCounts, base_draws: Draws, resamples: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """What two sets of predictions of the same utterances differ by, one row a (scope, quantity).
+
+    Args:
+        counts, base: paired (:func:`analysis.clusters.same_utterances`), with the same seeds.
+        base_draws: ``bootstrap(base, quantities, resamples, seed)``, of these seeds or more; its quantities are those
+            compared.
+
+    Yields:
+        ``COLUMNS``, without the name of a configuration and without Holm's adjustment.
+    """
+    draws = bootstrap(counts, base_draws.names, resamples, seed)
+    asked = {quantity: kind for quantity, kind in KINDS.items() if quantity in base_draws.names}
+    absolute = [quantity for quantity, kind in asked.items() if kind == "absolute gap"]
+    swaps = swapped_differences(counts, base, resamples, seed, absolute)
+    rng = np.random.default_rng([seed, 1])
+    sizes = counts.labels[:, :, :2].sum((0, -1)).astype(int)  # (C, 2)
+    for scope, members in scopes(counts.cells).items():
+        smallest = sizes[list(members)].min(0)
+        row = {"scope": scope, "is_cell": len(members) == 1}
+        row |= {f"n_{gender}": int(n) for gender, n in zip(GENDERS, smallest, strict=True)}
+        for quantity, kind in asked.items():
+            points, resampled = draws.of(quantity, members)
+            base_points, base_resampled = base_draws.of(quantity, members, counts.seeds)
+            value, reference = float(points.mean()), float(base_points.mean())
+            if np.isnan(value) or np.isnan(reference):
+                continue
+            sign = np.sign(reference) if kind == "signed gap" else 1.0
+            clusters = draws.clusters(quantity, members)
+            made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
+            found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}
+            own, of_base = interval(points, resampled, clusters), interval(base_points, base_resampled, clusters)
+            found |= {"value_low": own.low, "value_high": own.high}
+            found |= {"reference_low": of_base.low, "reference_high": of_base.high}
+            if kind == "absolute gap":
+                used = [c for c in members if not np.isnan(swaps[:, c]).all()]
+                of_swaps = swaps[:, used, absolute.index(quantity)].mean(-1)
+                p, reach = swap_test(made.estimate, of_swaps, made.seeds, rng)
+                found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p, "reach": reach}
+            summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
+            yield {
+                **row, "quantity": quantity, "kind": kind, "clusters": clusters,
+                "reference": reference, "value": value, **found,
+                "says": NO_CLAIM if clusters < FEW_CLUSTERS else _says(kind, found, summed),
+            }  # fmt: skip
+
+
+def over_cells(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The table with ``p_holm``: ``p`` adjusted over the cells that share ``keys``, NaN for a mean over cells."""
+    table = table.assign(p_holm=np.nan)
+    for _, cells_of in table[table["is_cell"]].groupby(list(keys), sort=False):
+        table.loc[cells_of.index, "p_holm"] = holm(cells_of["p"])
+    return table
 
 
 def find(study: Study, reference: str) -> pd.Series:
@@ -230,49 +293,6 @@ def shown(
             "says": table["says"],
         }
     ).reset_index(drop=True)
-
-
-def _counts(study: Study, utterances: pd.DataFrame, config_id: str, split: str, by: ClusterBy) -> ClusterCounts:
-    seeds = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
-    return cluster_counts({int(s): load_predictions(study, utterances, config_id, int(s), split) for s in seeds}, by)
-
-
-def _compared(
-    counts: ClusterCounts, base: ClusterCounts, base_draws: Draws, resamples: int, seed: int
-) -> Iterator[dict[str, Any]]:
-    """The rows of one configuration, without its name and without Holm's adjustment."""
-    draws = bootstrap(counts, base_draws.names, resamples, seed)
-    swaps = swapped_differences(counts, base, resamples, seed, ABSOLUTE)
-    rng = np.random.default_rng([seed, 1])
-    sizes = counts.labels[:, :, :2].sum((0, -1)).astype(int)  # (C, 2)
-    for scope, members in scopes(counts.cells).items():
-        smallest = sizes[list(members)].min(0)
-        row = {"scope": scope, "is_cell": len(members) == 1}
-        row |= {f"n_{gender}": int(n) for gender, n in zip(GENDERS, smallest, strict=True)}
-        for quantity, kind in KINDS.items():
-            points, resampled = draws.of(quantity, members)
-            base_points, base_resampled = base_draws.of(quantity, members, counts.seeds)
-            value, reference = float(points.mean()), float(base_points.mean())
-            if np.isnan(value) or np.isnan(reference):
-                continue
-            sign = np.sign(reference) if kind == "signed gap" else 1.0
-            clusters = draws.clusters(quantity, members)
-            made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
-            found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}
-            own, of_base = interval(points, resampled, clusters), interval(base_points, base_resampled, clusters)
-            found |= {"value_low": own.low, "value_high": own.high}
-            found |= {"reference_low": of_base.low, "reference_high": of_base.high}
-            if kind == "absolute gap":
-                used = [c for c in members if not np.isnan(swaps[:, c]).all()]
-                of_swaps = swaps[:, used, ABSOLUTE.index(quantity)].mean(-1)
-                p, reach = swap_test(made.estimate, of_swaps, made.seeds, rng)
-                found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p, "reach": reach}
-            summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
-            yield {
-                **row, "quantity": quantity, "kind": kind, "clusters": clusters,
-                "reference": reference, "value": value, **found,
-                "says": NO_CLAIM if clusters < FEW_CLUSTERS else _says(kind, found, summed),
-            }  # fmt: skip
 
 
 def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:

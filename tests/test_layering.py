@@ -11,7 +11,14 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPTS = {"study.sweep", "study.ablation", "study.train", "study.score"}
-ANALYSIS_MAY_USE = {"study.records", "study.metrics", "study.settings", "study.groups", "study.methods"}
+ANALYSIS_MAY_USE = {
+    "study.records",
+    "study.metrics",
+    "study.settings",
+    "study.groups",
+    "study.methods",
+    "search_spaces",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -1,0 +1,167 @@
+"""Which knobs of a search mattered, for each objective: fANOVA and PED-ANOVA, as Optuna computes them.
+
+fANOVA (Hutter et al. 2014) fits a forest to the trials and asks how much of its variance each knob makes by itself.
+PED-ANOVA (Watanabe et al. 2023; of conditional knobs 2026) asks how differently a knob is spread among the best trials
+and among all; "the best" are a tenth of the trials, and at least five.
+
+Each treats a conditional knob, such as the length of a ramp, in its own way. Optuna's PED-ANOVA handles it: all trials
+enter, and those without the knob are a regime of their own. Its fANOVA leaves such a knob out unless it is named, and
+then uses only trials that have every knob named. So each conditional knob is assessed among the trials that have it,
+beside the knobs that all of those have: its share is of the variance *there*, and is not to be added to the shares of
+knobs that every trial has. ``n`` says how many trials have the knob.
+
+Shares of one evaluator, objective and set of trials sum to 1 even where no knob matters at all: they say which knob
+mattered most, not that any did.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.importance import (
+    BaseImportanceEvaluator,
+    FanovaImportanceEvaluator,
+    PedAnovaImportanceEvaluator,
+    get_param_importances,
+)
+from optuna.trial import FrozenTrial, create_trial
+
+from analysis.load import Study
+from analysis.selection import eligible
+from search_spaces import SPACES, Knob
+
+OBJECTIVES = {"dev_w_f1": 1, "dev_gap": -1}
+"""What a search looks at, and whether more is better."""
+EVALUATORS = ("fANOVA", "PED-ANOVA")
+COLUMNS = ("objective", "evaluator", "knob", "importance", "n", "reason")
+
+MIN_TRIALS = 20
+"""Below this, shares are those of chance. A guess at what is bearable, not a measurement: with fewer, the five best
+trials that PED-ANOVA wants are more than a quarter of all."""
+
+_BEST = 5
+
+
+def importance(study: Study, seed: int = 0) -> pd.DataFrame:
+    """The importance of each knob of the study's space for each objective.
+
+    Trials of settings outside the space (plain ERM, arms with a name) do not enter, nor those of a knob outside its
+    range.
+
+    Args:
+        seed: of the forest; PED-ANOVA has no chance in it.
+
+    Returns:
+        One row an (objective, evaluator, knob), with ``COLUMNS``: ``importance`` is a share, ``n`` the number of trials
+        with this knob. Where there are too few of them, ``importance`` is NaN and ``reason`` says so; a study without a
+        searched space has one row, of no knob.
+    """
+    plan = study.plan
+    space = SPACES[plan["space"]](plan["languages"], plan["modalities"]) if plan["space"] in SPACES else None
+    if space is None or not space.knobs:
+        reason = f"the space {plan['space']!r} has no knobs: nothing was searched"
+        return _table([{"knob": None, "n": 0, "reason": reason}])
+    trials = list(_trials(study, space.knobs))
+    having = {knob: [trial for trial in trials if knob.name in trial.params] for knob in space.knobs}
+    rows: list[dict[str, Any]] = []
+    for axis, (objective, sign) in enumerate(OBJECTIVES.items()):
+        shares = {
+            "fANOVA": _fanova(having, axis, seed),
+            "PED-ANOVA": _ped_anova(trials, axis, -sign),
+        }
+        for evaluator in EVALUATORS:
+            for knob, of_knob in having.items():
+                n = len(of_knob)
+                row = {"objective": objective, "evaluator": evaluator, "knob": knob.name, "n": n, "reason": None}
+                if n < MIN_TRIALS:
+                    row["reason"] = f"{n} trials have this knob, at least {MIN_TRIALS} are needed"
+                elif len({trial.values[axis] for trial in of_knob}) == 1:
+                    row["reason"] = f"the {n} trials with this knob do not differ in this objective"
+                else:
+                    row["importance"] = shares[evaluator][knob.name]
+                rows.append(row)
+    return _table(rows)
+
+
+def distribution(knob: Knob) -> BaseDistribution:
+    """A knob's range as Optuna writes it."""
+    if knob.choices:
+        return CategoricalDistribution(knob.choices)
+    return FloatDistribution(knob.low, knob.high, log=knob.log)
+
+
+def _trials(study: Study, knobs: Sequence[Knob]) -> Iterator[FrozenTrial]:
+    """The eligible trials that lie in the space, with their two objectives."""
+    distributions = {knob.name: distribution(knob) for knob in knobs}
+    values = study.configurations.set_index("config_id")["knobs"]
+    for row in eligible(study.configurations).to_dict("records"):
+        known = values[row["config_id"]]
+        if known and _inside(known, distributions):
+            yield create_trial(
+                params=known,
+                distributions={name: distributions[name] for name in known},
+                values=[row[objective] for objective in OBJECTIVES],
+            )
+
+
+def _inside(values: dict[str, Any], distributions: dict[str, BaseDistribution]) -> bool:
+    """Whether every value is of a knob of the space and within its range."""
+    for name, value in values.items():
+        known = distributions.get(name)
+        if isinstance(known, CategoricalDistribution):
+            if value not in known.choices:
+                return False
+        elif not isinstance(known, FloatDistribution) or not known.low <= value <= known.high:
+            return False
+    return True
+
+
+def _fanova(having: dict[Knob, list[FrozenTrial]], axis: int, seed: int) -> dict[str, float]:
+    """Shares by knob, each among the trials that have it; the knobs of enough trials only."""
+    shares = {}
+    of_trials: dict[tuple[int, ...], dict[str, float]] = {}  # knobs of the same trials share one forest
+    for knob, trials in having.items():
+        key = tuple(map(id, trials))
+        if len(trials) < MIN_TRIALS or len({trial.values[axis] for trial in trials}) == 1:
+            continue
+        if key not in of_trials:
+            common = [other.name for other, theirs in having.items() if set(key) <= set(map(id, theirs))]
+            evaluator = FanovaImportanceEvaluator(seed=seed)
+            of_trials[key] = _shares(trials, evaluator, lambda trial: trial.values[axis], common)
+        shares[knob.name] = of_trials[key][knob.name]
+    return shares
+
+
+def _ped_anova(trials: Sequence[FrozenTrial], axis: int, sign: int) -> dict[str, float]:
+    """Shares by knob; ``sign`` makes less better, as the evaluator wants it."""
+    if len(trials) < MIN_TRIALS:
+        return {}
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, _BEST / len(trials)))
+    return _shares(trials, evaluator, lambda trial: sign * trial.values[axis])
+
+
+def _shares(
+    trials: Sequence[FrozenTrial],
+    evaluator: BaseImportanceEvaluator,
+    target: Callable[[FrozenTrial], float],
+    names: list[str] | None = None,
+) -> dict[str, float]:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce the study
+    study = optuna.create_study(directions=["maximize" if sign > 0 else "minimize" for sign in OBJECTIVES.values()])
+    optuna.logging.set_verbosity(verbosity)
+    study.add_trials(trials)
+    with warnings.catch_warnings():
+        # PED-ANOVA reminds of what ``target`` already does, and of regimes of a single trial, which n shows
+        warnings.simplefilter("ignore", UserWarning)
+        return get_param_importances(study, evaluator=evaluator, params=names, target=target)
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in rows], columns=list(COLUMNS), dtype=object)
+    return table.astype({"importance": float, "n": int})

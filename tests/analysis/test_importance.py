@@ -1,0 +1,125 @@
+"""Importance of knobs on made-up searches whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from analysis.importance import COLUMNS, MIN_TRIALS, distribution, importance
+from analysis.load import Study, load_study
+from search_spaces import SPACES
+from study.groups import LANGUAGES
+from tests.analysis import studies
+
+WEIGHT = "objective.fairness_weight"
+
+
+def searched(path: Path, n: int, seed: int = 0) -> Study:
+    """A random search: an adaptive schedule has the better W-F1, of the others that of a small weight; the gap falls
+    with the German coefficient."""
+    folder = studies.write_plan(path)
+    space = SPACES["fairness"](LANGUAGES, ["speech+text"])
+    sampler = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    studies.write_trial(folder, 0, "erm", "ERM", {"objective.method": "erm"})
+    studies.write_run(folder, "erm", 0, studies.figures(0.99, 0.0), studies.figures(0.5, 0.1))
+    for number in range(1, n + 1):
+        knobs = space.suggest(sampler.ask())
+        w_f1 = 0.6 + 0.001 * (number % 3)
+        if knobs[f"{WEIGHT}.schedule"] != "adaptive":
+            w_f1 = 0.3 - 0.05 * np.log10(knobs[f"{WEIGHT}.weight"])
+        gap = 0.3 - 0.06 * np.log2(knobs["objective.coefficients.languages.de"])
+        studies.write_trial(folder, number, f"c{number:03d}", knobs=knobs)
+        studies.write_run(folder, f"c{number:03d}", 0, studies.figures(w_f1, gap), studies.figures(0.5, 0.1))
+    return load_study(folder)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return importance(searched(tmp_path_factory.mktemp("made") / "s", 100))
+
+
+def test_the_knob_that_decides_is_first(table) -> None:
+    for evaluator in ("fANOVA", "PED-ANOVA"):
+        for objective, knob in (
+            ("dev_w_f1", f"{WEIGHT}.schedule"),
+            ("dev_gap", "objective.coefficients.languages.de"),
+        ):
+            rows = table[(table["evaluator"] == evaluator) & (table["objective"] == objective) & (table["n"] == 100)]
+            assert rows.loc[rows["importance"].idxmax(), "knob"] == knob, (evaluator, objective)
+
+
+def test_a_conditional_knob_is_counted_among_the_trials_that_have_it(table) -> None:
+    assert list(table) == list(COLUMNS) and len(table) == 2 * 2 * 8
+    n = table.groupby("knob")["n"].first()
+    assert n["objective.coefficients.languages.en"] == 100  # without ERM
+    assert n[f"{WEIGHT}.weight"] + n[f"{WEIGHT}.step_size"] == 100
+    assert n[f"{WEIGHT}.ramp_fraction"] < n[f"{WEIGHT}.weight"]
+    assert n[f"{WEIGHT}.initial"] == n[f"{WEIGHT}.step_size"] >= MIN_TRIALS
+    assert table["importance"].between(0, 1).all() and table["reason"].isna().all()
+
+    # the knobs that every trial has share one forest, so their shares sum to 1
+    rows = table[(table["evaluator"] == "fANOVA") & (table["objective"] == "dev_gap")].set_index("knob")["importance"]
+    assert rows[[name for name in n.index if n[name] == 100]].sum() == pytest.approx(1)
+    rows = table[(table["evaluator"] == "fANOVA") & (table["objective"] == "dev_w_f1")].set_index("knob")["importance"]
+    assert rows[f"{WEIGHT}.weight"] > 0.8  # among its own trials, where no schedule is better than another
+
+
+def test_the_same_seed_gives_the_same_shares(tmp_path: Path) -> None:
+    study = searched(tmp_path / "s", MIN_TRIALS)
+    assert importance(study).equals(importance(study))
+
+
+def test_too_few_trials_give_a_reason_and_no_number(tmp_path: Path) -> None:
+    study = searched(tmp_path / "s", MIN_TRIALS + 1)
+    table = importance(study)
+    enough = table["n"] >= MIN_TRIALS
+
+    assert table.loc[enough, "importance"].notna().all() and enough.any()
+    assert table.loc[~enough, "importance"].isna().all() and (~enough).any()
+    row = table[~enough].iloc[0]
+    assert row["reason"] == f"{row['n']} trials have this knob, at least {MIN_TRIALS} are needed"
+
+    none = importance(searched(tmp_path / "t", MIN_TRIALS - 1))
+    assert none["importance"].isna().all() and none["reason"].notna().all()
+
+
+def test_an_objective_without_differences_has_no_importance(tmp_path: Path) -> None:
+    study = searched(tmp_path / "s", MIN_TRIALS)
+    study.configurations["dev_gap"] = 0.1
+    table = importance(study).set_index("objective")
+    enough = table["n"] >= MIN_TRIALS
+    assert (table.loc[enough, "reason"].loc["dev_gap"].str.contains("20 trials with this knob do not differ")).all()
+    assert table.loc[enough, "importance"].loc["dev_gap"].isna().all()
+    assert table.loc[enough, "importance"].loc["dev_w_f1"].notna().all()
+
+
+def test_a_study_that_searched_nothing_says_so(tmp_path: Path) -> None:
+    for space in ("ablation", "single"):
+        table = importance(load_study(studies.write_plan(tmp_path / space, space=space)))
+        assert len(table) == 1 and table["knob"].iloc[0] is None
+        assert table["reason"].iloc[0] == f"the space '{space}' has no knobs: nothing was searched"
+
+
+def test_a_trial_outside_the_ranges_does_not_enter(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "s", MIN_TRIALS).folder
+    for number, knobs in enumerate(
+        ({f"{WEIGHT}.schedule": "constant", f"{WEIGHT}.weight": 5.0}, {f"{WEIGHT}.schedule": "stepwise"}), start=900
+    ):
+        studies.write_trial(folder, number, f"c{number}", knobs=knobs)
+        studies.write_run(folder, f"c{number}", 0, studies.figures(0.1, 0.1), studies.figures(0.1, 0.1))
+    assert importance(load_study(folder))["n"].max() == MIN_TRIALS
+
+
+def test_ranges_are_those_of_the_space() -> None:
+    """What Optuna itself keeps of a trial that it was asked for."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = SPACES["fairness"](LANGUAGES, ["speech", "speech+text"])
+    for _ in range(8):
+        trial = study.ask()
+        space.suggest(trial)
+        ours = {knob.name: distribution(knob) for knob in space.knobs}
+        assert trial.distributions == {name: ours[name] for name in trial.params}
