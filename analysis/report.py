@@ -30,6 +30,7 @@ from analysis.latex import tabular
 from analysis.load import Study, load_study
 from analysis.page import render_page
 from analysis.pareto import front, pareto_info
+from analysis.search_sections import certainty_section, choices_section, importance_section, published_section
 from analysis.sections import (
     cells_section,
     compared_with_erm,
@@ -77,6 +78,7 @@ def write_report(
     svg = render(figure, "svg")
     comparison = compared_with_erm(study, shown, resamples, seed)
     in_layout = benchmark(study, shown)
+    certainty = certainty_section(study, resamples, seed)
     page = render_page(
         title=str(study.plan["name"]),
         answer=answer(points),
@@ -84,8 +86,12 @@ def write_report(
         sections=[
             *front_sections(points, svg),
             *([] if comparison is None else [comparison_section(study, comparison)]),
+            choices_section(study),
             configurations_section(study, points, chance),
             cells_section(study, shown, chance, in_layout),
+            *([] if certainty is None else [certainty]),
+            importance_section(study, seed),
+            published_section(study, in_layout),
             *training_sections(study),
         ],
         facts=facts_of(study),
