@@ -208,9 +208,21 @@ def write_whole_study(
         write_trial(folder, number, config_id, label, knobs)
         for seed in seeds:
             made = predict(known, 0.62 - 0.015 * number, 0.22 - 0.03 * number, seed=100 * number + seed)
-            folder.write_parquet(f"{run_directory(config_id, seed)}/predictions.parquet", made)
-            labels = np.array(EMOTIONS)[made[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
-            whole = known.assign(modality=made["modality"], predicted=labels)
-            dev, test = (evaluate(whole[whole["split"] == split]) for split in ("dev", "test"))
-            write_run(folder, config_id, seed, dev, test, weights=(0.0, 0.0) if label == "ERM" else (0.1, 0.2))
+            write_predictions(folder, known, config_id, seed, made, (0.0, 0.0) if label == "ERM" else (0.1, 0.2))
     return folder
+
+
+def write_predictions(
+    folder: StudyFolder,
+    known: pd.DataFrame,
+    config_id: str,
+    seed: int,
+    made: pd.DataFrame,
+    weights: Sequence[float] = (0.1, 0.2),
+) -> None:
+    """A run with the predictions ``made`` (:func:`predict`, of one modality or several) and the figures they have."""
+    folder.write_parquet(f"{run_directory(config_id, seed)}/predictions.parquet", made)
+    labels = np.array(EMOTIONS)[made[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
+    whole = made[["utterance_id", "modality"]].assign(predicted=labels).merge(known, on="utterance_id")
+    dev, test = (evaluate(whole[whole["split"] == split]) for split in ("dev", "test"))
+    write_run(folder, config_id, seed, dev, test, weights=weights)
