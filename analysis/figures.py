@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -118,20 +120,27 @@ def training_figure(epochs: pd.DataFrame) -> Figure:
     keys = ["config_id", "name", "family", "epoch"]
     many = epochs["config_id"].nunique() > MANY
     lines = epochs[seeds == reached].groupby(keys, sort=False)[list(figures)].mean().reset_index()
+    is_faint = ~lines["name"].isin([ERM, PAPER]) & many
+    named, faint = lines[~is_faint], lines[is_faint].astype({"config_id": "category"})
     with matplotlib.rc_context(STYLE):
         figure = canvas(10, 4.1)
         panels = figure.subplots(1, 3)
         for axes, (column, heading) in zip(panels, figures.items(), strict=True):
             scale = 1.0 if column == "fairness_weight" else 100.0
-            for (_, name, family), line in lines.groupby(["config_id", "name", "family"], sort=False):
+            for (_, name, family), line in named.groupby(["config_id", "name", "family"], sort=False):
                 marker, colour, _ = look(str(family))
                 marked = name in (ERM, PAPER)
-                faint = many and not marked
                 axes.plot(
-                    line["epoch"], scale * line[column], color=colour, marker="" if faint else marker,
-                    ms=5 if marked else 3.5, lw=2.2 if marked else 1.1, alpha=1.0 if marked else 0.4 if faint else 0.8,
-                    ls="--" if name == PAPER else "-", zorder=3 if marked else 2,
+                    line["epoch"], scale * line[column], color=colour, marker=marker, ms=5 if marked else 3.5,
+                    lw=2.2 if marked else 1.1, alpha=1.0 if marked else 0.8, ls="--" if name == PAPER else "-",
+                    zorder=3 if marked else 2,
                 )  # fmt: skip
+            for family, some in faint.groupby("family", sort=False):
+                drawn = some[["epoch", column]].to_numpy(dtype=float) * (1.0, scale)
+                ends = np.flatnonzero(np.diff(some["config_id"].cat.codes)) + 1
+                thin = LineCollection(np.split(drawn, ends), colors=look(str(family))[1], lw=1.1, alpha=0.4, zorder=1)
+                axes.add_collection(thin)
+            axes.autoscale_view()
             axes.set_title(heading, loc="left", fontsize="medium")
             axes.set_xlabel("epoch")
             axes.yaxis.set_inverted(column == "dev_gap")

@@ -97,10 +97,14 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     shown = formatted(frame)
     return {
         "groups": groups if any(over for over, _ in groups) else [],
-        "headings": [str(column).replace("W-F1", "W\N{NON-BREAKING HYPHEN}F1") for _, column in columns],
+        "headings": [_unbroken(str(column)) for _, column in columns],
         "numeric": [_is_numeric(frame.iloc[:, i], shown.iloc[:, i]) for i in range(len(columns))],
         "rows": shown.to_numpy().tolist(),
     }
+
+
+def _unbroken(heading: str) -> str:
+    return heading.replace("W-F1", "W\N{NON-BREAKING HYPHEN}F1").replace(" − ", "\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}")
 
 
 def _is_numeric(column: pd.Series, shown: pd.Series) -> bool:

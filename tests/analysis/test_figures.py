@@ -113,3 +113,18 @@ def test_one_panel_a_language_and_modality_on_the_same_axes(study) -> None:
 def test_families_differ_by_marker_and_not_by_colour_alone() -> None:
     markers = [marker for marker, _, _ in FAMILIES.values()]
     assert len(set(markers)) == len(markers) and len({colour for _, colour, _ in FAMILIES.values()}) == len(markers)
+
+
+def test_of_many_configurations_the_training_lines_are_faint_and_all_there(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    for number in range(20):
+        studies.write_trial(folder, number, f"c{number:02}", "ERM" if number == 0 else None)
+        made = studies.figures(0.5 + number / 100, 0.1)
+        studies.write_run(folder, f"c{number:02}", 0, made, made)
+
+    axes = training_figure(load_epochs(load_study(folder))).axes[0]
+
+    assert len(axes.get_lines()) == 1  # ERM
+    segments = [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]
+    assert len(segments) == 19 and segments[0] == [[1, pytest.approx(25.5)], [2, pytest.approx(51)]]
+    assert axes.get_ylim()[1] > 69
