@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.attainment import attainment, hypervolume_history, probability_nondominated
 from analysis.benchmark import MEAN
 from analysis.drawing import render
-from analysis.importance import importance
+from analysis.importance import EVALUATORS, importance
 from analysis.load import Study
 from analysis.page import Picture, Section, Table
 from analysis.published import LABEL, published
@@ -18,6 +18,8 @@ from analysis.tables import POINTS
 
 LIKELY = 24
 """So many configurations, from the outermost layers, are asked how often they are on the front."""
+FANOVA_UP_TO = 100
+"""With more configurations the report leaves fANOVA out: at 200 its forest took longer than all the rest."""
 _HEADINGS = {"w_f1": "W-F1", "accuracy": "ACC", "gap": "AVG"}
 _OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}
 
@@ -62,10 +64,12 @@ def certainty_section(study: Study, resamples: int, seed: int) -> Section | None
 
 def importance_section(study: Study, seed: int) -> Section:
     """Which knobs mattered for each objective, or why it cannot be said."""
-    found = importance(study, seed)
+    few = len(study.configurations) <= FANOVA_UP_TO
+    found = importance(study, seed, EVALUATORS if few else ("PED-ANOVA",))
     words = (
         "Shares of the variance over trials that a knob makes by itself (fANOVA), and of the difference between the "
         "best tenth and all (PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob."
+        f"{'' if few else ' fANOVA is left out of the report of so many trials; analysis.importance computes it.'}"
     )
     known = found.dropna(subset=["importance"])
     if known.empty:
