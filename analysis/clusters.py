@@ -7,7 +7,7 @@ A resample is then a vector of weights over clusters, and a thousand resamples a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from study.groups import EMOTIONS, GENDERS, LANGUAGES, MODALITIES, Cell, Gender, cells
-from study.metrics import ANSWERS, GAP_KINDS, Counts, signed_and_absolute_gaps, standardised, weighted_f1
+from study.metrics import ANSWERS, GAP_KINDS, ClassAverage, Counts, signed_and_absolute_gaps, standardised, weighted_f1
 
 ClusterBy = Literal["dialogue", "speaker"]
 
@@ -39,12 +39,14 @@ class ClusterCounts:
         seeds: the S seeds, in the order of ``counts``.
         counts: (S, U, C, 3, K, P), true by predicted as in :mod:`study.metrics`; the fourth axis is female, male,
             unknown.
+        class_average: how the classes' TPR and FPR gaps become one number in its figures.
     """
 
     cells: tuple[Cell, ...]
     clusters: tuple[str, ...]
     seeds: tuple[int, ...]
     counts: Counts
+    class_average: ClassAverage = "mean_of_gaps"
 
     @property
     def labels(self) -> Counts:
@@ -54,7 +56,7 @@ class ClusterCounts:
     def of_seeds(self, seeds: Sequence[int]) -> ClusterCounts:
         """The same predictions of these seeds only."""
         chosen = self.counts[[self.seeds.index(seed) for seed in seeds]]
-        return ClusterCounts(self.cells, self.clusters, tuple(seeds), chosen)
+        return replace(self, seeds=tuple(seeds), counts=chosen)
 
     def of_cell(self, cell: Cell) -> ClusterCounts:
         """The same predictions of this cell only; clusters that do not occur in it stay, empty."""
@@ -80,7 +82,9 @@ def cluster_by(plan: Mapping[str, Any], override: ClusterBy | None = None) -> Cl
     return "dialogue" if str(plan["corpus"]["spec"]).startswith("meld-st") else "speaker"
 
 
-def cluster_counts(runs: Mapping[int, pd.DataFrame], by: ClusterBy) -> ClusterCounts:
+def cluster_counts(
+    runs: Mapping[int, pd.DataFrame], by: ClusterBy, class_average: ClassAverage = "mean_of_gaps"
+) -> ClusterCounts:
     """Count the predictions of one configuration by cluster.
 
     A cluster is the same one in every language and modality. An utterance without a cluster is one of its own.
@@ -88,6 +92,7 @@ def cluster_counts(runs: Mapping[int, pd.DataFrame], by: ClusterBy) -> ClusterCo
     Args:
         runs: by seed, predictions with ``utterance_id, language, modality, gender, emotion, predicted`` and the
             column ``by``.
+        class_average: of the figures to come.
 
     Raises:
         ValueError: no runs, or seeds with different utterances.
@@ -112,7 +117,7 @@ def cluster_counts(runs: Mapping[int, pd.DataFrame], by: ClusterBy) -> ClusterCo
     occurs = shapes[0].sum((0, 2, 3)) > 0
     in_use = tuple(c for c, used in zip(cells(LANGUAGES, MODALITIES), occurs, strict=True) if used)
     counts = np.stack([of_run[:, occurs] for of_run in coded]).astype(np.float64)
-    return ClusterCounts(in_use, tuple(map(str, clusters)), tuple(runs), counts)
+    return ClusterCounts(in_use, tuple(map(str, clusters)), tuple(runs), counts, class_average)
 
 
 def same_utterances(first: ClusterCounts, second: ClusterCounts) -> bool:
@@ -143,7 +148,11 @@ def scopes(in_use: Sequence[Cell]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def figures(counts: Counts, which: Sequence[str] = (*LEVELS, *SIGNED, *ABSOLUTE)) -> dict[str, Counts]:
+def figures(
+    counts: Counts,
+    which: Sequence[str] = (*LEVELS, *SIGNED, *ABSOLUTE),
+    class_average: ClassAverage = "mean_of_gaps",
+) -> dict[str, Counts]:
     """Every figure that is compared, of confusion counts by cell and gender.
 
     Args:
@@ -151,6 +160,7 @@ def figures(counts: Counts, which: Sequence[str] = (*LEVELS, *SIGNED, *ABSOLUTE)
         which: names of ``LEVELS`` (``w_f1`` is of all utterances, the others of women and of men), ``SIGNED`` gaps
             (female minus male; ``standardised_`` at common class priors, where TPR is as it was) and ``ABSOLUTE``
             ones (``avg`` is the mean of the four).
+        class_average: see :func:`study.metrics.signed_and_absolute_gaps`; the signed gaps are the same either way.
 
     Returns:
         By name, (...,) fractions, NaN where a figure is undefined.
@@ -164,7 +174,7 @@ def figures(counts: Counts, which: Sequence[str] = (*LEVELS, *SIGNED, *ABSOLUTE)
         if name in which:
             out[name] = np.where(part.sum((-2, -1)) > 0, weighted_f1(part), np.nan)
     if any(name in ABSOLUTE or name.startswith("signed_") for name in which):
-        signed, absolute = signed_and_absolute_gaps(female, male)
+        signed, absolute = signed_and_absolute_gaps(female, male, class_average)
         out |= {f"signed_{kind}": gap for kind, gap in signed.items()}
         out |= {f"absolute_{kind}": gap for kind, gap in absolute.items()}
         out["avg"] = np.asarray(np.mean([absolute[kind] for kind in GAP_KINDS], axis=0))
@@ -194,11 +204,13 @@ def weighted(weights: NDArray[np.float64], counts: Counts) -> Iterator[tuple[sli
         yield chosen, made.reshape(-1, *counts.shape[1:])
 
 
-def drawn_figures(weights: NDArray[np.float64], counts: Counts, which: Sequence[str]) -> Counts:
+def drawn_figures(
+    weights: NDArray[np.float64], counts: Counts, which: Sequence[str], class_average: ClassAverage = "mean_of_gaps"
+) -> Counts:
     """The figures of every resample of one run; (B, U) weights and (U, C, 3, K, P) counts to (B, C, len(which))."""
     out = np.empty((len(weights), counts.shape[1], len(which)))
     for chosen, resampled in weighted(weights, counts):
-        made = figures(resampled, which)
+        made = figures(resampled, which, class_average)
         out[chosen] = np.stack([made[name] for name in which], axis=-1)
     return out
 

@@ -24,7 +24,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,7 @@ from analysis.nulls import swap_test, swapped_differences
 from analysis.tables import POINTS, as_text
 from analysis.uncertainty import LEVEL, Draws, Interval, bootstrap, holm, interval
 from study.groups import GENDERS
+from study.metrics import ClassAverage
 from study.records import RecordError
 
 QUANTITIES = {
@@ -184,7 +185,8 @@ def counts_of(study: Study, utterances: pd.DataFrame, config_id: str, split: str
         utterances: from :func:`analysis.load.load_utterances`.
     """
     seeds = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
-    return cluster_counts({int(s): load_predictions(study, utterances, config_id, int(s), split) for s in seeds}, by)
+    runs = {int(s): load_predictions(study, utterances, config_id, int(s), split) for s in seeds}
+    return cluster_counts(runs, by, study.class_average)
 
 
 def paired_differences(
@@ -348,6 +350,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--by", choices=("dialogue", "speaker"), help="what is resampled (default: as the corpus asks)")
     parser.add_argument("--resamples", type=int, default=2000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: %(default)s)")
+    parser.add_argument(
+        "--class-average", choices=get_args(ClassAverage), default="mean_of_gaps",
+        help="how gaps of TPR and FPR by class become one number (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--scope", help="only this one, such as de/speech or multilingual/speech+text")
     parser.add_argument("--configuration", help="only this one: its name or config_id")
     parser.add_argument("--all", action="store_true", help="show every quantity")
@@ -356,7 +362,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         comparison = compare(
-            load_study(options.study), options.reference, options.split, options.by, options.resamples, options.seed
+            load_study(options.study, options.class_average),
+            options.reference,
+            options.split,
+            options.by,
+            options.resamples,
+            options.seed,
         )
         if options.csv:
             comparison.table.to_csv(options.csv, index=False)

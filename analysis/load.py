@@ -11,11 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from study.metrics import GAP_KINDS, labels_from_scores
+from study.metrics import GAP_KINDS, ClassAverage, evaluate, labels_from_scores
 from study.records import RecordError, StudyFolder, finished_runs, read_study, run_directory
 
 SPLITS = ("dev", "test")
-FIGURES = ("w_f1", "accuracy", "uar", "gap", *(f"gap_{kind}" for kind in GAP_KINDS), "worst_gap")
+FIGURES = (
+    "w_f1", "accuracy", "uar", "invalid", "gap", *(f"gap_{kind}" for kind in GAP_KINDS), "gap_standardised",
+    "worst_gap", "worst_group_w_f1",
+)  # fmt: skip
 FIGURE_COLUMNS = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
 ERM, PAPER = "ERM", "paper's setting"
 COMPARISON = "comparison method"
@@ -37,9 +40,11 @@ class Study:
             name, family, knobs, n_seeds, complete, seconds`` (of all seeds together) and the ``FIGURE_COLUMNS``.
             ``complete`` is true where every seed of the plan has finished.
         cells: one row a (config_id, seed, split, language, modality): ``n_female, n_male, n_unknown, w_f1,
-            accuracy, uar, gap``, and ``signed_`` and ``absolute_`` gaps by kind.
+            accuracy, uar, invalid, gap, gap_standardised``, ``signed_``, ``absolute_`` and ``standardised_`` gaps by
+            kind, and ``w_f1_``, ``accuracy_`` and ``invalid_`` of ``female`` and ``male``.
         failed: one row a failed trial of a configuration that has not finished since: ``number, config_id, label,
             reason``. Such a configuration is here alone, whatever its seeds left behind.
+        class_average: how the classes' TPR and FPR gaps became one number in these figures.
     """
 
     folder: StudyFolder
@@ -48,6 +53,7 @@ class Study:
     configurations: pd.DataFrame
     cells: pd.DataFrame
     failed: pd.DataFrame
+    class_average: ClassAverage = "mean_of_gaps"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -67,11 +73,14 @@ def open_folder(folder: StudyFolder | str) -> StudyFolder:
     return StudyFolder(folder.rstrip("/") if "://" in folder else os.path.abspath(os.path.expanduser(folder)))
 
 
-def load_study(folder: StudyFolder | str) -> Study:
+def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of_gaps") -> Study:
     """Read a study.
 
     Args:
         folder: a study folder, or its path or URL.
+        class_average: how the classes' TPR and FPR gaps become one number
+            (:func:`study.metrics.signed_and_absolute_gaps`); other than by default, the figures of every run are
+            computed again from its predictions, and everything that follows goes by these.
 
     Raises:
         RecordError: there is no study there, or a file of it cannot be read.
@@ -80,17 +89,24 @@ def load_study(folder: StudyFolder | str) -> Study:
     plan = read_study(folder)
     trials, failed = _trials(folder)
     gone = set(failed["config_id"]) - set(trials)
+    utterances = None if class_average == "mean_of_gaps" else folder.read_parquet("utterances.parquet")
     rows, cells = [], []
     for config_id, seed in finished_runs(folder):
         if config_id in gone:
             continue
         finished = folder.read_json(f"{run_directory(config_id, seed)}/finished.json")
+        if utterances is not None:
+            for split in SPLITS:
+                made = _predictions(folder, utterances, config_id, seed, split)
+                finished[split] = evaluate(made, class_average)
         described = trials.get(config_id) or _describe({"config_id": config_id})
         rows.append({**described, **_run_row(finished)})
         cells += _cell_rows(finished)
     runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
     runs = runs.astype(dict.fromkeys(FIGURE_COLUMNS, float))
-    return Study(folder, plan, runs, _configurations(runs, len(plan["seeds"])), pd.DataFrame(cells), failed)
+    return Study(
+        folder, plan, runs, _configurations(runs, len(plan["seeds"])), pd.DataFrame(cells), failed, class_average
+    )
 
 
 def load_epochs(study: Study) -> pd.DataFrame:
@@ -143,18 +159,7 @@ def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, see
     Raises:
         RecordError: a prediction is of an utterance that the study does not list.
     """
-    name = f"{run_directory(config_id, seed)}/predictions.parquet"
-    frame = study.folder.read_parquet(name)
-    frame = frame[frame["split"] == split]
-    frame = frame.assign(predicted=labels_from_scores(frame))[["utterance_id", "modality", "predicted"]]
-    known = utterances[utterances["split"] == split]
-    joined = frame.merge(known, on="utterance_id", how="inner", validate="many_to_one")
-    if len(joined) < len(frame):
-        raise RecordError(
-            f"{study.folder.path(name)} has {len(frame) - len(joined)} {split} predictions of utterances that "
-            "utterances.parquet does not list: the folder mixes two studies."
-        )
-    return joined
+    return _predictions(study.folder, utterances, config_id, seed, split)
 
 
 def family_of(knobs: dict[str, Any], label: str | None) -> str:
@@ -173,6 +178,21 @@ def family_of(knobs: dict[str, Any], label: str | None) -> str:
     if by_leaf.get("method", "minmaxgap") != "minmaxgap":
         return COMPARISON
     return str(by_leaf.get("schedule", "default"))
+
+
+def _predictions(folder: StudyFolder, utterances: pd.DataFrame, config_id: str, seed: int, split: str) -> pd.DataFrame:
+    name = f"{run_directory(config_id, seed)}/predictions.parquet"
+    frame = folder.read_parquet(name)
+    frame = frame[frame["split"] == split]
+    frame = frame.assign(predicted=labels_from_scores(frame))[["utterance_id", "modality", "predicted"]]
+    known = utterances[utterances["split"] == split]
+    joined = frame.merge(known, on="utterance_id", how="inner", validate="many_to_one")
+    if len(joined) < len(frame):
+        raise RecordError(
+            f"{folder.path(name)} has {len(frame) - len(joined)} {split} predictions of utterances that "
+            "utterances.parquet does not list: the folder mixes two studies."
+        )
+    return joined
 
 
 def _describe(trial: dict[str, Any]) -> dict[str, Any]:
@@ -226,8 +246,10 @@ def _cell_rows(finished: dict[str, Any]) -> list[dict[str, Any]]:
             row = {"config_id": finished["config_id"], "seed": finished["seed"], "split": split}
             row |= {"language": language, "modality": modality}
             row |= {key: value for key, value in figures.items() if not isinstance(value, dict)}
-            for kind in ("signed", "absolute"):
-                row |= {f"{kind}_{gap}": figures[kind][gap] for gap in GAP_KINDS}
+            for kind in ("signed", "absolute", "standardised"):
+                row |= {f"{kind}_{gap}": value for gap, value in figures.get(kind, {}).items()}
+            for gender, of_group in figures["by_group"].items():
+                row |= {f"{figure}_{gender}": value for figure, value in of_group.items()}
             rows.append(row)
     return rows
 

@@ -64,7 +64,7 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
     """
     known = counts.counts[..., :2, :, :]
     has_both = (known[0].sum((0, -2, -1)) > 0).all(-1)
-    gaps = average_gap(known.sum(1)[:, :, 0], known.sum(1)[:, :, 1])
+    gaps = average_gap(known.sum(1)[:, :, 0], known.sum(1)[:, :, 1], counts.class_average)
     used = [int(c) for c in np.flatnonzero(has_both & ~np.isnan(gaps).any(0))]
     if not used:
         return None
@@ -78,7 +78,9 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
             female = men.sum(0) + change
             male = both.sum(0) - female
             draws[run, chosen] = average_gap(
-                _with_labels(female, both.sum(0), labels[:, 0]), _with_labels(male, both.sum(0), labels[:, 1])
+                _with_labels(female, both.sum(0), labels[:, 0]),
+                _with_labels(male, both.sum(0), labels[:, 1]),
+                counts.class_average,
             ).mean(-1)
     means, observed = draws.mean(0), float(gaps[:, used].mean())
     low, high = np.quantile(means, [0.05, 0.95])
@@ -105,7 +107,8 @@ def swapped_differences(
     out = np.zeros((draws, len(first.cells), len(which)))
     for a, b in zip(first.counts, second.counts, strict=True):
         for chosen, moved in weighted(swaps, a - b):
-            of_first, of_second = figures(a.sum(0) - moved, which), figures(b.sum(0) + moved, which)
+            of_first = figures(a.sum(0) - moved, which, first.class_average)
+            of_second = figures(b.sum(0) + moved, which, second.class_average)
             out[chosen] += np.stack([of_first[name] - of_second[name] for name in which], axis=-1)
     return out / len(first.counts)
 

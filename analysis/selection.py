@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 import moocore
 import pandas as pd
@@ -18,6 +18,7 @@ import pandas as pd
 from analysis.load import ERM, Study, load_study
 from analysis.pareto import REFERENCE_POINT, front
 from analysis.tables import POINTS, as_text
+from study.metrics import ClassAverage
 from study.records import RecordError
 
 KNOWN = ("config_id", "number", "label", "name", "family", "complete")
@@ -219,10 +220,14 @@ def main(arguments: list[str] | None = None) -> int:
         "--within-accuracy", type=float, default=WithinAccuracy.loss, metavar="D",
         help="W-F1 that may be lost against ERM, a fraction (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--class-average", choices=get_args(ClassAverage), default="mean_of_gaps",
+        help="how gaps of TPR and FPR by class become one number (default: %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     rules = (WithinGap(options.within_gap), WithinAccuracy(options.within_accuracy), Knee(), HypervolumeContribution())
     try:
-        study = load_study(options.study)
+        study = load_study(options.study, options.class_average)
     except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -127,9 +127,9 @@ def bootstrap(counts: ClusterCounts, which: Sequence[str], resamples: int = 2000
     """
     n = len(counts.clusters)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-    made = figures(counts.counts.sum(1), which)
+    made = figures(counts.counts.sum(1), which, counts.class_average)
     points = np.stack([made[name] for name in which], axis=-1)
-    draws = np.stack([drawn_figures(weights, of_run, which) for of_run in counts.counts])
+    draws = np.stack([drawn_figures(weights, of_run, which, counts.class_average) for of_run in counts.counts])
     return Draws(counts.cells, tuple(which), counts.seeds, points, draws, counts.labels)
 
 

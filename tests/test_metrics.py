@@ -163,6 +163,27 @@ def test_the_worst_group_is_the_one_of_lowest_w_f1() -> None:
     assert figures["worst_group_w_f1"] == pytest.approx((2 * 2 / 5 + 4 * 4 / 7) / 6)
 
 
+def test_fairlearn_agrees_on_invalid_answers_and_the_worst_group() -> None:
+    predictions = random_frame(600, 7, ("female", "male"))
+    predictions.loc[::9, "predicted"] = "invalid"
+    figures = evaluate(predictions)
+    theirs = MetricFrame(
+        metrics={
+            "invalid": lambda t, p: float((p == "invalid").mean()),
+            "w_f1": lambda t, p: f1_score(t, p, average="weighted", labels=list(EMOTIONS), zero_division=0.0),
+        },
+        y_true=predictions["emotion"],
+        y_pred=predictions["predicted"],
+        sensitive_features=predictions["gender"],
+        control_features=predictions["language"],
+    )
+
+    for (language, gender), row in theirs.by_group.iterrows():
+        of_group = figures["cells"][f"{language}/speech+text"]["by_group"][gender]
+        assert [of_group["invalid"], of_group["w_f1"]] == pytest.approx([row["invalid"], row["w_f1"]])
+    assert figures["worst_group_w_f1"] == pytest.approx(theirs.group_min()["w_f1"].min())
+
+
 def test_unknown_gender_counts_in_scores_and_in_no_gap() -> None:
     without = evaluate(frame(BY_HAND))
     with_unknown = evaluate(frame([*BY_HAND, ("unknown", "joy", "fear")]))

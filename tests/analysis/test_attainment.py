@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.attainment import LEVELS, attainment, hypervolume_history, probability_nondominated, surfaces
@@ -40,6 +40,7 @@ def test_surfaces_of_two_seeds_are_union_and_intersection(tmp_path: Path) -> Non
 FIGURE = st.integers(0, 10).map(lambda x: x / 16)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.tuples(FIGURE, FIGURE), min_size=1, max_size=3), min_size=2, max_size=6),
     FIGURE,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.comparison import counts_of
 from analysis.load import (
     COMPARISON,
     ERM,
@@ -18,6 +19,8 @@ from analysis.load import (
     load_utterances,
     open_folder,
 )
+from analysis.nulls import noise_floor
+from analysis.uncertainty import bootstrap
 from study.records import RecordError
 from tests.analysis import studies
 
@@ -140,3 +143,40 @@ def test_a_study_is_found_by_relative_path_and_missed_clearly(tmp_path: Path, mo
 )
 def test_family_of(knobs: dict, label: str | None, family: str) -> None:
     assert family_of(knobs, label) == family
+
+
+def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:
+    """Opposite gaps of two emotions cancel in the gap of means, in records, resamples, swaps and floor alike."""
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=6, configurations=2)
+    by_class, of_means = load_study(folder), load_study(folder, "gap_of_means")
+
+    assert (of_means.runs["dev_gap_tpr"] < by_class.runs["dev_gap_tpr"]).all()
+    assert of_means.runs["dev_w_f1"].tolist() == pytest.approx(by_class.runs["dev_w_f1"].tolist())
+    cells = of_means.cells
+    assert cells["absolute_tpr"].tolist() == pytest.approx(cells["signed_tpr"].abs().tolist())
+    assert by_class.cells["signed_tpr"].tolist() == pytest.approx(cells["signed_tpr"].tolist())
+
+    config_id = of_means.configurations["config_id"].iloc[0]
+    counts = [counts_of(s, load_utterances(s), config_id, "dev", "speaker") for s in (by_class, of_means)]
+    for study, made in zip((by_class, of_means), counts, strict=True):
+        draws = bootstrap(made, ("avg",), 20)
+        assert draws.of("avg", range(3))[0].mean() == pytest.approx(study.configurations["dev_gap"].iloc[0])
+    by_class_mean, of_means_mean = (np.nanmean(bootstrap(made, ("avg",), 20).draws) for made in counts)
+    assert of_means_mean < by_class_mean
+    floors = [noise_floor(made, 20) for made in counts]
+    assert floors[1].mean < floors[0].mean
+    with pytest.raises(ValueError, match="class_average"):
+        load_study(folder, "median")  # type: ignore[arg-type]
+
+
+def test_groups_and_common_priors_are_in_the_tables(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=6, configurations=1))
+    finished = study.folder.read_json("runs/00abcdefabcd/0/finished.json")
+    german = finished["test"]["cells"]["de/speech+text"]
+    row = study.cells.query("split == 'test' and language == 'de'").iloc[0]
+
+    assert row["standardised_w_f1"] == german["standardised"]["w_f1"] and row["invalid"] == 0.0
+    assert row["w_f1_female"] == german["by_group"]["female"]["w_f1"] and row["invalid_male"] == 0.0
+    run = study.runs.iloc[0]
+    for figure in ("invalid", "gap_standardised", "worst_group_w_f1"):
+        assert run[f"test_{figure}"] == pytest.approx(finished["test"][figure])

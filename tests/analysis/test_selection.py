@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.load import ERM, load_study
@@ -77,6 +77,7 @@ def test_the_largest_contribution_to_the_hypervolume() -> None:
 FRACTION = st.floats(0, 0.45).map(lambda x: round(x, 3))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(FRACTION, FRACTION), min_size=1, max_size=12))
 def test_a_choice_is_on_the_front_whatever_the_points(rows: list[tuple[float, float]]) -> None:
     table = dev(*rows)
