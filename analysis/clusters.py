@@ -58,6 +58,10 @@ class ClusterCounts:
         chosen = self.counts[[self.seeds.index(seed) for seed in seeds]]
         return replace(self, seeds=tuple(seeds), counts=chosen)
 
+    def of_cell(self, cell: Cell) -> ClusterCounts:
+        """The same predictions of this cell only; clusters that do not occur in it stay, empty."""
+        return ClusterCounts((cell,), self.clusters, self.seeds, self.counts[:, :, [self.cells.index(cell)]])
+
 
 def cluster_by(plan: Mapping[str, Any], override: ClusterBy | None = None) -> ClusterBy:
     """What is resampled as a whole in a study: dialogues of MELD-ST, speakers of any other corpus.

@@ -42,7 +42,7 @@ from analysis.clusters import (
     scopes,
 )
 from analysis.load import ERM, SPLITS, Study, load_predictions, load_study, load_utterances
-from analysis.nulls import swap_p, swapped_differences
+from analysis.nulls import swap_test, swapped_differences
 from analysis.tables import POINTS, as_text
 from analysis.uncertainty import LEVEL, Draws, Interval, bootstrap, holm, interval
 from study.groups import GENDERS
@@ -84,7 +84,7 @@ MAIN = (
 COLUMNS = (
     "config_id", "name", "n_seeds", "scope", "is_cell", "quantity", "kind", "n_female", "n_male", "clusters",
     "reference", "reference_low", "reference_high", "value", "value_low", "value_high",
-    "difference", "low", "high", "p", "p_holm", "says",
+    "difference", "low", "high", "reach", "p", "p_holm", "says",
 )  # fmt: skip
 NO_CLAIM = "no claim about a population"
 
@@ -100,7 +100,8 @@ class Comparison:
         resamples: how many.
         table: one row a (configuration, scope, quantity), with ``COLUMNS``. Figures are fractions: ``reference`` and
             ``value`` are means over the seeds in common (``n_seeds``), ``difference`` is as the module says, ``low``
-            and ``high`` its 95 % interval; ``reference_low`` and so on are intervals of the figures themselves;
+            and ``high`` its 95 % interval, for an absolute gap NaN and instead ``reach``, the size that 95 % of paired
+            swaps stay within; ``reference_low`` and so on are intervals of the figures themselves;
             ``p_holm`` the p value adjusted over the cells of the same configuration
             and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters`` those that
             hold the rarer gender (for W-F1, any utterance), of the cell that has fewest. ``says`` is a word or two:
@@ -128,14 +129,16 @@ def compare(
     by: ClusterBy | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    only: Sequence[str] | None = None,
 ) -> Comparison:
-    """Compare every configuration of a study with one of them.
+    """Compare configurations of a study with one of them.
 
     Args:
         reference: the label, name or config_id of the reference.
         split: "dev" or "test".
         by: what is resampled as a whole; by default what suits the corpus (:func:`analysis.clusters.cluster_by`).
         resamples, seed: of the bootstrap and of the swaps.
+        only: config_ids of what is compared; by default every other configuration.
 
     Raises:
         RecordError: no such configuration, nothing to compare it with, no seed in common, or other utterances.
@@ -150,7 +153,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     notes = []
     for other in study.configurations.to_dict("records"):
-        if other["config_id"] == known["config_id"]:
+        if other["config_id"] == known["config_id"] or (only is not None and other["config_id"] not in only):
             continue
         counts = counts_of(study, utterances, str(other["config_id"]), split, by)
         seeds = sorted(set(counts.seeds) & set(base.seeds))
@@ -218,15 +221,15 @@ def paired_differences(
             sign = np.sign(reference) if kind == "signed gap" else 1.0
             clusters = draws.clusters(quantity, members)
             made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
-            found = {"difference": made.estimate, "low": made.low, "high": made.high, "p": made.p}
+            found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}
             own, of_base = interval(points, resampled, clusters), interval(base_points, base_resampled, clusters)
             found |= {"value_low": own.low, "value_high": own.high}
             found |= {"reference_low": of_base.low, "reference_high": of_base.high}
             if kind == "absolute gap":
                 used = [c for c in members if not np.isnan(swaps[:, c]).all()]
                 of_swaps = swaps[:, used, absolute.index(quantity)].mean(-1)
-                p = swap_p(made.estimate, of_swaps, made.seeds, rng)
-                found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p}
+                p, reach = swap_test(made.estimate, of_swaps, made.seeds, rng)
+                found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p, "reach": reach}
             summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
             yield {
                 **row, "quantity": quantity, "kind": kind, "clusters": clusters,
@@ -286,9 +289,9 @@ def shown(
             comparison.reference: POINTS * table["reference"],
             "value": POINTS * table["value"],
             "difference": POINTS * table["difference"],
-            "95 % interval": [_range(low, high) for low, high in zip(table["low"], table["high"], strict=True)],
-            "p": [_p(value) for value in table["p"]],
-            "Holm": [_p(value) for value in table["p_holm"]],
+            "95 % interval": [in_words(low, high) for low, high in zip(table["low"], table["high"], strict=True)],
+            "p": [p_in_words(value) for value in table["p"]],
+            "Holm": [p_in_words(value) for value in table["p_holm"]],
             "says": table["says"],
         }
     ).reset_index(drop=True)
@@ -321,17 +324,17 @@ def _first_places(table: pd.DataFrame) -> dict[str, int]:
     return {config_id: i for i, config_id in enumerate(table["config_id"].unique())}
 
 
-def _range(low: float, high: float) -> str:
+def in_words(low: float, high: float) -> str:
     return "" if np.isnan(low) else f"{POINTS * low:+.1f} to {POINTS * high:+.1f}".replace("-", "−")
 
 
-def _p(value: float) -> str:
+def p_in_words(value: float) -> str:
     return "" if np.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _draw(comparison: Comparison, stem: str) -> None:
-    from analysis.figures import forest_figure, save  # matplotlib is loaded only if there is something to draw
-    from analysis.forest import forest_info
+    from analysis.drawing import save  # matplotlib is loaded only if there is something to draw
+    from analysis.forest import forest_figure, forest_info
 
     save(forest_figure(forest_info(comparison)), stem)
 

@@ -47,7 +47,7 @@ trials that PED-ANOVA wants are more than a quarter of all."""
 _BEST = 5
 
 
-def importance(study: Study, seed: int = 0) -> pd.DataFrame:
+def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATORS) -> pd.DataFrame:
     """The importance of each knob of the study's space for each objective.
 
     Trials of settings outside the space (plain ERM, arms with a name) do not enter, nor those of a knob outside its
@@ -55,6 +55,7 @@ def importance(study: Study, seed: int = 0) -> pd.DataFrame:
 
     Args:
         seed: of the forest; PED-ANOVA has no chance in it.
+        evaluators: of ``EVALUATORS``; the forest takes long where there are hundreds of trials.
 
     Returns:
         One row an (objective, evaluator, knob), with ``COLUMNS``: ``importance`` is a share, ``n`` the number of trials
@@ -70,11 +71,8 @@ def importance(study: Study, seed: int = 0) -> pd.DataFrame:
     having = {knob: [trial for trial in trials if knob.name in trial.params] for knob in space.knobs}
     rows: list[dict[str, Any]] = []
     for axis, (objective, sign) in enumerate(OBJECTIVES.items()):
-        shares = {
-            "fANOVA": _fanova(having, axis, seed),
-            "PED-ANOVA": _ped_anova(trials, axis, -sign),
-        }
-        for evaluator in EVALUATORS:
+        for evaluator in evaluators:
+            shares = _fanova(having, axis, seed) if evaluator == "fANOVA" else _ped_anova(trials, axis, -sign)
             for knob, of_knob in having.items():
                 n = len(of_knob)
                 row = {"objective": objective, "evaluator": evaluator, "knob": knob.name, "n": n, "reason": None}
@@ -83,7 +81,7 @@ def importance(study: Study, seed: int = 0) -> pd.DataFrame:
                 elif len({trial.values[axis] for trial in of_knob}) == 1:
                     row["reason"] = f"the {n} trials with this knob do not differ in this objective"
                 else:
-                    row["importance"] = shares[evaluator][knob.name]
+                    row["importance"] = shares[knob.name]
                 rows.append(row)
     return _table(rows)
 

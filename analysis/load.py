@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from study.methods import METHODS
 from study.metrics import GAP_KINDS, ClassAverage, evaluate, labels_from_scores
 from study.records import RecordError, StudyFolder, finished_runs, read_study, run_directory
 
@@ -22,8 +21,9 @@ FIGURES = (
 )  # fmt: skip
 FIGURE_COLUMNS = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
 ERM, PAPER = "ERM", "paper's setting"
+COMPARISON = "comparison method"
 
-_RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "schedule", "knobs", "epoch", "epochs_run", "seconds")
+_RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "family", "knobs", "epoch", "epochs_run", "seconds")
 _FAILED_COLUMNS = ("number", "config_id", "label", "reason")
 
 
@@ -34,10 +34,10 @@ class Study:
     Attributes:
         folder: where it is.
         plan: ``study.json``.
-        runs: one row a finished (config_id, seed): ``config_id, seed, number, label, name, schedule, knobs, epoch,
+        runs: one row a finished (config_id, seed): ``config_id, seed, number, label, name, family, knobs, epoch,
             epochs_run, seconds`` and the ``FIGURE_COLUMNS``, such as ``dev_w_f1``.
         configurations: one row a config_id, figures averaged over its finished seeds: ``config_id, number, label,
-            name, schedule, knobs, n_seeds, complete, seconds`` (of all seeds together) and the ``FIGURE_COLUMNS``.
+            name, family, knobs, n_seeds, complete, seconds`` (of all seeds together) and the ``FIGURE_COLUMNS``.
             ``complete`` is true where every seed of the plan has finished.
         cells: one row a (config_id, seed, split, language, modality): ``n_female, n_male, n_unknown, w_f1,
             accuracy, uar, invalid, gap, gap_standardised``, ``signed_``, ``absolute_`` and ``standardised_`` gaps by
@@ -88,10 +88,11 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
     folder = open_folder(folder)
     plan = read_study(folder)
     trials, failed = _trials(folder)
+    gone = set(failed["config_id"]) - set(trials)
     utterances = None if class_average == "mean_of_gaps" else folder.read_parquet("utterances.parquet")
     rows, cells = [], []
     for config_id, seed in finished_runs(folder):
-        if config_id in set(failed["config_id"]) and config_id not in trials:
+        if config_id in gone:
             continue
         finished = folder.read_json(f"{run_directory(config_id, seed)}/finished.json")
         if utterances is not None:
@@ -112,7 +113,7 @@ def load_epochs(study: Study) -> pd.DataFrame:
     """What the finished runs logged: one row a (config_id, seed, epoch).
 
     Returns:
-        ``config_id, name, label, schedule, seed, epoch, loss, fairness_weight, penalty, dev_w_f1, dev_gap``;
+        ``config_id, name, label, family, seed, epoch, loss, fairness_weight, penalty, dev_w_f1, dev_gap``;
         fractions, losses in nats.
     """
     rows = []
@@ -121,14 +122,14 @@ def load_epochs(study: Study) -> pd.DataFrame:
             dev = epoch.get("dev") or {}
             rows.append(
                 {
-                    **{key: run[key] for key in ("config_id", "name", "label", "schedule", "seed")},
+                    **{key: run[key] for key in ("config_id", "name", "label", "family", "seed")},
                     **{key: epoch.get(key) for key in ("epoch", "loss", "fairness_weight", "penalty")},
                     "dev_w_f1": dev.get("w_f1"),
                     "dev_gap": dev.get("gap"),
                 }
             )
     figures = ["loss", "fairness_weight", "penalty", "dev_w_f1", "dev_gap"]
-    columns = ["config_id", "name", "label", "schedule", "seed", "epoch", *figures]
+    columns = ["config_id", "name", "label", "family", "seed", "epoch", *figures]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(figures, float))
 
 
@@ -161,12 +162,21 @@ def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, see
     return _predictions(study.folder, utterances, config_id, seed, split)
 
 
-def schedule_of(knobs: dict[str, Any], label: str | None) -> str:
-    """The fairness-weight schedule that the knobs say, "none" for a method without, "default" where they are silent."""
+def family_of(knobs: dict[str, Any], label: str | None) -> str:
+    """What kind of configuration it is: what figures tell apart by marker.
+
+    Returns:
+        ``ERM``; ``PAPER``; ``COMPARISON`` for any other method than ERM-MinMaxGAP (ERM with other draws among them);
+        else the schedule of the fairness weight, "default" where the knobs are silent.
+
+    >>> family_of({"objective.method": "group_dro"}, None), family_of({"fairness_weight.schedule": "linear"}, None)
+    ('comparison method', 'linear')
+    """
+    if label in (ERM, PAPER):
+        return str(label)
     by_leaf = {key.rsplit(".", 1)[-1]: value for key, value in knobs.items()}
-    method = "erm" if label == ERM else by_leaf.get("method", "minmaxgap")
-    if "fairness_weight" not in METHODS[method].model_fields:
-        return "none"
+    if by_leaf.get("method", "minmaxgap") != "minmaxgap":
+        return COMPARISON
     return str(by_leaf.get("schedule", "default"))
 
 
@@ -194,7 +204,7 @@ def _describe(trial: dict[str, Any]) -> dict[str, Any]:
         "number": number,
         "label": label,
         "name": label or fallback,
-        "schedule": schedule_of(knobs, label),
+        "family": family_of(knobs, label),
         "knobs": knobs,
     }
 
@@ -245,13 +255,10 @@ def _cell_rows(finished: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _configurations(runs: pd.DataFrame, n_seeds_planned: int) -> pd.DataFrame:
-    rows = []
-    for _, group in runs.groupby("config_id", sort=False):
-        row = group.iloc[0][["config_id", "number", "label", "name", "schedule", "knobs"]].to_dict()
-        row |= {"n_seeds": len(group), "complete": len(group) >= n_seeds_planned, "seconds": group["seconds"].sum()}
-        # a mean over some of the seeds only would be another figure, so one undefined gap leaves it undefined
-        row |= {column: group[column].mean(skipna=False) for column in FIGURE_COLUMNS}
-        rows.append(row)
-    columns = ["config_id", "number", "label", "name", "schedule", "knobs", "n_seeds", "complete", "seconds"]
-    frame = pd.DataFrame(rows, columns=[*columns, *FIGURE_COLUMNS]).astype(dict.fromkeys(FIGURE_COLUMNS, float))
-    return frame.astype({"complete": bool}).sort_values("number", ignore_index=True)
+    grouped = runs.groupby("config_id", sort=False)
+    described = runs.drop_duplicates("config_id").set_index("config_id")[["number", "label", "name", "family", "knobs"]]
+    sizes = grouped.size()
+    # a mean over some of the seeds only would be another figure, so one undefined gap leaves it undefined
+    means = grouped[list(FIGURE_COLUMNS)].mean(skipna=False)
+    frame = described.assign(n_seeds=sizes, complete=sizes >= n_seeds_planned, seconds=grouped["seconds"].sum())
+    return frame.join(means).reset_index().sort_values("number", ignore_index=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.clusters import ABSOLUTE, ClusterCounts, fewest_clusters, figures, weighted
-from analysis.uncertainty import SeedSpread
+from analysis.uncertainty import LEVEL, SeedSpread
 from study.metrics import Counts, average_gap
 
 
@@ -112,8 +113,20 @@ def swapped_differences(
     return out / len(first.counts)
 
 
-def swap_p(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, rng: np.random.Generator) -> float:
-    """The two-sided p value of a difference against its paired swaps.
+class SwapTest(NamedTuple):
+    """A difference against its paired swaps.
+
+    Attributes:
+        p: two-sided, at least 1 / (B + 1); NaN where the difference is undefined.
+        reach: the size that 95 % of the swaps stay within: a smaller difference is one of chance.
+    """
+
+    p: float
+    reach: float
+
+
+def swap_test(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, rng: np.random.Generator) -> SwapTest:
+    """Test a difference against its paired swaps.
 
     Swaps of clusters know nothing of other training seeds. With several seeds the draws are therefore widened to the
     variance of clusters and seeds together, and divided by the root of a chi-squared deviate, as a t deviate is, for
@@ -122,18 +135,16 @@ def swap_p(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, rng
     Args:
         draws: (B,) differences under swaps; NaN ones are left out.
         seeds: the spread of the difference between seeds.
-
-    Returns:
-        At least 1 / (B + 1); NaN where the difference is undefined.
     """
     draws = draws[~np.isnan(draws)]
     if np.isnan(difference) or not len(draws):
-        return np.nan
+        return SwapTest(np.nan, np.nan)
     of_swaps = float((draws**2).mean())
     variance, freedom = seeds.added_to(of_swaps, np.inf)
     if of_swaps > 0 and np.isfinite(freedom):
         draws = draws * np.sqrt(variance / of_swaps * freedom / rng.chisquare(freedom, len(draws)))
-    return (1 + int((np.abs(draws) >= abs(difference) - 1e-12).sum())) / (1 + len(draws))
+    p = (1 + int((np.abs(draws) >= abs(difference) - 1e-12).sum())) / (1 + len(draws))
+    return SwapTest(p, float(np.quantile(np.abs(draws), LEVEL)))
 
 
 def _deals(counts: ClusterCounts, permutations: int, rng: np.random.Generator) -> NDArray[np.float64]:

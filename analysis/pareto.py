@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import moocore
@@ -56,7 +57,7 @@ class ParetoInfo:
     """What the Pareto figure shows, in points, with every word of it.
 
     Attributes:
-        points: one row a configuration: ``name, label, schedule, complete, on_front, named, dev_w_f1, dev_gap,
+        points: one row a configuration: ``name, label, family, complete, on_front, named, dev_w_f1, dev_gap,
             test_w_f1, test_gap``. Configurations without a dev gap are left out; ``named`` are the front, ERM and
             the paper's setting.
         test_of_named_only: whether test points are drawn for the named ones alone, there being many.
@@ -80,7 +81,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
     """
     figures = ["dev_w_f1", "dev_gap", "test_w_f1", "test_gap"]
     points = front(study.configurations)
-    points = points[["name", "label", "schedule", "complete", "on_front", *figures]].dropna(subset=["dev_gap"])
+    points = points[["name", "label", "family", "complete", "on_front", *figures]].dropna(subset=["dev_gap"])
     points = points.assign(
         named=points["on_front"] | points["label"].isin([ERM, PAPER]),
         **{figure: 100 * points[figure] for figure in figures},
@@ -109,4 +110,56 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
         subtitle=f"{n} configuration{'s' if n != 1 else ''}, backbone {plan['backbone']['spec']}, "
         f"{' and '.join(plan['modalities'])}; {seeds}",
         caption=" ".join([*sentences, *plan["corpus"].get("notes", [])]),
+    )
+
+
+@dataclass(frozen=True)
+class CellsInfo:
+    """What the small multiples show: dev W-F1 against the AVG gap of each cell, in points.
+
+    Attributes:
+        points: one row a (configuration, cell): ``cell, name, label, family, complete, on_front, named, dev_w_f1,
+            dev_gap``. ``on_front`` is that of the study, over all cells; ``best_here`` that of the cell alone.
+        sizes: by cell, its dev utterances of women and of men.
+        floors: by cell, 5 %, mean and 95 % of its noise floor, where it could be computed.
+        title, subtitle, caption: sentences.
+    """
+
+    points: pd.DataFrame
+    sizes: dict[str, tuple[int, int]]
+    floors: dict[str, tuple[float, float, float]]
+    title: str
+    subtitle: str
+    caption: str
+
+
+def cells_info(study: Study, floors: Mapping[str, NoiseFloor]) -> CellsInfo:
+    """The data and the words of the Pareto figure by language and modality.
+
+    Args:
+        floors: by cell, the noise floor of the reference configuration on dev.
+    """
+    dev = study.cells[study.cells["split"] == "dev"]
+    dev = dev.assign(cell=dev["language"] + "/" + dev["modality"])
+    figures = {"w_f1": "dev_w_f1", "gap": "dev_gap"}
+    grouped = dev.astype(dict.fromkeys(figures, float)).groupby(["cell", "config_id"], sort=False)
+    means = grouped[list(figures)].mean(skipna=False).rename(columns=figures).reset_index()
+    chosen = front(study.configurations)[["config_id", "name", "label", "family", "complete", "on_front"]]
+    points = means.merge(chosen, on="config_id").dropna(subset=["dev_gap"])
+    best = [front(rows)["on_front"] for _, rows in points.groupby("cell", sort=False)]
+    points = points.assign(
+        best_here=pd.concat(best) if best else False,
+        named=points["on_front"] | points["label"].isin([ERM, PAPER]),
+        dev_w_f1=100 * points["dev_w_f1"],
+        dev_gap=100 * points["dev_gap"],
+    )
+    sizes = dev.groupby("cell", sort=False)[["n_female", "n_male"]].first()
+    return CellsInfo(
+        points=points.drop(columns="config_id").reset_index(drop=True),
+        sizes={str(cell): (int(row["n_female"]), int(row["n_male"])) for cell, row in sizes.iterrows()},
+        floors={cell: (100 * floor.low, 100 * floor.mean, 100 * floor.high) for cell, floor in floors.items()},
+        title="By language and modality",
+        subtitle="development figures; black rims: the study's front, over all cells",
+        caption="Line: what would be the front if this cell alone counted. Shaded: the noise floor of this cell. "
+        "F and M: its utterances of women and of men.",
     )

@@ -21,7 +21,7 @@ from analysis.tables import POINTS, as_text
 from study.metrics import ClassAverage
 from study.records import RecordError
 
-KNOWN = ("config_id", "number", "label", "name", "schedule", "complete")
+KNOWN = ("config_id", "number", "label", "name", "family", "complete")
 COLUMNS = (
     "rule", "config_id", "name", "dev_w_f1", "dev_gap", "test_w_f1", "test_gap", "optimism_w_f1", "optimism_gap",
     "reason",

@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures import GREY, INK, STYLE, _blank, _words
+from analysis.drawing import DASHES, GREY, INK, STYLE, canvas, words
 from analysis.load import PAPER, Study, load_steps
 
 SHOWN = 3
-LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":"), ("#CC79A7", "-."), ("#000000", "-"), ("#56B4E9", "--"))
-"""Colour and dash of each cell (Okabe and Ito's colours; the dashes say the same in grey)."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9")
+LINES = tuple(zip(COLOURS, DASHES, strict=True))
+"""Colour and dash of each cell."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def steps_figure(info: StepsInfo) -> Figure:
     )
     looks = dict(zip(info.cells, LINES * len(info.cells), strict=False))
     with matplotlib.rc_context(STYLE):
-        figure = _blank(3.4 * len(info.names) + 1.2, 8.2)
+        figure = canvas(3.4 * len(info.names) + 1.2, 8.2)
         panels = figure.subplots(
             len(rows), len(info.names), sharex="col", sharey="row", squeeze=False, height_ratios=(2, 2, 1, 1)
         )
@@ -106,7 +107,7 @@ def steps_figure(info: StepsInfo) -> Figure:
             )  # fmt: skip
         handles, labels = panels[1, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower left", ncols=len(labels), frameon=False, fontsize="small")
-        _words(figure, "What the objective saw", f"every training step, seed {info.seed}; thin lines: epochs", "")
+        words(figure, "What the objective saw", f"every training step, seed {info.seed}; thin lines: epochs", "")
         figure.subplots_adjust(top=1 - 1.25 / figure.get_figheight(), hspace=0.35)
     return figure
 

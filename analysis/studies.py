@@ -22,7 +22,7 @@ from study.records import RecordError, run_directory
 from study.settings import flatten
 
 COLUMNS = (
-    "study", "config_id", "name", "label", "schedule", "knobs", "n_seeds", "complete", "on_front", "seconds",
+    "study", "config_id", "name", "label", "family", "knobs", "n_seeds", "complete", "on_front", "seconds",
     *FIGURE_COLUMNS, "comparable_dev", "comparable_test",
 )  # fmt: skip
 _UNSAID = "not recorded"

@@ -11,7 +11,9 @@ from analysis.load import Study
 from study.metrics import GAP_KINDS
 
 POINTS = 100.0
-SIGNED_PREFIX = "F − M "
+GAP_PREFIX = "F − M "
+SIGNED_PREFIXES = (GAP_PREFIX, "difference")
+_NONE = (float("nan"), float("nan"))
 _KIND_NAMES = {"tpr": "TPR", "fpr": "FPR", "w_f1": "W-F1", "accuracy": "ACC"}
 _FIGURE_NAMES = {
     "dev_w_f1": "dev W-F1",
@@ -60,7 +62,8 @@ def configurations_table(
 
     Args:
         points: output of :func:`analysis.pareto.front`.
-        intervals: by config_id, the interval of dev W-F1 as fractions; adds a column of text.
+        intervals: by config_id, the interval of dev W-F1 as fractions; adds a column of text, a dash where there is
+            none.
 
     Returns:
         The columns of :func:`front_table`, ``front`` ("yes" or empty) and ``seeds``, which names what is incomplete.
@@ -70,7 +73,7 @@ def configurations_table(
     if intervals is not None:
         shown = [
             f"{POINTS * low:.1f} to {POINTS * high:.1f}" if (low == low and high == high) else "–"
-            for low, high in (intervals[config_id] for config_id in ordered["config_id"])
+            for low, high in (intervals.get(config_id, _NONE) for config_id in ordered["config_id"])
         ]
         table.insert(list(table.columns).index("dev W-F1") + 1, "95 % interval", shown)
     table.insert(1, "front", ["yes" if on_front else "" for on_front in ordered["on_front"]])
@@ -105,7 +108,7 @@ def cells_table(study: Study, config_ids: Sequence[str], split: str) -> pd.DataF
     frame = frame.sort_values("config_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
     frame.insert(0, "configuration", frame.pop("config_id").map(names))
     headings = {"n_female": "women", "n_male": "men", "n_unknown": "unknown", "w_f1": "W-F1"}
-    headings |= {f"signed_{kind}": f"{SIGNED_PREFIX}{_KIND_NAMES[kind]}" for kind in GAP_KINDS}
+    headings |= {f"signed_{kind}": f"{GAP_PREFIX}{_KIND_NAMES[kind]}" for kind in GAP_KINDS}
     return frame.rename(columns=headings)
 
 
@@ -146,7 +149,8 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """The table as strings: one decimal, a sign on signed gaps, an en dash where a figure is undefined."""
     out = {}
     for column in table:
-        sign = "+" if str(column).startswith(SIGNED_PREFIX) else ""
+        name = column[-1] if isinstance(column, tuple) else column
+        sign = "+" if str(name).startswith(SIGNED_PREFIXES) else ""
         out[column] = [_shown(value, sign) for value in table[column]]
     return pd.DataFrame(out, columns=table.columns, dtype=str)
 

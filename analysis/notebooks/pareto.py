@@ -11,11 +11,6 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # The Pareto front of a study
-# Open with Jupyter and jupytext, or turn it into a notebook with `jupytext --to ipynb pareto.py`. Set `STUDY` to the
-# folder that holds `study.json`.
-
 # %%
 import os
 import sys
@@ -23,18 +18,27 @@ from pathlib import Path
 
 ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists())
 sys.path.insert(0, str(ROOT))  # Jupyter starts in the notebook's folder
+STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-fairness"))  # the folder that holds study.json
 
-from IPython.display import Image
-
-from analysis.figures import pareto_figure, render, training_figure
-from analysis.load import load_epochs, load_study
-from analysis.pareto import front, pareto_info
-from analysis.report import answer, require_finished_runs, uncertainty_of, warnings_of
-from analysis.tables import cells_table, configurations_table, formatted, front_table
-
-STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-fairness"))
+# %% [markdown]
+# # The Pareto front of a study
+# Open with Jupyter and jupytext, or turn it into a notebook with `jupytext --to ipynb pareto.py`. Set `STUDY` above.
 
 # %%
+from IPython.display import Image, display
+
+from analysis.attainment import attainment, hypervolume_history, probability_nondominated
+from analysis.chance import uncertainty_of
+from analysis.drawing import render
+from analysis.figures import cells_figure, pareto_figure, training_figure
+from analysis.findings import answer, warnings_of
+from analysis.load import load_epochs, load_study
+from analysis.pareto import cells_info, front, pareto_info
+from analysis.report import require_finished_runs
+from analysis.search_figures import attainment_figure, hypervolume_figure
+from analysis.selection import choose, shown
+from analysis.tables import cells_table, configurations_table, formatted, front_table
+
 study = load_study(STUDY)
 require_finished_runs(study)
 points = front(study.configurations)
@@ -58,8 +62,42 @@ formatted(front_table(points))
 formatted(configurations_table(points, len(study.seeds), chance.intervals))
 
 # %% [markdown]
+# ## Choices
+# Each rule sees dev alone; test is what its choice then showed, once.
+
+# %%
+formatted(shown(choose(study)))
+
+# %% [markdown]
+# ## How sure the front is
+# The table says in how many resamples of speakers or dialogues, and of training seeds, a configuration is on the front.
+# The figure, for which two seeds are needed, shows what a quarter, half and three quarters of the seeds' fronts attain.
+
+# %%
+probability_nondominated(study).sort_values("probability", ascending=False)
+
+# %%
+surfaces = attainment(study)
+if not surfaces.empty:
+    display(Image(render(attainment_figure(surfaces, len(study.seeds)), "png"), width=720))
+
+# %% [markdown]
+# ## How the front grew
+# The area that the front beats, over the trials and over the hours that they took. Where it is flat, more trials found
+# nothing that counts.
+
+# %%
+history = hypervolume_history(study)
+if not history.empty:
+    display(Image(render(hypervolume_figure(history), "png"), width=860))
+
+# %% [markdown]
 # ## By language and modality
-# Signed gaps are women minus men, in points. Read each beside its numbers of utterances.
+# Each panel is the front's figure for one cell, with the noise floor of that cell; black rims mark the study's front.
+# In the table signed gaps are women minus men, in points: read each beside its numbers of utterances.
+
+# %%
+Image(render(cells_figure(cells_info(study, chance.floors)), "png"), width=1000)
 
 # %%
 formatted(cells_table(study, points.loc[points["on_front"], "config_id"].tolist(), "test"))

@@ -114,24 +114,31 @@ def write_run(
     marker: bool = True,
     weights: Sequence[float] = (0.1, 0.2),
 ) -> None:
-    """A run with two epochs, the second selected; unfinished without its marker."""
+    """A run with an epoch a weight, the last one selected; unfinished without its marker."""
     directory = run_directory(config_id, seed)
     epochs = [
         {
             "epoch": epoch,
             "loss": 2.0 / epoch,
-            "fairness_weight": weights[epoch - 1],
+            "fairness_weight": float(weights[epoch - 1]),
             "penalty": 0.05,
             "gaps": {"en/speech+text": 0.2},
             "dev": {"w_f1": share * dev["w_f1"], "accuracy": share * dev["accuracy"], "gap": dev["gap"]},
             "seconds": 1.0,
         }
-        for epoch, share in ((1, 0.5), (2, 1.0))
+        for epoch, share in enumerate(np.linspace(0.5, 1.0, len(weights)).tolist(), start=1)
     ]
     folder.write_jsonl(f"{directory}/epochs.jsonl", epochs)
     folder.write_parquet(f"{directory}/steps.parquet", steps(weights))
     if marker:
-        finished = {"config_id": config_id, "seed": seed, "epoch": 2, "epochs_run": 2, "dev": dev, "test": test}
+        finished = {
+            "config_id": config_id,
+            "seed": seed,
+            "epoch": len(epochs),
+            "epochs_run": len(epochs),
+            "dev": dev,
+            "test": test,
+        }
         finished["seconds"] = {"total": 10.0, "train": 7.0, "evaluate": 3.0}
         folder.write_json(f"{directory}/finished.json", finished)
 

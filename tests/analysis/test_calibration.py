@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from analysis.clusters import ClusterCounts
-from analysis.nulls import noise_floor, swap_p, swapped_differences
+from analysis.nulls import noise_floor, swap_test, swapped_differences
 from analysis.uncertainty import Draws, Interval, bootstrap, interval
 from study.metrics import average_gap
 from tests.analysis.simulations import simulate, truth
@@ -68,7 +68,8 @@ def test_two_systems_alike_are_told_apart_one_time_in_twenty(kind: Any, gap: flo
         draws = drawn(first, seed, names), drawn(second, seed, names)
         made = {name: paired(*draws, name) for name in names}
         swaps = swapped_differences(first, second, RESAMPLES, seed, ("avg",))[:, 0, 0]
-        rejected["avg"] += swap_p(made["avg"].estimate, swaps, made["avg"].seeds, np.random.default_rng(seed)) <= 0.05
+        avg, rng = made["avg"], np.random.default_rng(seed)
+        rejected["avg"] += swap_test(avg.estimate, swaps, avg.seeds, rng).p <= 0.05
         for name in names[:-1]:
             rejected[name] += made[name].p < 0.05
     assert all(0.03 <= n / DRAWS <= 0.07 for n in rejected.values()), rejected
@@ -98,7 +99,8 @@ def test_five_seeds_are_counted(of_seed: float, without: float) -> None:
         draws = drawn(first, seed, names), drawn(second, seed, names)
         made = {name: paired(*draws, name) for name in names}
         swaps = swapped_differences(first, second, RESAMPLES, seed, ("avg",))[:, 0, 0]
-        rejected["avg"] += swap_p(made["avg"].estimate, swaps, made["avg"].seeds, np.random.default_rng(seed)) <= 0.05
+        avg, rng = made["avg"], np.random.default_rng(seed)
+        rejected["avg"] += swap_test(avg.estimate, swaps, avg.seeds, rng).p <= 0.05
         for name in names[:-1]:
             rejected[name] += made[name].p < 0.05
         (a, a_draws), (b, b_draws) = (of.of("signed_tpr", [0]) for of in draws)

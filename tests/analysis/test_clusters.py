@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import clusters, uncertainty
 from analysis.clusters import (
     ABSOLUTE,
     LEVELS,
@@ -97,9 +94,3 @@ def test_scopes_of_two_modalities() -> None:
 def test_what_is_resampled_follows_the_corpus_unless_told() -> None:
     plan = {"corpus": {"spec": "manifest:/data/clips.csv"}}
     assert cluster_by(plan) == "speaker" and cluster_by(plan, "dialogue") == "dialogue"
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    for module in (clusters, uncertainty):
-        results = doctest.testmod(module)
-        assert results.attempted > 0 and results.failed == 0

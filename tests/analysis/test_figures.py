@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.figures import pareto_figure, render, save, training_figure
+from analysis.drawing import FAMILIES, render, save
+from analysis.figures import cells_figure, pareto_figure, training_figure
 from analysis.load import load_epochs, load_study
 from analysis.nulls import NoiseFloor
-from analysis.pareto import pareto_info
+from analysis.pareto import cells_info, pareto_info
 from tests.analysis import studies
 
 FLOOR = NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20, 0.5)
@@ -36,7 +37,7 @@ def test_better_is_up_and_right_and_the_words_are_there(study) -> None:
     assert left > right and top > bottom
     said = words(figure)
     assert studies.NOTE in said
-    for expected in ("ERM", "paper's setting", "noise floor", "one seed each", "no penalty", "cosine ramp"):
+    for expected in ("ERM", "paper's setting", "noise floor", "one seed each", "constant weight", "cosine ramp"):
         assert expected in said
     assert "points" in axes.get_xlabel() and "points" in axes.get_ylabel()
 
@@ -62,9 +63,9 @@ def test_a_study_without_any_gap_says_so(study) -> None:
     assert "no configuration has a gender gap" in words(pareto_figure(replace(info, points=info.points.iloc[:0])))
 
 
-def test_one_point_and_an_unknown_schedule_can_be_drawn(study) -> None:
+def test_one_point_and_an_unknown_family_can_be_drawn(study) -> None:
     info = pareto_info(study, FLOOR)
-    one = replace(info, points=info.points.iloc[:1].assign(schedule="sawtooth"))
+    one = replace(info, points=info.points.iloc[:1].assign(family="sawtooth"))
     assert "sawtooth" in words(pareto_figure(one))
 
 
@@ -94,3 +95,36 @@ def test_files_are_whole_and_repeat(study, tmp_path: Path) -> None:
     assert Path(png).read_bytes().startswith(b"\x89PNG")
     assert Path(svg).read_bytes() == render(pareto_figure(info), "svg")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["front.png", "front.svg"]
+
+
+def test_one_panel_a_language_and_modality_on_the_same_axes(study) -> None:
+    info = cells_info(study, {"de/speech+text": FLOOR})
+    figure = cells_figure(info)
+
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        f"{cell}/speech+text  (F 30, M 30)" for cell in ("en", "ja", "de")
+    ]
+    assert len({axes.get_xlim() for axes in figure.axes}) == len({axes.get_ylim() for axes in figure.axes}) == 1
+    (left, right), (bottom, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    assert info.points["dev_gap"].between(right, left).all() and info.points["dev_w_f1"].between(bottom, top).all()
+    assert [len(axes.patches) for axes in figure.axes] == [0, 0, 1]  # the floor, where there is one
+
+
+def test_families_differ_by_marker_and_not_by_colour_alone() -> None:
+    markers = [marker for marker, _, _ in FAMILIES.values()]
+    assert len(set(markers)) == len(markers) and len({colour for _, colour, _ in FAMILIES.values()}) == len(markers)
+
+
+def test_of_many_configurations_the_training_lines_are_faint_and_all_there(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    for number in range(20):
+        studies.write_trial(folder, number, f"c{number:02}", "ERM" if number == 0 else None)
+        made = studies.figures(0.5 + number / 100, 0.1)
+        studies.write_run(folder, f"c{number:02}", 0, made, made)
+
+    axes = training_figure(load_epochs(load_study(folder))).axes[0]
+
+    assert len(axes.get_lines()) == 1  # ERM
+    segments = [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]
+    assert len(segments) == 19 and segments[0] == [[1, pytest.approx(25.5)], [2, pytest.approx(51)]]
+    assert axes.get_ylim()[1] > 69

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from analysis.comparison import Comparison, compare, main
-from analysis.figures import forest_figure, render
-from analysis.forest import forest_info
+from analysis.drawing import render
+from analysis.forest import forest_figure, forest_info
 from analysis.load import load_study
 from tests.analysis import studies
 
@@ -71,9 +71,25 @@ def test_every_difference_is_drawn_with_its_line_and_the_words_are_there(compari
     assert render(forest_figure(info), "svg") == render(figure, "svg")
 
 
-def test_what_has_no_interval_is_refused(comparison: Comparison) -> None:
-    with pytest.raises(ValueError, match="avg: only levels and signed gaps"):
-        forest_info(comparison, ("w_f1", "avg"))
+def test_an_absolute_gap_has_the_reach_of_its_swaps_for_a_bar(comparison: Comparison) -> None:
+    info = forest_info(comparison, ("avg",), scopes=("de/speech+text",))
+    table = comparison.table
+    (row,) = table[
+        (table["quantity"] == "avg") & (table["scope"] == "de/speech+text") & (table["name"] == "trial 3")
+    ].to_dict("records")
+    point = info.points.set_index("name").loc["trial 3"]
+    assert info.panels == ("AVG gap closed (points)",) and "Dashed" in info.caption
+    assert point["estimate"] == pytest.approx(-100 * row["difference"])
+    assert [point["low"], point["high"]] == pytest.approx(
+        [100 * (-row["difference"] - row["reach"]), 100 * (-row["difference"] + row["reach"])]
+    )
+    assert (
+        table.loc[table["kind"] != "absolute gap", "reach"].isna().all()
+        and "Dashed" not in forest_info(comparison).caption
+    )
+
+
+def test_nothing_to_show_is_refused(comparison: Comparison) -> None:
     with pytest.raises(ValueError, match="no row of nobody"):
         forest_info(comparison, names=("nobody",))
 

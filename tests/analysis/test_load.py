@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from analysis.comparison import counts_of
-from analysis.load import load_epochs, load_predictions, load_study, load_utterances, open_folder, schedule_of
+from analysis.load import (
+    COMPARISON,
+    ERM,
+    PAPER,
+    family_of,
+    load_epochs,
+    load_predictions,
+    load_study,
+    load_utterances,
+    open_folder,
+)
 from analysis.nulls import noise_floor
 from analysis.uncertainty import bootstrap
 from study.records import RecordError
@@ -30,7 +40,7 @@ def test_figures_are_averaged_over_seeds(tmp_path: Path) -> None:
     assert row["test_w_f1"] == pytest.approx(0.53)
     assert row["test_gap"] == pytest.approx(0.15)
     assert (row["n_seeds"], row["complete"], row["seconds"]) == (2, True, 20)
-    assert (row["name"], row["schedule"]) == ("ERM", "none")
+    assert (row["name"], row["family"]) == ("ERM", "ERM")
     assert len(study.cells) == 2 * 2  # seeds and splits of one cell
     assert study.configuration("ERM") is not None and study.configuration("paper's setting") is None
 
@@ -121,16 +131,18 @@ def test_a_study_is_found_by_relative_path_and_missed_clearly(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("knobs", "label", "schedule"),
+    ("knobs", "label", "family"),
     [
         ({"objective.fairness_weight.schedule": "cosine"}, None, "cosine"),
-        ({"objective.method": "erm"}, None, "none"),
-        ({}, "ERM", "none"),
+        ({"objective.method": "erm", "objective.sampling": "balanced"}, "ERM, balanced", COMPARISON),
+        ({"objective.method": "v_rex", "objective.fairness_weight.schedule": "linear"}, None, COMPARISON),
+        ({"objective.method": "erm"}, ERM, ERM),
+        ({"objective.fairness_weight.schedule": "adaptive"}, PAPER, PAPER),
         ({"objective.power": 1}, None, "default"),
     ],
 )
-def test_schedule_of(knobs: dict, label: str | None, schedule: str) -> None:
-    assert schedule_of(knobs, label) == schedule
+def test_family_of(knobs: dict, label: str | None, family: str) -> None:
+    assert family_of(knobs, label) == family
 
 
 def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:

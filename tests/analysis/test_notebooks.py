@@ -14,12 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pareto"])
-def test_notebook(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = studies.write_whole_study(tmp_path / "s", per_cell=20, configurations=3)
+@pytest.mark.parametrize(("name", "figures"), [("pareto", 5), ("ablation", 3)])
+def test_notebook(name: str, figures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=20, seeds=(0, 1), configurations=4)
     notebook = jupytext.read(ROOT / "analysis" / "notebooks" / f"{name}.py")
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    assert "STUDY = " in first.source
+    assert notebook.cells[0].cell_type == "code" and "STUDY = " in notebook.cells[0].source
     monkeypatch.setenv("STUDY", folder.uri)
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
@@ -27,5 +26,5 @@ def test_notebook(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == figures
     assert any(studies.NOTE in output.get("text", "") for output in outputs)

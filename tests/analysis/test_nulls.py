@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.clusters import cluster_counts
-from analysis.nulls import NoiseFloor, noise_floor, swap_p, swapped_differences
+from analysis.nulls import NoiseFloor, noise_floor, swap_test, swapped_differences
 from analysis.uncertainty import SeedSpread
 from study.groups import EMOTIONS
 from study.metrics import evaluate, labels_from_scores
@@ -133,14 +133,14 @@ def test_swaps_are_symmetric_and_exchange_whole_clusters() -> None:
     values, counted = np.unique(differences.round(9), return_counts=True)
     assert values.tolist() == [-1.0, 0.0, 1.0]
     assert counted / 400 == pytest.approx([0.25, 0.5, 0.25], abs=0.07)
-    assert swap_p(1.0, differences, ONE_SEED, np.random.default_rng(0)) == pytest.approx(0.5, abs=0.1)
+    assert swap_test(1.0, differences, ONE_SEED, np.random.default_rng(0)).p == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
     draws = np.random.default_rng(0).normal(0, 0.01, 4000)
     rng = np.random.default_rng(1)
     five = SeedSpread(observed=5 * 0.01**2, explained=0.0, n_seeds=5)
-    assert swap_p(0.03, draws, ONE_SEED, rng) < 0.01
+    assert swap_test(0.03, draws, ONE_SEED, rng).p < 0.01
     # sd 0.01 of clusters and 0.01 of seeds: 0.03 is 2.1 of them together, at Satterthwaite's 16 degrees of freedom
-    assert swap_p(0.03, draws, five, rng) == pytest.approx(0.05, abs=0.02)
-    assert np.isnan(swap_p(np.nan, draws, five, rng))
+    assert swap_test(0.03, draws, five, rng).p == pytest.approx(0.05, abs=0.02)
+    assert np.isnan(swap_test(np.nan, draws, five, rng).p)

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.load import load_study
 from analysis.nulls import NoiseFloor
-from analysis.pareto import front, hypervolume, pareto_info
+from analysis.pareto import cells_info, front, hypervolume, pareto_info
 from tests.analysis import studies
 
 
@@ -74,7 +74,7 @@ def test_the_figure_is_told_points_and_words(tmp_path: Path) -> None:
     assert info.points["dev_w_f1"].tolist() == pytest.approx([60, 50])
     assert info.points["dev_gap"].tolist() == pytest.approx([10, 5])
     assert info.points["test_w_f1"].tolist() == pytest.approx([50, 40])
-    assert info.points["schedule"].tolist() == ["none", "linear"]
+    assert info.points["family"].tolist() == ["ERM", "linear"]
     assert info.floor == pytest.approx((2, 4, 7))
     assert "embedded" in info.title
     assert "3 configurations" in info.subtitle
@@ -99,3 +99,33 @@ def test_a_crowded_figure_shows_test_points_of_the_named_only(tmp_path: Path) ->
 
     assert info.test_of_named_only and "front, ERM and paper on test" in info.caption
     assert info.points.loc[info.points["named"], "name"].tolist() == ["trial 0", "ERM"]
+
+
+def test_by_cell_each_has_its_own_points_floor_and_front(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    of_cells = {  # trial 1 is worse than ERM in en and better in de; the means over seeds are what is shown
+        "aa": {"en/speech": (0.60, 0.10), "de/speech": (0.30, 0.20)},
+        "bb": {"en/speech": (0.50, 0.12), "de/speech": (0.40, 0.10)},
+    }
+    for number, (config_id, cells) in enumerate(of_cells.items()):
+        studies.write_trial(folder, number, config_id, "ERM" if config_id == "aa" else None)
+        for seed in (0, 1):
+            dev = studies.figures(0.4 + 0.1 * number, 0.2 - 0.1 * number)  # over all cells trial 1 beats ERM
+            shift = 0.01 if seed else -0.01
+            dev["cells"] = {
+                name: next(iter(studies.figures(w_f1 + shift, gap)["cells"].values()))
+                for name, (w_f1, gap) in cells.items()
+            }
+            studies.write_run(folder, config_id, seed, dev, dev)
+
+    info = cells_info(load_study(folder), {"en/speech": NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20, 0.5)})
+
+    assert info.sizes == {"en/speech": (30, 28), "de/speech": (30, 28)}
+    assert info.floors == {"en/speech": pytest.approx((2, 4, 7))}
+    points = info.points.set_index(["cell", "name"])
+    assert points.loc[("en/speech", "trial 1"), ["dev_w_f1", "dev_gap"]].tolist() == pytest.approx([50, 12])
+    assert points["on_front"].to_dict() == {key: key[1] == "trial 1" for key in points.index}
+    assert points["best_here"].to_dict() == {
+        ("en/speech", "ERM"): True, ("en/speech", "trial 1"): False,
+        ("de/speech", "ERM"): False, ("de/speech", "trial 1"): True,
+    }  # fmt: skip

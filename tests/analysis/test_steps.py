@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.figures import render
+from analysis.drawing import render
 from analysis.load import load_study
 from analysis.steps import SHOWN, steps_figure, steps_info
 from study.records import run_directory

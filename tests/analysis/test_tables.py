@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import io
 from pathlib import Path
 
@@ -71,7 +70,3 @@ def test_front_csv_reads_back(study) -> None:
     assert read["config_id"].tolist() == ["aa", "bb"]
     assert read["dev_gap_points"].tolist() == [11.0, 5.0]
     assert read["knob.objective.fairness_weight.weight"].tolist()[1] == 0.5
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(tables).failed == 0

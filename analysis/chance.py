@@ -1,0 +1,78 @@
+"""What chance alone could do in a study, on dev: the noise floors and the intervals of W-F1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.clusters import ClusterBy, cluster_by
+from analysis.comparison import counts_of
+from analysis.load import ERM, Study, load_utterances
+from analysis.nulls import NoiseFloor, noise_floor
+from analysis.pareto import front
+from analysis.uncertainty import bootstrap, interval
+
+INTERVALS_OF_ALL = 64
+"""Up to this many configurations each has its interval; of more, only those with a label and the front."""
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What chance alone could do in a study, on dev.
+
+    Attributes:
+        reference: the name of the configuration whose predictions gave the floors.
+        by: what was resampled as a whole.
+        floor: its noise floor, ``None`` where no cell has both genders.
+        floors: by cell (``en/speech``), its noise floor there; cells without both genders are absent.
+        intervals: by config_id, the interval of W-F1 as fractions, see ``INTERVALS_OF_ALL``.
+    """
+
+    reference: str
+    by: ClusterBy
+    floor: NoiseFloor | None
+    floors: dict[str, NoiseFloor]
+    intervals: dict[str, tuple[float, float]]
+
+
+def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, seed: int = 0) -> Uncertainty:
+    """The noise floors of the reference configuration, and W-F1 intervals.
+
+    The reference is ERM, whose gap nothing was done about; without it, the complete configuration of the best dev
+    W-F1.
+
+    Args:
+        permutations: draws of a floor.
+        resamples: draws of an interval.
+    """
+    utterances = load_utterances(study)
+    reference = study.configuration(ERM)
+    if reference is None or not reference["complete"]:
+        complete = study.configurations[study.configurations["complete"]]
+        pool = study.configurations if complete.empty else complete
+        reference = pool.nlargest(1, "dev_w_f1").iloc[0]
+    by = cluster_by(study.plan)
+    intervals = {}
+    for config_id in _with_interval(study.configurations):
+        counts = counts_of(study, utterances, config_id, "dev", by)
+        draws = bootstrap(counts, ("w_f1",), resamples, seed)
+        everywhere = range(len(counts.cells))
+        made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere))
+        intervals[config_id] = (made.low, made.high)
+    of_reference = counts_of(study, utterances, str(reference["config_id"]), "dev", by)
+    by_cell = {str(cell): noise_floor(of_reference.of_cell(cell), permutations, seed) for cell in of_reference.cells}
+    return Uncertainty(
+        reference=str(reference["name"]),
+        by=by,
+        floor=noise_floor(of_reference, permutations, seed),
+        floors={cell: floor for cell, floor in by_cell.items() if floor is not None},
+        intervals=intervals,
+    )
+
+
+def _with_interval(configurations: pd.DataFrame) -> list[str]:
+    points = front(configurations)
+    if len(points) > INTERVALS_OF_ALL:
+        points = points[points["on_front"] | points["label"].notna()]
+    return [str(config_id) for config_id in points["config_id"]]

@@ -1,0 +1,90 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %%
+import os
+import sys
+from pathlib import Path
+
+ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists())
+sys.path.insert(0, str(ROOT))  # Jupyter starts in the notebook's folder
+STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-ablation"))  # the folder that holds study.json
+
+# %% [markdown]
+# # The arms of an ablation
+# Open with Jupyter and jupytext, or turn it into a notebook with `jupytext --to ipynb ablation.py`. Set `STUDY` above
+# to a study that has a finished ERM and other arms.
+
+# %%
+from IPython.display import Image, display
+
+from analysis.arms import arms_table
+from analysis.benchmark import benchmark
+from analysis.comparison import compare, shown
+from analysis.drawing import render
+from analysis.forest import forest_figure, forest_info
+from analysis.load import load_study
+from analysis.steps import steps_figure, steps_info
+from analysis.tables import formatted
+
+study = load_study(STUDY)
+comparison = compare(study, "ERM", split="test")
+print(f"{len(study.configurations)} arms over seeds {', '.join(map(str, study.seeds))}, test utterances")
+for note in comparison.notes:
+    print("·", note)
+
+# %% [markdown]
+# ## Both objectives
+# Every arm against ERM, on the same utterances and seeds. The range of W-F1 is a 95 % interval; that of the AVG gap is
+# how far swapping the two systems cluster by cluster reaches, and Holm adjusts p over the arms.
+
+# %%
+formatted(arms_table(comparison))
+
+# %% [markdown]
+# The forest plot shows the same table: to the right of 0 an arm is better than ERM. A filled marker is told apart from
+# ERM; a dashed line is the reach of swaps and no interval.
+
+# %%
+Image(render(forest_figure(forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))), "png"), width=860)
+
+# %% [markdown]
+# ## By language and modality
+# Signed gaps have intervals, and a marker each cell. A crossed-out marker is a gap that passed 0 and is larger on the
+# other side, so nothing was closed.
+
+# %%
+Image(render(forest_figure(forest_info(comparison)), "png"), width=860)
+
+# %%
+shown(comparison, ("w_f1", "standardised_w_f1", "signed_tpr", "avg"), configuration=comparison.table["name"].iloc[0])
+
+# %% [markdown]
+# ## In the layout of the benchmark
+# Test figures in points, gaps absolute, means over seeds; multilingual is the unweighted mean over languages. A gap has
+# no meaning without its noise floor, which the report states.
+
+# %%
+for modality, table in benchmark(study, study.configurations["config_id"].tolist()).items():
+    print(modality)
+    display(table.round(2))
+
+# %% [markdown]
+# ## What the objective saw
+# Each column is an arm: the fairness weight, each cell's gap of training losses, the cell that counted, and the share
+# of utterances with a negative weight. Where that share is high, the better group is being unlearned.
+
+# %%
+seen = steps_info(study)
+if seen is not None:
+    display(Image(render(steps_figure(seen), "png"), width=1000))

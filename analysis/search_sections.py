@@ -1,0 +1,105 @@
+"""The sections of a report about a search as a whole: choices, how sure its front is, its knobs, the published rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.attainment import attainment, hypervolume_history, probability_nondominated
+from analysis.benchmark import MEAN
+from analysis.drawing import render
+from analysis.importance import EVALUATORS, importance
+from analysis.load import Study
+from analysis.page import Picture, Section, Table
+from analysis.published import LABEL, published
+from analysis.search_figures import attainment_figure, hypervolume_figure, published_figure
+from analysis.selection import choose, shown
+from analysis.tables import POINTS
+
+LIKELY = 24
+"""So many configurations, from the outermost layers, are asked how often they are on the front."""
+FANOVA_UP_TO = 100
+"""With more configurations the report leaves fANOVA out: at 200 its forest took longer than all the rest."""
+_HEADINGS = {"w_f1": "W-F1", "accuracy": "ACC", "gap": "AVG"}
+_OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}
+
+
+def choices_section(study: Study) -> Section:
+    """What each rule chooses on dev, with its one look at test."""
+    return Section(
+        "Choices",
+        "Each rule sees dev alone; test is what its choice then showed, once. Dev − test above 0 for W-F1, or below 0 "
+        "for the gap, is what dev promised too much. Each row is one look: the best of several is not one.",
+        (Table(shown(choose(study))),),
+    )
+
+
+def certainty_section(study: Study, resamples: int, seed: int) -> Section | None:
+    """How often each configuration is on the front, the attainment surfaces, the growth; ``None`` without a front."""
+    likely = probability_nondominated(study, resamples, seed, most=LIKELY)
+    if likely.empty:
+        return None
+    likely = likely.sort_values("probability", ascending=False)
+    table = pd.DataFrame(
+        {
+            "configuration": likely["name"],
+            "front": np.where(likely["on_front"], "yes", ""),
+            "on the front in % of draws": POINTS * likely["probability"],
+        }
+    )
+    blocks: list[Picture | Table] = [Table(table)]
+    surfaces = attainment(study)
+    if not surfaces.empty:
+        alt = "W-F1 against the gap: the surfaces that a quarter, half and three quarters of the seeds attain."
+        blocks.append(Picture(render(attainment_figure(surfaces, len(study.seeds)), "svg"), alt))
+    alt = "The hypervolume of the front over trials and over hours."
+    blocks.append(Picture(render(hypervolume_figure(hypervolume_history(study)), "svg"), alt))
+    return Section(
+        "How sure the front is",
+        f"In each of {resamples} draws the same other clusters and training seeds are taken for all configurations, on "
+        "dev; with one seed, clusters alone. Where gaps lie within the noise floor these shares say little.",
+        tuple(blocks),
+    )
+
+
+def importance_section(study: Study, seed: int) -> Section:
+    """Which knobs mattered for each objective, or why it cannot be said."""
+    few = len(study.configurations) <= FANOVA_UP_TO
+    found = importance(study, seed, EVALUATORS if few else ("PED-ANOVA",))
+    words = (
+        "Shares of the variance over trials that a knob makes by itself (fANOVA), and of the difference between the "
+        "best tenth and all (PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob."
+        f"{'' if few else ' fANOVA is left out of the report of so many trials; analysis.importance computes it.'}"
+    )
+    known = found.dropna(subset=["importance"])
+    if known.empty:
+        return Section("Which knobs mattered", f"It cannot be said: {'; '.join(dict.fromkeys(found['reason']))}.")
+    known = known.assign(column=known["objective"].map(_OBJECTIVE_NAMES) + ", " + known["evaluator"])
+    table = known.pivot_table(index=["knob", "n"], columns="column", values="importance", sort=False).reset_index()
+    figures = list(known["column"].unique())
+    table[figures] = POINTS * table[figures]
+    return Section("Which knobs mattered", words, (Table(table.rename_axis(columns=None)),))
+
+
+def published_section(study: Study, benchmark: dict[str, pd.DataFrame]) -> Section:
+    """The rows of arXiv 2603.21050 beside our own, folded away where the corpus is another one."""
+    theirs = published()
+    theirs = theirs[(theirs["language"] == MEAN) & theirs["modality"].isin(list(benchmark))]
+    rows = [theirs.assign(name=theirs["system"], ours=False, **{f: POINTS * theirs[f] for f in _HEADINGS})]
+    for modality, table in benchmark.items():
+        ours = {figure: table[MEAN, heading] for figure, heading in _HEADINGS.items()}
+        rows.append(pd.DataFrame(ours).assign(name=table.index, modality=modality, ours=True))
+    whole = pd.concat(rows, ignore_index=True)[["name", "modality", "w_f1", "accuracy", "gap", "ours"]]
+    shown_rows = whole.rename(columns={"name": "system", "w_f1": "W-F1", "accuracy": "ACC", "gap": "AVG gap"})
+    shown_rows["measured"] = np.where(shown_rows.pop("ours"), "this study, test", LABEL)
+    same_corpus = str(study.plan["corpus"]["spec"]).startswith("meld-st")
+    fold = "" if same_corpus else "Show them"
+    return Section(
+        "The published rows",
+        f"Of arXiv 2603.21050: {LABEL}{'' if same_corpus else ' and here a different corpus'}, without intervals. They "
+        "are shown for orientation and compared with nothing.",
+        (
+            Picture(render(published_figure(whole), "svg"), "W-F1 against the AVG gap, published and ours.", fold),
+            Table(shown_rows, fold and "Their figures"),
+        ),
+    )

@@ -1,0 +1,166 @@
+"""The sections of a report, each made of records and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.arms import arms_table
+from analysis.benchmark import MEAN
+from analysis.chance import INTERVALS_OF_ALL, Uncertainty
+from analysis.comparison import Comparison, compare, shown
+from analysis.drawing import render
+from analysis.figures import cells_figure, training_figure
+from analysis.forest import forest_figure, forest_info
+from analysis.load import ERM, Study, load_epochs
+from analysis.page import Picture, Section, Table
+from analysis.pareto import cells_info
+from analysis.steps import steps_figure, steps_info
+from analysis.tables import POINTS, cells_table, configurations_table, front_table
+
+COMPARED = 32
+"""At most so many configurations are compared with ERM: those with a label first, then the front by dev W-F1."""
+
+
+def detailed(points: pd.DataFrame) -> list[str]:
+    """What is shown in detail: configurations with a label in their order, then the front, best dev W-F1 first.
+
+    Args:
+        points: output of :func:`analysis.pareto.front`.
+
+    Returns:
+        config_ids.
+    """
+    chosen = points[points["on_front"]].sort_values("dev_w_f1", ascending=False)
+    return list(dict.fromkeys([*points.loc[points["label"].notna(), "config_id"], *chosen["config_id"]]))
+
+
+def compared_with_erm(study: Study, config_ids: Sequence[str], resamples: int, seed: int) -> Comparison | None:
+    """The configurations shown in detail against ERM on test, or ``None`` where there is no pair to compare."""
+    erm = study.configuration(ERM)
+    if erm is None:
+        return None
+    seeds = set(study.runs.loc[study.runs["config_id"] == erm["config_id"], "seed"])
+    paired = set(study.runs.loc[study.runs["seed"].isin(seeds), "config_id"]) - {erm["config_id"]}
+    only = [config_id for config_id in config_ids if config_id in paired][:COMPARED]
+    return compare(study, ERM, "test", resamples=resamples, seed=seed, only=only) if only else None
+
+
+def front_sections(points: pd.DataFrame, pareto_svg: bytes) -> list[Section]:
+    """The Pareto figure and the front as a table."""
+    return [
+        Section("Pareto front", blocks=(Picture(pareto_svg, _pareto_in_words(points)),)),
+        Section(
+            "The front",
+            "Chosen on dev; test is shown beside it and chose nothing. Figures in points; the gap is AVG: the mean of "
+            "the absolute differences between women and men in TPR, FPR, W-F1 and accuracy, averaged over languages "
+            "and modalities.",
+            (Table(front_table(points)),),
+        ),
+    ]
+
+
+def comparison_section(study: Study, comparison: Comparison) -> Section:
+    """Both objectives against ERM: one table and one forest plot; by language and modality folded away."""
+    notes = [note for note in comparison.notes if note not in study.plan["corpus"].get("notes", [])]
+    both = forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))
+    blocks: list[Picture | Table] = [
+        Table(arms_table(comparison)),
+        Picture(render(forest_figure(both), "svg"), "W-F1 gained and AVG gap closed against ERM, as in the table."),
+    ]
+    if comparison.table["is_cell"].any():
+        by_cell = render(forest_figure(forest_info(comparison)), "svg")
+        blocks.append(Picture(by_cell, "The same by language and modality, with signed gaps.", "Signed gaps by cell"))
+        blocks.append(Table(shown(comparison), "Every comparison, by language and modality"))
+    return Section(
+        f"Against {comparison.reference}, on test",
+        f"Paired: the same utterances and the same training seeds, {comparison.resamples} resamples of whole "
+        f"{comparison.by}s. The range of W-F1 is a 95 % interval; an absolute gap has none, so its range is the "
+        "difference plus and minus what 95 % of paired swaps of the two systems reach. Holm: p adjusted over the rows; "
+        "the words (higher, smaller, not told apart) are without it. " + " ".join(notes),
+        tuple(blocks),
+    )
+
+
+def configurations_section(study: Study, points: pd.DataFrame, chance: Uncertainty) -> Section:
+    """Every configuration with its interval."""
+    few = "" if len(points) <= INTERVALS_OF_ALL else " Only configurations with a label and the front have one here."
+    return Section(
+        "All configurations",
+        f"The interval is of dev W-F1, at 95 %, over other {chance.by}s and, with several seeds, other seeds.{few} The "
+        "gap has none, since resamples of an absolute value never reach 0: compare it with the noise floor.",
+        (Table(configurations_table(points, len(study.seeds), chance.intervals)),),
+    )
+
+
+def cells_section(
+    study: Study, config_ids: Sequence[str], chance: Uncertainty, benchmark: dict[str, pd.DataFrame]
+) -> Section:
+    """By language and modality: small multiples, the benchmark's layout, signed gaps with the sizes of the cells."""
+    blocks: list[Picture | Table] = []
+    info = cells_info(study, chance.floors)
+    if not info.points.empty:
+        alt = "Dev W-F1 against the AVG gap, one panel a language and modality, with the noise floor of each."
+        blocks.append(Picture(render(cells_figure(info), "svg"), alt))
+    for modality, table in benchmark.items():
+        blocks.append(Table(table.reset_index(col_level=1), f"In the benchmark's layout: {modality}, test"))
+    blocks.append(Table(cells_table(study, config_ids, "test")))
+    blocks.append(Table(cells_table(study, config_ids, "dev"), "The same on dev"))
+    return Section(
+        "By language and modality",
+        "The table: on test, configurations with a label and the front. Women, men and unknown count utterances; "
+        "unknown is in no gap. F − M is signed: above 0 the figure is higher for women. (A signed TPR or FPR is the "
+        f"difference of macro means.) In the benchmark's layout gaps are absolute and {MEAN} is the unweighted mean "
+        "over languages.",
+        tuple(blocks),
+    )
+
+
+def training_sections(study: Study) -> list[Section]:
+    """The epochs, and what the objective saw step by step, where there was training."""
+    made = []
+    epochs = load_epochs(study)
+    if not epochs.empty:
+        alt = "Dev W-F1, dev gap and fairness weight over epochs, one line a configuration."
+        made.append(Section("Training", blocks=(Picture(render(training_figure(epochs), "svg"), alt),)))
+    steps = steps_info(study)
+    if steps is not None:
+        alt = "Fairness weight, gaps, active cell and negative weights over the training steps."
+        made.append(
+            Section(
+                "What the objective saw",
+                "For the paper's setting and the most accurate others with a fairness weight: the weight, each cell's "
+                "gap of training losses (averaged over a tenth of the steps), the cell that counts most, and the share "
+                "of utterances whose weight is negative, so that they are unlearned.",
+                (Picture(render(steps_figure(steps), "svg"), alt),),
+            )
+        )
+    return made
+
+
+def facts_of(study: Study) -> dict[str, str]:
+    """How a study was made, by name."""
+    plan = study.plan
+    corpus = plan["corpus"]
+    return {
+        "study": plan["name"],
+        "corpus": f"{corpus['name']} ({corpus['spec']}), hash {corpus['hash']}",
+        "utterances": ", ".join(f"{split} {n:,}" for split, n in corpus["counts"].items()),
+        "backbone": f"{plan['backbone']['spec']}, hash {plan['backbone']['hash']}",
+        "languages": ", ".join(plan["languages"]),
+        "modalities": ", ".join(plan["modalities"]),
+        "search space": plan["space"],
+        "seeds": ", ".join(map(str, plan["seeds"])),
+        "command": plan["command"],
+        "started": plan["created"],
+        "versions": ", ".join(f"{name} {version}" for name, version in plan["versions"].items()),
+    }
+
+
+def _pareto_in_words(points: pd.DataFrame) -> str:
+    """The front for who cannot see the figure."""
+    chosen = points[points["on_front"]].sort_values("dev_gap")
+    figures = zip(chosen["name"], POINTS * chosen["dev_gap"], POINTS * chosen["dev_w_f1"], strict=True)
+    listed = (f"{name}: gap {gap:.1f}, W-F1 {w_f1:.1f}" for name, gap, w_f1 in figures)
+    return "Pareto front on dev, in points. " + "; ".join(listed)

@@ -1,0 +1,42 @@
+"""Both objectives against ERM in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.arms import arms, arms_table
+from analysis.comparison import compare
+from analysis.load import load_study
+from analysis.uncertainty import holm
+from tests.analysis import studies
+
+
+def test_both_objectives_of_every_arm(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", 40, 12, seeds=(0, 1), configurations=4))
+    comparison = compare(study, split="test", resamples=60)
+    found = arms(comparison).set_index("name")
+
+    assert list(found.index) == ["ERM", "paper's setting", "trial 2", "trial 3"]
+    whole = study.configurations.set_index("name")
+    assert found["w_f1"].to_dict() == pytest.approx(whole["test_w_f1"].to_dict())
+    assert found["avg"].to_dict() == pytest.approx(whole["test_gap"].to_dict())
+    for quantity in ("w_f1", "avg"):
+        others = found.iloc[1:]
+        differences = others[quantity] - found.loc["ERM", quantity]
+        assert others[f"{quantity}_difference"].tolist() == pytest.approx(differences.tolist())
+        assert (others[f"{quantity}_low"] < others[f"{quantity}_difference"]).all()
+        assert (others[f"{quantity}_difference"] < others[f"{quantity}_high"]).all()
+        assert others[f"{quantity}_holm"].tolist() == pytest.approx(holm(others[f"{quantity}_p"]).tolist())
+
+    table = arms_table(comparison)
+    assert table["", "configuration"].tolist() == list(found.index)
+    assert table["AVG gap", "is"][0] == "" and "to" in table["AVG gap", "95 %"][1]
+
+
+def test_without_gaps_there_is_one_objective(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 10, configurations=2)
+    folder.write_parquet("utterances.parquet", folder.read_parquet("utterances.parquet").assign(gender="unknown"))
+    table = arms_table(compare(load_study(folder), resamples=20))
+    assert [name for name, _ in table.columns if name] == ["W-F1"] * 6

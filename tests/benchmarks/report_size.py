@@ -1,0 +1,81 @@
+"""Time and memory of the report of a large study: ``python -m tests.benchmarks.report_size``.
+
+Makes a finished search of ``--trials`` configurations with one seed, 3,000 dev and 3,000 test predictions each, through
+the records' own writers, and runs the report in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from study.groups import EMOTIONS, LANGUAGES
+from study.metrics import evaluate
+from study.records import SCORE_COLUMNS, StudyFolder, run_directory
+from tests.analysis import studies
+
+PER_CELL, SPEAKERS, EPOCHS = 500, 50, 20
+
+
+def write_large_study(path: Path, trials: int) -> StudyFolder:
+    """A finished search; ERM and the paper's setting come first."""
+    folder = studies.write_plan(path, trials=trials)
+    known = studies.utterances(PER_CELL, SPEAKERS)
+    folder.write_parquet("utterances.parquet", known)
+    rng = np.random.default_rng(0)
+    for number in range(trials):
+        label, knobs = studies.KNOBS[number] if number < 2 else (None, sampled(rng))
+        config_id = f"{number:010x}"
+        studies.write_trial(folder, number, config_id, label, knobs)
+        accuracy = 0.3 + 0.3 * rng.random()
+        made = studies.predict(known, accuracy, rng.uniform(-0.2, 0.2), seed=number)
+        folder.write_parquet(f"{run_directory(config_id, 0)}/predictions.parquet", made)
+        labels = np.array(EMOTIONS)[made[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
+        whole = known.assign(modality=made["modality"], predicted=labels)
+        dev, test = (evaluate(whole[whole["split"] == split]) for split in ("dev", "test"))
+        studies.write_run(folder, config_id, 0, dev, test, weights=np.linspace(0, 1, EPOCHS))
+    return folder
+
+
+def sampled(rng: np.random.Generator) -> dict[str, float | str]:
+    """Knobs of one trial, inside the ranges of the default space."""
+    knobs: dict[str, float | str] = {
+        "objective.fairness_weight.schedule": "linear",
+        "objective.fairness_weight.weight": float(np.exp(rng.uniform(np.log(0.05), np.log(2.0)))),
+        "objective.fairness_weight.ramp_fraction": float(rng.uniform(0.2, 0.9)),
+    }
+    return knobs | {f"objective.coefficients.languages.{name}": float(rng.uniform(0.5, 2)) for name in LANGUAGES}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--keep", metavar="DIR", help="make the study there, or use the one that is there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(options.keep or temporary) / "large"
+        start = time.perf_counter()
+        if not (path / "study.json").exists():
+            write_large_study(path, options.trials)
+            print(f"{options.trials} trials written in {time.perf_counter() - start:.0f} s")
+        print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "analysis.report", str(path)], check=True)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(
+            f"report: {time.perf_counter() - start:.1f} s of wall clock, {used.ru_utime + used.ru_stime:.1f} s of "
+            f"processor time, {used.ru_maxrss / 2**20:.2f} GiB at most, "
+            f"{(path / 'report' / 'report.html').stat().st_size / 2**20:.1f} MiB of HTML"
+        )
+
+
+if __name__ == "__main__":
+    main()
