@@ -20,7 +20,6 @@ from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import as_text, front_table, knobs_in_words
-from search_spaces import SPACES
 from study.planning import Draft, add_search_flags, add_study_flags
 from study.records import read_trials
 from study.session import Script, run_script, run_study
@@ -33,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_search_flags(parser)
     flags = parser.parse_args(arguments)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    make_space = SPACES.get(flags.space, SPACES["fairness"])  # an unknown one is among the faults of the plan
-    script = Script(make_space, (), knobs_in_words, partial(show, console))
+    script = Script(None, (), knobs_in_words, partial(show, console))
     return run_script(partial(run_study, flags, script, console))
 
 

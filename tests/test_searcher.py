@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search_spaces import SPACES, ablation
+from search_spaces import ablation, space_maker
 from search_spaces.ablations import ARMS
 from study.groups import cells
-from study.searcher import make_searcher, open_journal, open_study, reconcile
-from study.settings import Placement, Settings, config_id, context_faults
+from study.searcher import Search, make_searcher, open_journal, open_study, reconcile
+from study.settings import TINY, Placement, Settings, config_id, context_faults
 
-OBJECTIVES = [("dev_w_f1", "max"), ("dev_gap", "min")]
-SPACE = SPACES["fairness"](["en", "de"], ["speech+text"])
+SETTINGS = Settings().with_overrides(TINY)
+SPACE = space_maker("fairness")(["en", "de"], SETTINGS)
 
 
 @pytest.fixture
@@ -24,8 +23,9 @@ def journal(tmp_path):
 
 
 def searcher_of(journal, seed=0, records=None):
-    study = open_study(journal, "s", SPACE, ["max", "min"], records or {})
-    return study, make_searcher(journal, "s", SPACE, OBJECTIVES, seed)
+    search = Search("s", SPACE, SETTINGS)
+    study = open_study(journal, search, records or {})
+    return study, make_searcher(journal, search, seed)
 
 
 def knobs_of(suggestion):
@@ -116,45 +116,11 @@ def test_a_continuation_does_not_repeat_its_suggestions(journal):
     assert not any(knobs in one for knobs in two)
 
 
-def test_conditional_knobs_appear_only_with_their_schedule():
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
-    seen = set()
-    for _ in range(40):
-        values = SPACE.suggest(study.ask())
-        schedule = values["objective.fairness_weight.schedule"]
-        seen.add(schedule)
-        assert ("objective.fairness_weight.step_size" in values) == (schedule == "adaptive")
-        assert ("objective.fairness_weight.ramp_fraction" in values) == (schedule in ("linear", "cosine"))
-    assert seen == {"constant", "linear", "cosine", "adaptive"}
-
-
-def test_every_suggestion_is_a_valid_setting():
-    from study.settings import TINY, Settings, flatten
-
-    base = Settings().with_overrides(TINY)
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=1))
-    for space in (
-        SPACES["fairness"](["en", "ja", "de"], ["speech", "speech+text"]),
-        SPACES["schedules"](["de"], ["speech"]),
-    ):
-        for _ in range(20):
-            knobs = space.suggest(study.ask())
-            flat = flatten(base.with_overrides(knobs).model_dump(mode="json"))
-            assert {name: flat[name] for name in knobs} == knobs  # each knob reaches its setting
-        for reference in space.references:
-            base.with_overrides({**reference.knobs, **reference.fixed})
-
-
-def test_a_single_language_has_no_coefficient_to_search():
-    names = [knob.name for knob in SPACES["fairness"](["de"], ["speech"]).knobs]
-    assert not any("coefficients" in name for name in names)
-
-
 def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
     def study_of(*names):
-        space = ablation(["en"], ["speech"], names)
-        study = open_study(journal, "arms", space, ["max", "min"], {})
-        return study, make_searcher(journal, "arms", space, OBJECTIVES, 0)
+        search = Search("arms", ablation(["en"], SETTINGS, names), SETTINGS)
+        study = open_study(journal, search, {})
+        return study, make_searcher(journal, search, 0)
 
     study, searcher = study_of("ERM", "minimax", "V-REx")
     assert searcher.suggest("0")["label"] == "ERM"
@@ -181,12 +147,12 @@ def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_doe
 
     def call(*names):
         """One call for some arms: what it is given to run, until there is nothing left."""
-        space = ablation(["en"], ["speech"], names)
-        study = open_study(journal, "arms", space, ["max", "min"], records)
+        search = Search("arms", ablation(["en"], SETTINGS, names), SETTINGS)
+        study = open_study(journal, search, records)
         reconcile(study, records)
         for number, record in records.items():
             records[number] = {**record, "retried": True} if record["state"] == "failed" else record
-        searcher = make_searcher(journal, "arms", space, OBJECTIVES, 0)
+        searcher = make_searcher(journal, search, 0)
         ran = []
         finished = {record["label"] for record in records.values() if record["state"] == "finished"}
         for _ in set(names) - finished:
@@ -206,4 +172,4 @@ def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_doe
     assert call("ERM", "minimax") == ["minimax"]
     assert call("ERM", "minimax", "V-REx") == []
     with pytest.raises(ValueError, match="none of them is left"):
-        make_searcher(journal, "arms", ablation(["en"], ["speech"], ["ERM"]), OBJECTIVES, 0).suggest("x")
+        make_searcher(journal, Search("arms", ablation(["en"], SETTINGS, ["ERM"]), SETTINGS), 0).suggest("x")
