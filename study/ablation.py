@@ -27,7 +27,7 @@ from search_spaces.ablations import ARMS, FAMILIES, HEARD, arms_of
 from study.found import Found, folder_of, found_arms
 from study.groups import Modality
 from study.planning import Draft, add_study_flags
-from study.session import Script, run_script, run_study
+from study.session import Script, read_draft, run_script, run_study
 from study.settings import Settings, SettingsError
 
 CONTROL = "control.fraction"
@@ -67,7 +67,8 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     found = found_arms([folder_of(study, flags.storage) for study in flags.found])
     make_space = partial(make_arms, names=arms, found=found)
     labels = (*arms, *(arm.reference.label for arm in found))
-    return run_study(flags, Script(make_space, labels, knobs_in_words, partial(show, console)), console)
+    script = Script(make_space, labels, knobs_in_words, partial(show, console))
+    return run_study(read_draft(flags), script, flags.dry_run, console)
 
 
 def make_arms(languages: Sequence[str], settings: Settings, names: tuple[str, ...], found: Sequence[Found]) -> Space:

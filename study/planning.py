@@ -47,6 +47,7 @@ class Draft:
         fixed: settings given by ``--fix``, which the space then does not search.
         goals: what the search looks for.
         sampler: which of ``SAMPLERS`` proposes configurations.
+        budget: worker-hours that the study may take, None for any.
         faults: what is wrong so far; ``complete`` adds to them and raises.
     """
 
@@ -63,6 +64,7 @@ class Draft:
     faults: tuple[str, ...]
     goals: Goals = Goals()
     sampler: str = "tpe"
+    budget: float | None = None
 
     def for_labels(self, labels: tuple[str, ...]) -> Draft:
         """The draft of a study of named trials, which is to have these beside those that it has."""
@@ -184,6 +186,14 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         help=f"{' | '.join(SAMPLERS)}: what proposes configurations; a grid has up to {GRID_POINTS} values a knob "
         "(default: tpe)",
     )
+    search.add_argument(
+        "--budget",
+        default=None,
+        type=float,
+        metavar="HOURS",
+        help="worker-hours (a worker has a GPU, or a core where there is none): refuse a study that takes more by what "
+        "earlier ones took, and say how many trials fit",
+    )
 
 
 def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> Draft:
@@ -234,7 +244,9 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     goals, faults = read_goals(flags.objectives, flags.require)
     if flags.sampler not in SAMPLERS:
         faults.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
-    return replace(draft, goals=goals, sampler=flags.sampler, faults=(*draft.faults, *faults))
+    if flags.budget is not None and flags.budget <= 0:
+        faults.append(f"--budget: {flags.budget:g} worker-hours are none")
+    return replace(draft, goals=goals, sampler=flags.sampler, budget=flags.budget, faults=(*draft.faults, *faults))
 
 
 def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:

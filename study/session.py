@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from search_spaces import SpaceMaker
+from study.budget import require_budget
 from study.corpora import CorpusError
 from study.groups import cells
 from study.planning import (
@@ -72,18 +73,22 @@ def run_script(run: Callable[[], int]) -> int:
         return 130
 
 
-def run_study(flags: argparse.Namespace, script: Script, console: Console) -> int:
-    """Plan, run what is missing, show; with ``flags.dry_run`` only the plan."""
+def read_draft(flags: argparse.Namespace) -> Draft:
+    """What the flags say, those of a search included where there are any."""
     from study import orchestration  # Ray and torch take seconds to import: not for --help
-    from study.room import require_memory
 
     orchestration.set_environment()
     draft = read_flags(flags, orchestration.in_reach())
-    if "sampler" in flags:
-        draft = read_search(draft, flags)
+    return read_search(draft, flags) if "sampler" in flags else draft
+
+
+def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> int:
+    """Plan, run what is missing, show; with ``dry_run`` only the plan."""
+    from study.room import require_memory
+
     if script.labels:
         draft = draft.for_labels(script.labels)
-    if not draft.faults and not flags.dry_run and _is_complete(draft):
+    if not draft.faults and not dry_run and _is_complete(draft):
         console.print(f"study {draft.name} is complete: {draft.trials} trials")
         return script.show(draft, not draft.folder.exists("report/report.html"))
     if draft.folder.exists("study.json"):
@@ -94,7 +99,8 @@ def run_study(flags: argparse.Namespace, script: Script, console: Console) -> in
     describe(plan, console)
     at_once = min(draft.trials, (draft.cores or 0) // draft.placement.ranks)
     require_memory(plan, at_once * draft.placement.ranks if draft.cores else None, console)
-    if flags.dry_run:
+    require_budget(plan, console)
+    if dry_run:
         return 0
     with hold(draft.folder):
         _run_trials(plan, script, console)
