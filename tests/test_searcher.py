@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search_spaces import ablation, space_maker
-from search_spaces.ablations import ARMS
+from search_spaces.ablations import arms_of
 from study.goals import Goals, Requirement
 from study.groups import cells
 from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
@@ -136,12 +136,13 @@ def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
 
 
 def test_every_arm_is_a_configuration_of_its_own():
-    plain = Settings().with_overrides({"control.fraction": 0.5})
-    in_use = cells(["en", "de"], ["speech"])
-    chosen = [plain.with_overrides(arm.fixed) for arm in ARMS]
+    plain = Settings().with_overrides({"control.fraction": 0.5, "modalities": ["speech", "speech+text"]})
+    in_use = cells(["en", "de"], plain.modalities)
+    arms = arms_of(plain.modalities)
+    chosen = [plain.with_overrides(arm.fixed) for arm in arms]
     assert all(not context_faults(settings, Placement(), ["en", "de"], 2) for settings in chosen)
     ids = {config_id(settings, in_use, "corpus", "backbone") for settings in chosen}
-    assert len(ids) == len(ARMS) == len({arm.label for arm in ARMS})
+    assert len(ids) == len(arms) == len({arm.label for arm in arms})
 
 
 def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_does(journal):
