@@ -159,8 +159,15 @@ def add_seeds(template: TrialTemplate, records: Sequence[dict[str, Any]], callba
     """Run the seeds that finished trials lack, and those alone."""
     given = [{**record["knobs"], "number": record["number"], "label": record["label"]} for record in records]
     _tune(template, Listed(given), len(given), callbacks)
-    for record in read_trials(template.folder).values():  # the same configuration may have another number as well
-        if record["state"] == "finished" and not _missing(template, record["config_id"]):
+
+
+def refresh_trials(template: TrialTemplate) -> None:
+    """Bring records up to the seeds that have finished: a configuration may stand under two numbers, and a call may be
+    cut off between a run and its record."""
+    seeds = {str(seed) for seed in template.seeds}
+    for record in read_trials(template.folder).values():
+        behind = record["state"] == "finished" and set(record.get("by_seed", {})) != seeds
+        if behind and not _missing(template, record["config_id"]):
             write_trial(template.folder, {**record, **result_record(template, record["config_id"])})
 
 

@@ -275,7 +275,7 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
         space = (make_space or space_maker(draft.space, draft.fixed))(languages, settings)
     except SettingsError as error:
         faults += [fault for fault in error.faults if fault not in faults]
-    if draft.sampler == "grid":
+    if draft.sampler == "grid" and space.knobs:
         space = space.on_grid(GRID_POINTS)
         faults += _grid_faults(space, draft.trials)
     faults += _method_faults(draft.fixed, space)

@@ -7,6 +7,7 @@ Layout of a study folder, schema version 1 (every file is written whole, aside, 
     journal.log                   Optuna's journal (``optuna-dashboard journal.log`` reads it)
     trials/00000.json             one searched trial: number, config_id, knobs, state, seconds, reason of a failure;
                                   objectives as means over seeds and by seed, and what the requirements lack
+    confirm/                      the front again, on fresh seeds: a study folder like this one
     runs/<config_id>/<seed>/
         settings.json             every setting of the run, resolved
         epochs.jsonl              one line an epoch: losses, fairness weight, gaps, dev figures, seconds

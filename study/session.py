@@ -28,7 +28,7 @@ from study.planning import (
     space_record,
     study_record,
 )
-from study.records import UTTERANCE_COLUMNS, RecordError, hold, read_study, read_trials
+from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, hold, read_study, read_trials
 from study.settings import SettingsError
 
 
@@ -182,6 +182,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         )
         progress = StudyProgress(console, len(lacking), 0, _epochs(draft), script.words)
         _with_progress(progress, partial(orchestration.add_seeds, template, lacking, [progress]))
+    orchestration.refresh_trials(template)
     finished = sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values())
     if finished < draft.trials:
         search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler)
@@ -207,7 +208,10 @@ def _is_complete(draft: Draft) -> bool:
     record = read_study(draft.folder)
     if conflicts(record, draft) or record["space"] != draft.space or set(record["seeds"]) != set(draft.seeds):
         return False
-    return sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values()) >= draft.trials
+    finished = [trial for trial in read_trials(draft.folder).values() if trial["state"] == "finished"]
+    runs = set(finished_runs(draft.folder))
+    whole = all((trial["config_id"], seed) in runs for trial in finished for seed in draft.seeds)
+    return whole and len(finished) >= draft.trials
 
 
 def keep_plan(draft: Draft, record: dict) -> None:
