@@ -87,8 +87,8 @@ def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
     for folder, plan in plans.items():
         best = choose(trials[folder][:budget])
         if best is None:
-            floor = f"at most {100 * LOSS:g} point below its ERM"
-            faults.append(f"--from {folder.uri}: no proposal of its first {budget} trials has a dev W-F1 {floor}")
+            floor = f"has a dev W-F1 within {100 * LOSS:g} point of its ERM's"
+            faults.append(f"--from {folder.uri}: no proposal of its first {budget} trials {floor}")
             continue
         note = (
             f"smallest dev gap of the proposals among the first {budget} finished trials whose dev W-F1 is at most "

@@ -122,7 +122,7 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
 
 def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]) -> bool:
     """Whether the journal was written for these knobs and has the values that the records have."""
-    if study.user_attrs.get(SPACE, knobs) != knobs:
+    if study.user_attrs.get(SPACE) != knobs:
         return False
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     return all(records[trial.number].get("values") == trial.values for trial in complete if trial.number in records)
