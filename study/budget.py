@@ -80,6 +80,8 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
 def measured_pace(plan: StudyPlan) -> Pace | None:
     """What runs of the same corpus, backbone, modalities, batch and placement took, in all studies of this storage."""
     storage = StudyFolder(plan.draft.folder.uri.rpartition("/")[0])
+    if storage.exists("study.json"):  # this study lies inside another (study.confirm)
+        storage = StudyFolder(storage.uri.rpartition("/")[0])
     setups, epochs, overheads, studies = [], [], [], []
     for name in storage.names("."):
         folder = StudyFolder(storage.path(name))
