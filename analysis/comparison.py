@@ -160,6 +160,12 @@ def compare(
         if not seeds:
             notes.append(f"{other['name']} has no finished seed in common with {known['name']} and is left out.")
             continue
+        if counts.cells != base.cells:
+            heard = " and ".join(sorted({cell.modality for cell in counts.cells}))
+            notes.append(
+                f"{other['name']} heard {heard}, unlike {known['name']}: take a reference that heard the same."
+            )
+            continue
         if not same_utterances(counts, base):
             raise RecordError(f"{other['name']} and {known['name']} have {split} predictions of other utterances")
         row = {key: other[key] for key in ("config_id", "name")} | {"n_seeds": len(seeds)}

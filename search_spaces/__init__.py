@@ -1,15 +1,9 @@
-"""Search spaces by name: functions of the languages and modalities a study has."""
+"""What a study searches: knobs, spaces of them by name, and the arms of an ablation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from search_spaces.ablations import ablation
-from search_spaces.fairness import fairness, schedules
 from search_spaces.knobs import Knob, Reference, Space
+from search_spaces.spaces import SPACES, SpaceMaker, space_maker
 
-SpaceMaker = Callable[[Sequence[str], Sequence[str]], Space]
-
-SPACES: dict[str, SpaceMaker] = {"fairness": fairness, "schedules": schedules, "ablation": ablation}
-
-__all__ = ["SPACES", "Knob", "Reference", "Space", "SpaceMaker", "ablation"]
+__all__ = ["SPACES", "Knob", "Reference", "Space", "SpaceMaker", "ablation", "space_maker"]

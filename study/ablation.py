@@ -1,13 +1,15 @@
 """Run the arms of an ablation, every one over the same seeds, and compare them with ERM.
 
 The engine, the records and the resume are those of a sweep; the arms are in ``search_spaces/ablations.py``. Half of dev
-is set aside as a control split in every arm (``--fix control.fraction=...`` for another share).
+is set aside as a control split in every arm (``--fix control.fraction=...`` for another share). ``--from`` adds what
+finished searches found (``study.found``).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +22,13 @@ from analysis.comparison import compare, shown
 from analysis.load import ERM, load_study
 from analysis.report import write_report
 from analysis.tables import as_text, knobs_in_words
-from search_spaces import ablation
-from search_spaces.ablations import ARMS
+from search_spaces import Space, ablation
+from search_spaces.ablations import ARMS, FAMILIES, HEARD, arms_of
+from study.found import Found, folder_of, found_arms
+from study.groups import Modality
 from study.planning import Draft, add_study_flags
-from study.session import Script, run_script, run_study
-from study.settings import SettingsError
+from study.session import Script, read_draft, run_script, run_study
+from study.settings import Settings, SettingsError
 
 CONTROL = "control.fraction"
 
@@ -35,7 +39,20 @@ def main(arguments: list[str] | None = None) -> int:
     add_study_flags(parser)
     names = "; ".join(arm.label for arm in ARMS)
     parser.add_argument(
-        "--arms", default=None, metavar="'A; B'", help=f"separated by semicolons (default: all): {names}"
+        "--arms",
+        default=None,
+        metavar="'A; B'",
+        help=f"separated by semicolons (default: all); a family: {'; '.join(FAMILIES)}; or an arm: {names}; with both "
+        f"modalities also: {'; '.join(arm.label for arm in HEARD)}",
+    )
+    parser.add_argument(
+        "--from",
+        dest="found",
+        action="append",
+        default=[],
+        metavar="STUDY",
+        help="a finished search of the same settings: the configuration that it found is an arm, named after the "
+        "coefficients that it searched; with several, each within the trials that all of them have; repeatable",
     )
     parser.set_defaults(space="ablation", trials=len(ARMS), seeds="0,1,2,3,4")
     flags = parser.parse_args(arguments)
@@ -46,22 +63,47 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(flags: argparse.Namespace, console: Console) -> int:
-    arms = chosen(flags.arms)
-    script = Script(partial(ablation, names=arms), arms, knobs_in_words, partial(show, console))
-    return run_study(flags, script, console)
+    arms = chosen(flags.arms, flags.modalities.split(","))
+    found = found_arms([folder_of(study, flags.storage) for study in flags.found])
+    make_space = partial(make_arms, names=arms, found=found)
+    labels = (*arms, *(arm.reference.label for arm in found))
+    script = Script(make_space, labels, knobs_in_words, partial(show, console))
+    return run_study(read_draft(flags), script, flags.dry_run, console)
 
 
-def chosen(text: str | None) -> tuple[str, ...]:
+def make_arms(languages: Sequence[str], settings: Settings, names: tuple[str, ...], found: Sequence[Found]) -> Space:
+    """The arms of this call.
+
+    Raises:
+        SettingsError: a search that an arm is taken from had other settings.
+    """
+    faults = [fault for arm in found for fault in arm.faults(settings)]
+    if faults:
+        raise SettingsError(faults)
+    return ablation(languages, settings, names, [arm.reference for arm in found])
+
+
+def chosen(text: str | None, modalities: Sequence[str] = (Modality.SPEECH_TEXT.value,)) -> tuple[str, ...]:
     """The names of the arms asked for; ERM is always among them, since the others are compared with it.
 
     Raises:
         SettingsError: there is no such arm.
     """
-    known = tuple(arm.label for arm in ARMS)
+    known = tuple(arm.label for arm in arms_of(modalities))
     asked = [name.strip() for name in text.split(";")] if text else list(known)
+    asked = [name for item in asked for name in FAMILIES.get(item, (item,))]
     strangers = [name for name in asked if name not in known]
     if strangers:
-        raise SettingsError([f"--arms: there is no {name!r}; choose from: {'; '.join(known)}" for name in strangers])
+        every = "; ".join((*FAMILIES, *known))
+        heard = {arm.label for arm in HEARD}
+        raise SettingsError(
+            [
+                f"--arms: {name!r} needs --modalities speech,speech+text"
+                if name in heard
+                else f"--arms: there is no {name!r}; choose from: {every}"
+                for name in strangers
+            ]
+        )
     return tuple(name for name in known if name in asked or name == ERM)
 
 

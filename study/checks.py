@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from search_spaces import Space
+from search_spaces import Knob, Space
+from search_spaces.knobs import exists
 from study.corpora import Corpus
 from study.groups import GENDERS, Modality, cells
 from study.settings import ControlSplit, Placement, Settings, SettingsError, config_id, context_faults
@@ -61,6 +64,37 @@ def transcript_faults(corpus: Corpus, modalities: tuple[str, ...]) -> list[str]:
         "use --modalities speech"
         for language in silent.index[silent]
     ]
+
+
+def knob_faults(space: Space, settings: Settings, placement: Placement, languages: tuple[str, ...]) -> list[str]:
+    """Values of a space that are no settings: both ends and every choice of each knob, those that depend on it at their
+    defaults."""
+    known = set(context_faults(settings, placement, languages, None))
+    faults: list[str] = []
+    for knob in space.knobs:
+        beside = {parent: allowed[0] for parent, allowed in _conditions(knob, space).items()}
+        others = [other for other in space.knobs if other.when and other.name not in (*beside, knob.name)]
+        for value in knob.ends():
+            values = {**beside, knob.name: value}
+            for other in others:
+                if exists(other, values):
+                    values[other.name] = other.default
+            try:
+                chosen = settings.with_overrides(values)
+                found = [f for f in context_faults(chosen, placement, languages, None) if f not in known]
+            except SettingsError as error:
+                found = list(error.faults)
+            faults += [f"--space: {knob.name} at {value}: {fault}" for fault in found]
+    return list(dict.fromkeys(faults))
+
+
+def _conditions(knob: Knob, space: Space) -> dict[str, tuple[Any, ...]]:
+    """What must hold for a knob to exist, its parents' own conditions included."""
+    parents = {other.name: other for other in space.knobs}
+    conditions: dict[str, tuple[Any, ...]] = {}
+    for parent, allowed in knob.when.items():
+        conditions |= _conditions(parents[parent], space) | {parent: allowed}
+    return conditions
 
 
 def reference_faults(space: Space, settings: Settings, placement: Placement, languages: tuple[str, ...]) -> list[str]:

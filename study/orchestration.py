@@ -23,17 +23,21 @@ from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from study.goals import Goals, mean_metrics
 from study.groups import Cell
 from study.machine import LIBRARIES
-from study.records import StudyFolder, read_trials, run_directory, write_trial
-from study.searcher import make_searcher, open_journal, open_study, reconcile
+from study.records import StudyFolder, read_trial, read_trials, run_directory, write_trial
+from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
 from study.settings import Placement, Settings, SettingsError, config_id
 
+SHOWN = ("dev_w_f1", "dev_gap")
+"""What the progress shows, whatever the objectives."""
 DRIVER = {"CPU": 0, "memory": 256 * 1024**2}
 ENVIRONMENT = {
     **LIBRARIES,
     "RAY_AIR_NEW_OUTPUT": "0",  # no banners
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script, which says what is kept
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an epoch has not every objective; the end of a trial has
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller sees a report and the end of a run
 }
 ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
@@ -56,6 +60,7 @@ class TrialTemplate:
     backbone_hash: str
     folder: StudyFolder
     use_gpu: bool
+    goals: Goals = Goals()
 
 
 def in_reach() -> int | None:
@@ -120,14 +125,7 @@ def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
     return int(slots // placement.ranks)
 
 
-def run_trials(
-    template: TrialTemplate,
-    name: str,
-    space: Any,
-    trials: int,
-    objectives: Sequence[tuple[str, str]],
-    callbacks: Sequence[tune.Callback],
-) -> None:
+def run_trials(template: TrialTemplate, search: Search, trials: int, callbacks: Sequence[tune.Callback]) -> None:
     """Search until ``trials`` trials have finished records; connected to Ray already.
 
     Trials that failed before are tried again first.
@@ -137,21 +135,49 @@ def run_trials(
     if not records:  # a journal without a single record is that of a study that was deleted or never got anywhere
         Path(journal).unlink(missing_ok=True)
     storage = open_journal(journal)
-    study = open_study(storage, name, space, [mode for _, mode in objectives], records)
+    study = open_study(storage, search, records)
     reconcile(study, records)
     for record in records.values():
         if record["state"] == "failed" and not record.get("retried"):
             write_trial(template.folder, {**record, "retried": True})
     finished = sum(record["state"] == "finished" for record in records.values())
-    at_once = concurrent_trials(template.placement, ray.cluster_resources())
+    searcher = make_searcher(storage, search, seed=len(study.get_trials(deepcopy=False)))
+    _tune(template, searcher, trials - finished, callbacks)
+
+
+def trials_without_seeds(template: TrialTemplate) -> list[dict[str, Any]]:
+    """The records of finished trials that lack seeds of the study, which has got more since; one a configuration."""
+    lacking = {
+        record["config_id"]: record
+        for record in read_trials(template.folder).values()
+        if record["state"] == "finished" and _missing(template, record["config_id"])
+    }
+    return sorted(lacking.values(), key=lambda record: record["number"])
+
+
+def add_seeds(template: TrialTemplate, records: Sequence[dict[str, Any]], callbacks: Sequence[tune.Callback]) -> None:
+    """Run the seeds that finished trials lack, and those alone."""
+    given = [{**record["knobs"], "number": record["number"], "label": record["label"]} for record in records]
+    _tune(template, Listed(given), len(given), callbacks)
+
+
+def refresh_trials(template: TrialTemplate) -> None:
+    """Bring records up to the seeds that have finished: a configuration may stand under two numbers, and a call may be
+    cut off between a run and its record."""
+    seeds = {str(seed) for seed in template.seeds}
+    for record in read_trials(template.folder).values():
+        behind = record["state"] == "finished" and set(record.get("by_seed", {})) != seeds
+        if behind and not _missing(template, record["config_id"]):
+            write_trial(template.folder, {**record, **result_record(template, record["config_id"])})
+
+
+def _tune(template: TrialTemplate, searcher: Any, samples: int, callbacks: Sequence[tune.Callback]) -> None:
     tuner = tune.Tuner(
         tune.with_resources(partial(drive_trial, template=template), tune.PlacementGroupFactory([DRIVER])),
         tune_config=tune.TuneConfig(
-            search_alg=make_searcher(
-                storage, name, space, list(objectives), seed=len(study.get_trials(deepcopy=False))
-            ),
-            num_samples=trials - finished,
-            max_concurrent_trials=at_once,
+            search_alg=searcher,
+            num_samples=samples,
+            max_concurrent_trials=concurrent_trials(template.placement, ray.cluster_resources()),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -204,12 +230,14 @@ def drive_trial(suggestion: dict[str, Any], template: TrialTemplate) -> None:
     started = time.perf_counter()
     record = trial_record(suggestion, template)
     identity = record["config_id"]
-    missing = [s for s in template.seeds if not template.folder.exists(f"{run_directory(identity, s)}/finished.json")]
+    missing = _missing(template, identity)
     if missing:
         _train(template, template.settings.with_overrides(record["knobs"]), identity, missing, record["number"])
-    values = _mean_objectives(template, identity)
-    record |= {"state": "finished", "reason": None, "seconds": time.perf_counter() - started}
-    write_trial(template.folder, {**record, "values": list(values.values())})
+    before = read_trial(template.folder, record["number"]) or {"seconds": 0.0}  # when it had fewer seeds
+    seconds = before["seconds"] + time.perf_counter() - started
+    record |= {"state": "finished", "reason": None, "seconds": seconds}
+    write_trial(template.folder, {**record, **result_record(template, identity)})
+    values = mean_metrics(dict.fromkeys((*SHOWN, *template.goals.metrics)), _finished(template, identity))
     tune.report({**values, "config_id": identity, "number": record["number"], "complete": True})
 
 
@@ -263,14 +291,27 @@ def _log_to(path: str) -> None:
     os.close(log)
 
 
-def _mean_objectives(template: TrialTemplate, identity: str) -> dict[str, float]:
-    """The search's objectives: dev figures of the selected epochs, averaged over the seeds."""
-    runs = [
-        template.folder.read_json(f"{run_directory(identity, seed)}/finished.json")["dev"] for seed in template.seeds
-    ]
-    if any(run["gap"] is None for run in runs):
-        raise ValueError("the dev gap is not defined: no cell of dev has both genders with an emotion in common")
-    return {f"dev_{figure}": sum(run[figure] for run in runs) / len(runs) for figure in ("w_f1", "gap")}
+def result_record(template: TrialTemplate, identity: str) -> dict[str, Any]:
+    """What a trial's record holds of its outcome: the objectives on dev, averaged over the seeds and of each seed, and
+    by how much the requirements are missed."""
+    runs, goals = _finished(template, identity), template.goals
+    names = [metric for metric, _ in goals.objectives]
+    means = mean_metrics(goals.metrics, runs)
+    return {
+        "values": [means[name] for name in names],
+        "by_seed": {str(run["seed"]): list(mean_metrics(names, [run]).values()) for run in runs},
+        "violations": goals.violations(means),
+    }
+
+
+def _finished(template: TrialTemplate, identity: str) -> list[dict[str, Any]]:
+    return [template.folder.read_json(f"{run_directory(identity, seed)}/finished.json") for seed in template.seeds]
+
+
+def _missing(template: TrialTemplate, identity: str) -> list[int]:
+    """The seeds of a configuration that have not finished."""
+    exists = template.folder.exists
+    return [seed for seed in template.seeds if not exists(f"{run_directory(identity, seed)}/finished.json")]
 
 
 def _reason(error_file: str | None) -> str:

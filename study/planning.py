@@ -8,26 +8,32 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from search_spaces import SPACES, Space, SpaceMaker
-from study.checks import corpus_faults, reference_faults
+from search_spaces import SPACES, Knob, Space, SpaceMaker, space_maker
+from study.checks import corpus_faults, knob_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
-from study.groups import LANGUAGES
+from study.goals import Goals, goal_faults, read_goals
+from study.groups import LANGUAGES, cells
 from study.records import SCHEMA_VERSION, StudyFolder, read_trials
 from study.settings import Placement, Settings, SettingsError, context_faults, flatten, on_backbone, parse
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
 SINGLE = "single"
 """What stands for the space of a study that is one configuration."""
-OBJECTIVES = (("dev_w_f1", "max"), ("dev_gap", "min"))
+NAMED = (SINGLE, "ablation", "confirm")
+"""What stands for the space of a study of named configurations, which its script makes."""
+SAMPLERS = ("tpe", "nsga2", "nsga3", "random", "grid")
+GRID_POINTS = 3
+GRID_LIMIT = 100_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,10 @@ class Draft:
         settings: the base configuration; a trial overrides some of it.
         space: name of what is searched.
         cache: where corpus, features and tiny backbone are kept, shared by studies.
-        fixed: settings given by ``--fix``, which the space may not search.
+        fixed: settings given by ``--fix``, which the space then does not search.
+        goals: what the search looks for.
+        sampler: which of ``SAMPLERS`` proposes configurations.
+        budget: worker-hours that the study may take, None for any.
         faults: what is wrong so far; ``complete`` adds to them and raises.
     """
 
@@ -53,6 +62,9 @@ class Draft:
     cores: int | None
     fixed: tuple[str, ...]
     faults: tuple[str, ...]
+    goals: Goals = Goals()
+    sampler: str = "tpe"
+    budget: float | None = None
 
     def for_labels(self, labels: tuple[str, ...]) -> Draft:
         """The draft of a study of named trials, which is to have these beside those that it has."""
@@ -146,9 +158,42 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a search, beside those of any study."""
     search = parser.add_argument_group("the search")
     search.add_argument(
-        "--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)"
+        "--space",
+        default="fairness",
+        metavar="A+B",
+        help=f"search space: {' | '.join(SPACES)} | FILE.toml, or several joined with + (default: fairness; "
+        "python -m search_spaces show NAME)",
     )
     search.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
+    search.add_argument(
+        "--objectives",
+        default="dev_w_f1:max,dev_gap:min",
+        metavar="A:max,B:min",
+        help="two or three recorded metrics, also of a language, modality or cell, e.g. dev_gap_tpr@de:min; a wrong "
+        "name lists them all (default: dev_w_f1:max,dev_gap:min)",
+    )
+    search.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="'gap<=0.03'",
+        help="a bound that the sampler should keep to, on any such metric; repeatable",
+    )
+    search.add_argument(
+        "--sampler",
+        default="tpe",
+        metavar="NAME",
+        help=f"{' | '.join(SAMPLERS)}: what proposes configurations; a grid has up to {GRID_POINTS} values a knob "
+        "(default: tpe)",
+    )
+    search.add_argument(
+        "--budget",
+        default=None,
+        type=float,
+        metavar="HOURS",
+        help="worker-hours (a worker has a GPU, or a core where there is none): refuse a study that takes more by what "
+        "earlier ones took, and say how many trials fit",
+    )
 
 
 def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> Draft:
@@ -173,8 +218,8 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     seeds = _integers(flags.seeds, "--seeds", faults)
     if flags.trials < 1:
         faults.append(f"--trials: {flags.trials} asked for; at least 1")
-    if flags.space not in (*SPACES, SINGLE):
-        faults.append(f"--space: there is no {flags.space!r}; choose from {', '.join(SPACES)}")
+    if flags.space not in NAMED:
+        faults += _faults_of(space_maker, flags.space)
     name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
@@ -194,6 +239,16 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         fixed=tuple(item.partition("=")[0] for item in flags.fix),
         faults=tuple(faults),
     )
+
+
+def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
+    """The draft with what the flags of a search say beside those of any study."""
+    goals, faults = read_goals(flags.objectives, flags.require)
+    if flags.sampler not in SAMPLERS:
+        faults.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
+    if flags.budget is not None and flags.budget <= 0:
+        faults.append(f"--budget: {flags.budget:g} worker-hours are none")
+    return replace(draft, goals=goals, sampler=flags.sampler, budget=flags.budget, faults=(*draft.faults, *faults))
 
 
 def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
@@ -217,10 +272,18 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
         languages = tuple(language for language in LANGUAGES if language in set(corpus.utterances["language"]))
         faults += corpus_faults(corpus, settings)
     faults += context_faults(settings, draft.placement, languages, draft.cores)
-    make_space = make_space or SPACES.get(draft.space, SPACES["fairness"])
-    space = make_space(languages, settings.modalities)
-    faults += _searched_faults(draft.fixed, space)
+    space = Space(draft.space, (), ())
+    try:
+        space = (make_space or space_maker(draft.space, draft.fixed))(languages, settings)
+    except SettingsError as error:
+        faults += [fault for fault in error.faults if fault not in faults]
+    if draft.sampler == "grid" and space.knobs:
+        space = space.on_grid(GRID_POINTS)
+        faults += _grid_faults(space, draft.trials)
+    faults += _method_faults(draft.fixed, space)
+    faults += knob_faults(space, settings, draft.placement, languages)
     faults += reference_faults(space, settings, draft.placement, languages)
+    faults += goal_faults(draft.goals, cells(languages, settings.modalities))
     if not settings.optimisation.epochs and len(space.knobs) + len(space.references) > 1:
         faults.append("--epochs 0: untrained, all trials are the same; study/train.py scores the backbone as it is")
     if faults or corpus is None:
@@ -228,15 +291,29 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     return StudyPlan(draft, corpus, languages, space)
 
 
-def _searched_faults(fixed: tuple[str, ...], space: Space) -> list[str]:
-    """A knob cannot be both fixed and searched."""
-    faults = []
-    for key in fixed:
-        if any(knob.name == key or knob.name.startswith(f"{key}.") for knob in space.knobs):
-            faults.append(f"--fix {key}: the space {space.name} searches it; choose another --space, or do not fix it")
-        if key == "objective.method" and any(key in reference.fixed for reference in space.references):
-            faults.append(f"--fix {key}: the space {space.name} sets it (ERM is among its first trials)")
-    return faults
+def _method_faults(fixed: tuple[str, ...], space: Space) -> list[str]:
+    """A space that compares methods sets the method itself."""
+    key = "objective.method"
+    if key in fixed and any(key in reference.fixed for reference in space.references):
+        return [f"--fix {key}: the space {space.name} sets it (ERM is among its first trials)"]
+    return []
+
+
+def _grid_faults(space: Space, trials: int) -> list[str]:
+    """A grid has an end, and is listed whole."""
+    size = sum(1 for _ in islice(space.points(), GRID_LIMIT + 1))
+    if size > GRID_LIMIT:
+        return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --fix some of its knobs"]
+    most = size + len(space.references)
+    return [f"--trials: {trials} asked for, the grid has {size} points: at most {most}"] if trials > most else []
+
+
+def _faults_of(make: Callable[..., Any], *arguments: Any) -> tuple[str, ...]:
+    try:
+        make(*arguments)
+    except SettingsError as error:
+        return error.faults
+    return ()
 
 
 def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
@@ -257,8 +334,10 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
         "backbone": {"spec": settings.backbone.spec, "hash": backbone_hash},
         "languages": list(plan.languages),
         "modalities": list(settings.modalities),
-        "space": draft.space,
-        "objectives": [list(objective) for objective in OBJECTIVES],
+        **space_record(plan),
+        "objectives": [list(objective) for objective in draft.goals.objectives],
+        "requirements": [str(requirement) for requirement in draft.goals.requirements],
+        "sampler": draft.sampler,
         "trials": draft.trials,
         "seeds": list(draft.seeds),
         "settings": settings.model_dump(mode="json"),
@@ -270,20 +349,59 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
 
 
 def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
-    """How a study on disk differs from a draft of the same name; the number of trials may grow."""
-    now = {
-        "--space": draft.space,
-        "--seeds": list(draft.seeds),
-        **flatten(draft.settings.model_dump(mode="json")),
-    }
+    """How a study on disk differs from a draft of the same name; trials and seeds may grow."""
+    now = {**_goals_in_words(draft), **flatten(draft.settings.model_dump(mode="json"))}
     try:  # a setting that is younger than the study has its default there
         settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
     except ValidationError:
         settings = record["settings"]
-    then = {"--space": record["space"], "--seeds": record["seeds"], **flatten(settings)}
+    objectives = record.get("objectives", [list(objective) for objective in Goals().objectives])
+    then = {
+        "--objectives": ",".join(":".join(objective) for objective in objectives),
+        "--require": " ".join(record.get("requirements", [])),
+        **flatten(settings),
+    }
+    if not set(record["seeds"]) <= set(draft.seeds):
+        then["--seeds"], now["--seeds"] = record["seeds"], list(draft.seeds)
     return [
         f"{key}: {then.get(key)!r} there, {now.get(key)!r} now" for key in now | then if now.get(key) != then.get(key)
     ]
+
+
+def space_conflicts(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """How the space of a study on disk differs; knobs may be added and ranges may widen, nothing may go.
+
+    A study of named configurations can have more of them, but no other kind of space.
+
+    Args:
+        there, here: ``space`` and ``knobs`` as in ``study.json``.
+    """
+    then, now = ({knob["name"]: parse(Knob, knob) for knob in record.get("knobs", [])} for record in (there, here))
+    gone = [name for name in then if name not in now]
+    if gone or (there["space"] != here["space"] and not (then and now)):
+        what = f" (without {', '.join(gone)})" if gone else ""
+        return [f"--space: {there['space']!r} there, {here['space']!r} now{what}"]
+    return [
+        f"{name}: {knob.range()} there, {now[name].range()} now, which does not hold it"
+        for name, knob in then.items()
+        if not now[name].contains(knob)
+    ]
+
+
+def space_record(plan: StudyPlan) -> dict[str, Any]:
+    """What ``study.json`` holds of the space."""
+    return {
+        "space": plan.draft.space,
+        "knobs": [knob.model_dump(mode="json") for knob in plan.space.knobs],
+        "references": [{"label": each.label, "note": each.note} for each in plan.space.references],
+    }
+
+
+def _goals_in_words(draft: Draft) -> dict[str, str]:
+    return {
+        "--objectives": ",".join(":".join(objective) for objective in draft.goals.objectives),
+        "--require": " ".join(map(str, draft.goals.requirements)),
+    }
 
 
 def default_storage() -> str:

@@ -5,7 +5,9 @@ Layout of a study folder, schema version 1 (every file is written whole, aside, 
     study.json                    the plan: settings, space, seeds, corpus, backbone, versions, command
     utterances.parquet            dev and test utterances: id, split, language, gender, speaker, dialogue, emotion
     journal.log                   Optuna's journal (``optuna-dashboard journal.log`` reads it)
-    trials/00000.json             one searched trial: number, config_id, knobs, state, seconds, reason of a failure
+    trials/00000.json             one searched trial: number, config_id, knobs, state, seconds, reason of a failure;
+                                  objectives as means over seeds and by seed, and what the requirements lack
+    confirm/                      the front again, on fresh seeds: a study folder like this one
     runs/<config_id>/<seed>/
         settings.json             every setting of the run, resolved
         epochs.jsonl              one line an epoch: losses, fairness weight, gaps, dev figures, seconds
@@ -196,6 +198,12 @@ def read_study(folder: StudyFolder) -> dict:
 def write_trial(folder: StudyFolder, record: dict[str, Any]) -> None:
     """Keep what became of one trial; a retry of the same number replaces it."""
     folder.write_json(f"trials/{record['number']:05d}.json", record)
+
+
+def read_trial(folder: StudyFolder, number: int) -> dict[str, Any] | None:
+    """The record of one trial, None if it has none yet."""
+    name = f"trials/{number:05d}.json"
+    return folder.read_json(name) if folder.exists(name) else None
 
 
 def read_trials(folder: StudyFolder) -> dict[int, dict[str, Any]]:

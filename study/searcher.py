@@ -1,25 +1,83 @@
-"""Optuna behind Ray Tune: two objectives on a journal that survives interruptions.
+"""Optuna behind Ray Tune: several objectives and requirements on a journal that survives interruptions.
 
 The records are the truth; the journal follows them. A trial's record is written before Optuna is told, so whatever
-was cut off can be set right at the next start (``reconcile``).
+was cut off can be set right at the next start (``reconcile``); and a journal that says otherwise than the records,
+because trials have got more seeds or the space more knobs, is written anew from them (``open_study``).
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.searcher import Searcher
 
 from search_spaces import Space
+from search_spaces.knobs import walk
+from study.goals import Goals
+from study.settings import Settings, flatten
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 STARTUP_TRIALS = 5  # random ones before TPE models anything, the references among them
+POPULATION = 20  # of NSGA-II and NSGA-III; a study of fewer trials is a random search to them
+SPACE = "space"  # the journal's note of the knobs that it was written with
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=POPULATION),
+    "nsga3": lambda seed: NSGAIIISampler(seed=seed, population_size=POPULATION),
+    "random": lambda seed: RandomSampler(seed=seed),
+    "grid": lambda seed: RandomSampler(seed=seed),  # it is never asked: every point of the grid is queued
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one call of a sweep searches, and how.
+
+    Attributes:
+        name: of the study.
+        settings: what every trial starts from.
+        sampler: one of ``SAMPLERS``.
+    """
+
+    name: str
+    space: Space
+    settings: Settings
+    goals: Goals = Goals()
+    sampler: str = "tpe"
+
+    @property
+    def directions(self) -> list[str]:
+        return [DIRECTIONS[mode] for _, mode in self.goals.objectives]
+
+    def attributes(self, label: str | None, knobs: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What Optuna keeps of a named trial; ``knobs`` stand in for a name that is not the space's."""
+        fixed = next(
+            (dict(reference.fixed) for reference in self.space.references if reference.label == label),
+            knobs if label else {},
+        )
+        return {**({"label": label} if label else {}), **({"fixed": fixed} if fixed else {})}
+
+    def position(self, knobs: dict[str, Any]) -> dict[str, Any] | None:
+        """Where a trial that ran with these knobs lies in the space: the value that each knob had there, whether or not
+        it was searched then. None if it lies outside."""
+        had = flatten(self.settings.with_overrides(knobs).model_dump(mode="json"))
+        values = walk(self.space.knobs, lambda knob: had.get(knob.name, knob.default))
+        by_name = {knob.name: knob for knob in self.space.knobs}
+        inside = knobs.keys() <= values.keys() and all(by_name[name].holds(value) for name, value in values.items())
+        return values if inside else None
 
 
 def open_journal(path: str) -> BaseStorage:
@@ -27,10 +85,8 @@ def open_journal(path: str) -> BaseStorage:
     return JournalStorage(JournalFileBackend(path))
 
 
-def open_study(
-    storage: BaseStorage, name: str, space: Space, modes: list[str], records: dict[int, dict[str, Any]]
-) -> optuna.Study:
-    """The Optuna study; an empty one is filled from the records, and the space's references are queued first.
+def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str, Any]]) -> optuna.Study:
+    """The Optuna study, in step with the records, with the space's references queued first, and the grid if it is one.
 
     What another call queued by a name that this space does not have is not run.
 
@@ -38,48 +94,81 @@ def open_study(
         records: ``trials/*.json`` by trial number.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=storage, study_name=name, directions=[DIRECTIONS[mode] for mode in modes], load_if_exists=True
-    )
+    make = partial(optuna.create_study, storage=storage, study_name=search.name, directions=search.directions)
+    study = make(load_if_exists=True)
+    knobs = json.dumps([knob.model_dump(mode="json") for knob in search.space.knobs])
+    if study.get_trials(deepcopy=False) and not _in_step(study, knobs, records):
+        optuna.delete_study(study_name=search.name, storage=storage)
+        study = make()
+    study.set_user_attr(SPACE, knobs)
     if not study.get_trials(deepcopy=False):
-        _replay(study, space, records)
+        study.sampler = SAMPLERS[search.sampler](0)
+        _replay(study, search, records)
     told = set()
-    wanted = {reference.label for reference in space.references}
+    wanted = {reference.label for reference in search.space.references}
     for trial in study.get_trials(deepcopy=False):
         label = trial.user_attrs.get("label")
         if trial.state == TrialState.WAITING and label and label not in wanted:
             storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # queued by another call, for other arms
         elif trial.state != TrialState.FAIL:
             told.add(label)
-    for reference in space.references:
+    for reference in search.space.references:
         if reference.label not in told:
-            study.enqueue_trial(dict(reference.knobs), user_attrs=_attributes(space, reference.label))
+            study.enqueue_trial(dict(reference.knobs), user_attrs=search.attributes(reference.label))
+    if search.sampler == "grid":
+        _queue_grid(study, search.space)
     return study
 
 
-def _replay(study: optuna.Study, space: Space, records: dict[int, dict[str, Any]]) -> None:
-    """Rebuild a journal that is gone: every trial of the records, under its number and with its values."""
+def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]) -> bool:
+    """Whether the journal was written for these knobs and has the values that the records have."""
+    if study.user_attrs.get(SPACE) != knobs:
+        return False
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    return all(records[trial.number].get("values") == trial.values for trial in complete if trial.number in records)
+
+
+def _replay(study: optuna.Study, search: Search, records: dict[int, dict[str, Any]]) -> None:
+    """Write a journal from the records: every trial under its number and with its values.
+
+    A trial from before a knob was added has the value that it ran with; one that lies outside the space keeps its
+    values and informs no knob.
+    """
     for number in range(max(records, default=-1) + 1):
         record = records.get(number)
         if record is None:  # cut off before it left a record
             study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
             continue
-        attributes = _attributes(space, record["label"], record["knobs"])
-        study.enqueue_trial({} if "fixed" in attributes else record["knobs"], user_attrs=attributes)
+        attributes = search.attributes(record["label"], record["knobs"])
+        position = None if "fixed" in attributes else search.position(record["knobs"])
+        if position is None:
+            attributes = {**attributes, "fixed": record["knobs"]}
+        study.enqueue_trial(position or {}, user_attrs=attributes)
         trial = study.ask()
-        space.suggest(trial)
+        search.space.suggest(trial)
         if record["state"] == "finished":
-            study.tell(trial, record["values"])
+            tell(study, trial, record)
         else:
             study.tell(trial, state=TrialState.FAIL)
 
 
-def _attributes(space: Space, label: str | None, knobs: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What Optuna keeps of a reference beside its knobs; ``knobs`` stand in for one that the space does not have."""
-    fixed = next(
-        (dict(reference.fixed) for reference in space.references if reference.label == label), knobs if label else {}
-    )
-    return {**({"label": label} if label else {}), **({"fixed": fixed} if fixed else {})}
+def tell(study: optuna.Study, trial: Trial, record: dict[str, Any]) -> None:
+    """Give Optuna the values of a finished trial, and by how much it misses the requirements."""
+    for words, violation in record.get("violations", {}).items():
+        trial.set_constraint(words, violation)
+    study.tell(trial, record["values"])
+
+
+def _queue_grid(study: optuna.Study, space: Space) -> None:
+    """Queue the points of a grid that the study does not have, in an order that is shuffled but always the same."""
+    trials = study.get_trials(deepcopy=False)
+    there = [trial.params for trial in trials if trial.state not in (TrialState.WAITING, TrialState.FAIL)]
+    there += [trial.system_attrs["fixed_params"] for trial in trials if trial.state == TrialState.WAITING]
+    known = {json.dumps(values, sort_keys=True) for values in there}
+    points = list(space.points())
+    for i in np.random.default_rng(0).permutation(len(points)):
+        if json.dumps(points[i], sort_keys=True) not in known:
+            study.enqueue_trial(points[i])
 
 
 def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
@@ -96,7 +185,7 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
         record = records.get(trial.number)
         if trial.state == TrialState.RUNNING:
             if record is not None and record["state"] == "finished":
-                study.tell(trial.number, record["values"])
+                tell(study, Trial(study, trial._trial_id), record)
                 continue
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
@@ -114,36 +203,60 @@ def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 class StudySearch(OptunaSearch):
-    """``OptunaSearch`` that fails a trial without finite objectives, instead of leaving it running for ever."""
+    """``OptunaSearch`` that fails a trial without finite objectives, instead of leaving it running for ever, and tells
+    the sampler about requirements."""
+
+    goals: Goals
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        values = [(result or {}).get(metric) for metric in self._metric]
-        finite = all(value is not None and math.isfinite(value) for value in values)
+        values = {metric: (result or {}).get(metric) for metric in self.goals.metrics}
+        finite = all(value is not None and math.isfinite(value) for value in values.values())
         if error or not finite or not (result or {}).get("complete"):
             if trial_id not in self._completed_trials and trial_id in self._ot_trials:
                 self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
                 self._completed_trials.add(trial_id)
             return
+        for words, violation in self.goals.violations(values).items():
+            self._ot_trials[trial_id].set_constraint(words, violation)
         super().on_trial_complete(trial_id, result, error)
 
 
-def make_searcher(
-    storage: BaseStorage, name: str, space: Space, objectives: list[tuple[str, str]], seed: int
-) -> StudySearch:
+def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearch:
     """The searcher of one call of a sweep.
 
     Args:
-        objectives: (metric, "max" | "min").
         seed: of the sampler; another one on every continuation, or it would repeat its suggestions.
     """
-    return StudySearch(
-        space=partial(_suggest, space),
-        metric=[metric for metric, _ in objectives],
-        mode=[mode for _, mode in objectives],
+    searcher = StudySearch(
+        space=partial(_suggest, search.space),
+        metric=[metric for metric, _ in search.goals.objectives],
+        mode=[mode for _, mode in search.goals.objectives],
         storage=storage,
-        study_name=name,
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+        study_name=search.name,
+        sampler=SAMPLERS[search.sampler](seed),
     )
+    searcher.goals = search.goals
+    return searcher
+
+
+class Listed(Searcher):
+    """Configurations that are given: trials that have finished and lack seeds."""
+
+    def __init__(self, suggestions: list[dict[str, Any]]):
+        super().__init__()
+        self.left = list(suggestions)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self.left.pop(0) if self.left else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to learn: Optuna is told from the records (``open_study``)."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep: Tune saves its searchers for a restore that we do not use."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a study goes on from its records")
 
 
 def _suggest(space: Space, trial: Any) -> dict[str, Any]:

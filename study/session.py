@@ -8,16 +8,28 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from search_spaces import SpaceMaker
+from study.budget import require_budget
 from study.corpora import CorpusError, capped
 from study.groups import cells
 from study.machine import rank_and_ranks
-from study.planning import OBJECTIVES, Draft, StudyPlan, complete, conflicts, read_flags, study_record
-from study.records import UTTERANCE_COLUMNS, RecordError, hold, read_study, read_trials
+from study.planning import (
+    Draft,
+    StudyPlan,
+    complete,
+    conflicts,
+    read_flags,
+    read_search,
+    space_conflicts,
+    space_record,
+    study_record,
+)
+from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, hold, read_study, read_trials
 from study.settings import SettingsError
 
 
@@ -26,13 +38,13 @@ class Script:
     """What one script adds.
 
     Attributes:
-        make_space: from languages and modalities, what is run.
+        make_space: from languages and settings, what is run; None for the space that the flags name.
         labels: names of the trials that this call wants, if they are named; it is complete when these have finished.
         words: the knobs of a trial in a few words.
         show: prints what came out; its second argument says whether to write the report anew. Returns the exit status.
     """
 
-    make_space: SpaceMaker
+    make_space: SpaceMaker | None
     labels: tuple[str, ...]
     words: Callable[[Mapping[str, Any]], str]
     show: Callable[[Draft, bool], int]
@@ -63,25 +75,34 @@ def run_script(run: Callable[[], int]) -> int:
         return 130
 
 
-def run_study(flags: argparse.Namespace, script: Script, console: Console) -> int:
-    """Plan, run what is missing, show; with ``flags.dry_run`` only the plan."""
+def read_draft(flags: argparse.Namespace) -> Draft:
+    """What the flags say, those of a search included where there are any."""
     from study import orchestration  # Ray and torch take seconds to import: not for --help
-    from study.room import require_memory
 
     orchestration.set_environment()
     draft = read_flags(flags, orchestration.in_reach())
+    return read_search(draft, flags) if "sampler" in flags else draft
+
+
+def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> int:
+    """Plan, run what is missing, show; with ``dry_run`` only the plan."""
+    from study.room import require_memory
+
     if script.labels:
         draft = draft.for_labels(script.labels)
-    if not draft.faults and not flags.dry_run and _is_complete(draft):
+    if not draft.faults and not dry_run and _is_complete(draft):
         console.print(f"study {draft.name} is complete: {draft.trials} trials")
         return script.show(draft, not draft.folder.exists("report/report.html"))
     if draft.folder.exists("study.json"):
         refuse_conflicts(draft, conflicts(read_study(draft.folder), draft))
     plan = complete(draft, script.make_space)
+    if draft.folder.exists("study.json"):
+        refuse_conflicts(draft, space_conflicts(read_study(draft.folder), space_record(plan)))
     describe(plan, console)
     at_once = min(draft.trials, (draft.cores or 0) // draft.placement.ranks)
     require_memory(plan, at_once * draft.placement.ranks if draft.cores else None, console)
-    if flags.dry_run:
+    require_budget(plan, console)
+    if dry_run:
         return 0
     with hold(draft.folder):
         _run_trials(plan, script, console)
@@ -97,9 +118,14 @@ def describe(plan: StudyPlan, console: Console) -> None:
     search = f"{draft.trials} trials × {len(draft.seeds)} seeds = {runs} runs of at most {epochs} epochs"
     console.print(f"{'search':11}{search}, space {draft.space}:")
     for arm in () if plan.space.knobs else plan.space.references:
-        console.print(f"{'':13}{arm.label}")
+        console.print(f"{'':13}{arm.label}{f' ({arm.note})' if arm.note else ''}")
     for knob in plan.space.knobs:
         console.print(f"{'':13}{knob.name.removeprefix('objective.'):32} {knob.range()}")
+    if plan.space.knobs:
+        goals = [f"{metric} {mode}" for metric, mode in draft.goals.objectives]
+        console.print(
+            f"{'goals':11}{', '.join([*goals, *map(str, draft.goals.requirements)])}; sampler {draft.sampler}"
+        )
     console.print(f"{'resources':11}{draft.placement.ranks} ranks a trial, ZeRO-{draft.placement.zero_stage}")
 
 
@@ -126,6 +152,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     from study import orchestration
     from study.preparation import prepare
     from study.progress import StudyProgress
+    from study.searcher import Search
 
     draft = plan.draft
     prepared = prepare(plan)
@@ -143,30 +170,54 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         backbone_hash=prepared.backbone_hash,
         folder=draft.folder,
         use_gpu=orchestration.has_gpus(),
+        goals=draft.goals,
     )
     orchestration.require_room(draft.placement)
     utterances = plan.corpus.utterances
     draft.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
+    lacking = orchestration.trials_without_seeds(template)
+    if lacking:
+        console.print(
+            f"{'seeds':11}{len(lacking)} finished trials have not all of {len(draft.seeds)} seeds: these first"
+        )
+        progress = StudyProgress(console, len(lacking), 0, _epochs(draft), script.words)
+        _with_progress(progress, partial(orchestration.add_seeds, template, lacking, [progress]))
+    orchestration.refresh_trials(template)
     finished = sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values())
-    epochs = draft.settings.optimisation.epochs * len(draft.seeds)
-    progress = StudyProgress(console, draft.trials, finished, epochs, script.words)
+    if finished < draft.trials:
+        search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler)
+        progress = StudyProgress(console, draft.trials, finished, _epochs(draft), script.words)
+        _with_progress(progress, partial(orchestration.run_trials, template, search, draft.trials, [progress]))
+
+
+def _epochs(draft: Draft) -> int:
+    return draft.settings.optimisation.epochs * len(draft.seeds)
+
+
+def _with_progress(progress: Any, run: Callable[[], None]) -> None:
     try:
-        orchestration.run_trials(template, draft.name, plan.space, draft.trials, OBJECTIVES, [progress])
+        run()
     finally:
         progress.stop()
 
 
 def _is_complete(draft: Draft) -> bool:
     """Whether the study of this name has all its trials and was made with these settings."""
-    if not draft.folder.exists("study.json") or conflicts(read_study(draft.folder), draft):
+    if not draft.folder.exists("study.json"):
         return False
-    return sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values()) >= draft.trials
+    record = read_study(draft.folder)
+    if conflicts(record, draft) or record["space"] != draft.space or set(record["seeds"]) != set(draft.seeds):
+        return False
+    finished = [trial for trial in read_trials(draft.folder).values() if trial["state"] == "finished"]
+    runs = set(finished_runs(draft.folder))
+    whole = all((trial["config_id"], seed) in runs for trial in finished for seed in draft.seeds)
+    return whole and len(finished) >= draft.trials
 
 
 def keep_plan(draft: Draft, record: dict) -> None:
-    """Write ``study.json``, or check it against this call's corpus and backbone; only the number of trials may grow."""
+    """Write ``study.json``, or check it against this call's corpus and backbone; trials, seeds and knobs may grow."""
     if not draft.folder.exists("study.json"):
         draft.folder.write_json("study.json", record)
         return
@@ -176,8 +227,11 @@ def keep_plan(draft: Draft, record: dict) -> None:
         for part in ("corpus", "backbone")
         if there[part]["hash"] != record[part]["hash"]
     ]
-    refuse_conflicts(draft, faults)
-    draft.folder.write_json("study.json", {**there, "trials": max(there["trials"], draft.trials)})
+    refuse_conflicts(draft, faults + space_conflicts(there, record))
+    grown = {key: record[key] for key in ("space", "knobs", "seeds")}
+    others = {each["label"]: each for each in there.get("references", [])}
+    grown["references"] = list({**others, **{each["label"]: each for each in record["references"]}}.values())
+    draft.folder.write_json("study.json", {**there, **grown, "trials": max(there["trials"], draft.trials)})
 
 
 def refuse_conflicts(draft: Draft, faults: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Search the fairness-weight schedules and MinMaxGAP coefficients of a speech LLM: the main job.
 
 Without arguments it runs the default study, eight trials on the embedded corpus with the tiny backbone, and leaves a
-report. Called again with the same arguments it goes on where it stopped, or shows what is there.
+report. Called again with the same arguments it goes on where it stopped, or shows what is there; with more trials,
+more seeds or more knobs it runs what is missing. ``python study/sweep.py status STUDY`` says where a study stands.
 """
 
 from __future__ import annotations
@@ -14,28 +15,65 @@ from pathlib import Path
 if __name__ == "__main__":  # Python put study/ first, where module names could shadow others: the root belongs there
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import pandas as pd
 from rich.console import Console
 
-from analysis.load import load_study
+from analysis.confirmation import confirmation, confirmation_table
+from analysis.goals import goals_front, goals_table
+from analysis.load import ERM, load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import as_text, front_table, knobs_in_words
-from search_spaces import SPACES
+from study.confirm import confirm_draft, confirm_folder, confirm_references, confirm_space
+from study.found import folder_of
+from study.goals import Goals
 from study.planning import Draft, add_search_flags, add_study_flags
-from study.records import read_trials
-from study.session import Script, run_script, run_study
+from study.records import StudyFolder, read_study, read_trials
+from study.session import Script, read_draft, run_script, run_study
+from study.settings import SettingsError
+from study.status import read_status
+
+STATUS = "status"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, 1 if no trial worked, 2 for what the user can mend, 130 if interrupted."""
-    parser = argparse.ArgumentParser(prog="python study/sweep.py", description=__doc__.split("\n\n")[0])
+    arguments = sys.argv[1:] if arguments is None else arguments
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if arguments[:1] == [STATUS]:
+        parser = argparse.ArgumentParser(prog="python study/sweep.py status", description="Where a study stands.")
+        parser.add_argument("study", help="its folder or URL, or its name in the storage")
+        parser.add_argument("--storage", default=None, help="where studies are kept (default: results/)")
+        flags = parser.parse_args(arguments[1:])
+        return run_script(partial(show_status, folder_of(flags.study, flags.storage), console))
+    epilog = "python study/sweep.py status STUDY: what is done, running and failed, the front and the cost so far"
+    parser = argparse.ArgumentParser(prog="python study/sweep.py", description=__doc__.split("\n\n")[0], epilog=epilog)
     add_study_flags(parser)
     add_search_flags(parser)
+    parser.add_argument(
+        "--confirm",
+        default=None,
+        metavar="10,11,12",
+        help="run the front of the finished study, and ERM, again on these fresh seeds, and show both",
+    )
     flags = parser.parse_args(arguments)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    make_space = SPACES.get(flags.space, SPACES["fairness"])  # an unknown one is among the faults of the plan
-    script = Script(make_space, (), knobs_in_words, partial(show, console))
-    return run_script(partial(run_study, flags, script, console))
+    return run_script(partial(run, flags, console))
+
+
+def run(flags: argparse.Namespace, console: Console) -> int:
+    draft = read_draft(flags)
+    if flags.confirm is None:
+        return run_study(draft, Script(None, (), knobs_in_words, partial(show, console)), flags.dry_run, console)
+    folder = draft.folder
+    front_ids = [*_front_of(folder)["config_id"]]
+    if not front_ids:
+        raise SettingsError([f"--confirm: {folder.uri} has no front yet; run the search first"])
+    trials = [*read_trials(folder).values()]
+    chosen = dict.fromkeys([t["config_id"] for t in trials if t["label"] == ERM] + front_ids)
+    references = confirm_references(trials, tuple(chosen))
+    labels = tuple(reference.label for reference in references)
+    script = Script(confirm_space(references), labels, knobs_in_words, partial(show_confirmation, console, folder))
+    return run_study(confirm_draft(draft, flags.confirm), script, flags.dry_run, console)
 
 
 def show(console: Console, draft: Draft, write: bool) -> int:
@@ -53,13 +91,71 @@ def show(console: Console, draft: Draft, write: bool) -> int:
         return 1
     if write:
         write_report(draft.folder)
-    console.print("\nPareto front on dev (percentage points; test beside it, not used to choose)")
-    console.print(as_text(front_table(front(study.configurations))))
+    if draft.goals == Goals():
+        console.print("\nPareto front on dev (percentage points; test beside it, not used to choose)")
+        console.print(as_text(front_table(front(study.configurations))))
+    else:
+        show_goals(console, draft.folder)
     for note in study.plan["corpus"]["notes"]:
         console.print(f"note: {note}")
     for name, file in (("report", "report.html"), ("figure", "pareto.png"), ("", "pareto.svg")):
         console.print(f"{name:8}{draft.folder.path('report', file)}")
     return 0
+
+
+def show_goals(console: Console, folder: StudyFolder) -> None:
+    """Print the front over the study's own objectives, and how many trials its requirements keep out."""
+    plan = read_study(folder)
+    points = goals_front(plan, [*read_trials(folder).values()])
+    words = ", ".join(f"{metric} {mode}" for metric, mode in plan["objectives"])
+    console.print(f"\nPareto front on dev over {words} (rates and gaps in percentage points)")
+    console.print(as_text(goals_table(points, plan)))
+    if plan.get("requirements"):
+        missed = int(points["missed"].astype(bool).sum())
+        console.print(f"{missed} of {len(points)} configurations miss {' or '.join(plan['requirements'])}")
+
+
+def show_confirmation(console: Console, folder: StudyFolder, draft: Draft, write: bool) -> int:
+    """Print what was found beside the same on fresh seeds."""
+    again = load_study(draft.folder)
+    if again.runs.empty:
+        console.print("no run has finished, so there is nothing to show")
+        return 1
+    if write:
+        write_report(draft.folder)
+    console.print("\nas searched → on fresh seeds (percentage points); the front was chosen on the first of each pair")
+    console.print(as_text(confirmation_table(confirmation(load_study(folder), again))))
+    console.print(f"{'report':8}{draft.folder.path('report', 'report.html')} (fresh seeds alone)")
+    return 0
+
+
+def show_status(folder: StudyFolder, console: Console) -> int:
+    """Print where a study stands."""
+    status = read_status(folder)
+    plan, counts = status.plan, status.counts
+    states = ", ".join(f"{counts.get(state, 0)} {state}" for state in ("finished", "failed", "pruned"))
+    console.print(f"{'study':11}{plan['name']} in {folder.uri}")
+    console.print(
+        f"{'trials':11}{states}, {len(status.open)} {'running' if status.holder else 'cut off'}; of {plan['trials']}"
+    )
+    for config_id, progress in status.open.items():
+        console.print(f"{'':11}{config_id}: {progress}")
+    console.print(f"{'writer':11}{status.holder or 'none: the command of the study goes on with what is missing'}")
+    console.print(f"{'cost':11}{status.worker_hours:.3g} worker-hours so far, unfinished trials apart")
+    if status.left is not None:
+        console.print(
+            f"{'time left':11}{'none' if not status.left else f'about {max(1, round(status.left / 60))} min'}"
+        )
+    if counts.get("finished"):
+        show_goals(console, folder)
+    if confirm_folder(folder).exists("study.json"):
+        console.print(f"{'confirmed':11}python study/sweep.py status {confirm_folder(folder).uri}")
+    return 0
+
+
+def _front_of(folder: StudyFolder) -> pd.DataFrame:
+    points = goals_front(read_study(folder), [*read_trials(folder).values()])
+    return points[points["on_front"]]
 
 
 if __name__ == "__main__":

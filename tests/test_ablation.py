@@ -5,17 +5,54 @@ from __future__ import annotations
 import pytest
 
 from analysis.load import load_study
-from search_spaces.ablations import ARMS
+from search_spaces.ablations import ARMS, FAMILIES, HEARD, arms_of
 from study.ablation import chosen, main
 from study.records import StudyFolder, read_study, read_trials
-from study.settings import SettingsError
+from study.settings import Settings, SettingsError, flatten
 
 
 def test_arms_are_chosen_by_name_and_erm_is_always_there():
     assert chosen("V-REx; ERM, balanced") == ("ERM", "ERM, balanced", "V-REx")
     assert chosen(None) == tuple(arm.label for arm in ARMS)
-    with pytest.raises(SettingsError, match=r"--arms: there is no 'group dro'; choose from: ERM; .*group DRO"):
+    with pytest.raises(
+        SettingsError, match=r"--arms: there is no 'group dro'; choose from: leave-one-out; .*group DRO"
+    ):
         chosen("group dro")
+
+
+def test_a_family_stands_for_its_arms():
+    both = ("speech", "speech+text")
+    assert set(chosen("leave-one-out; V-REx")) == {"ERM", "V-REx", *FAMILIES["leave-one-out"]}
+    for family, labels in FAMILIES.items():
+        assert set(labels) <= {arm.label for arm in arms_of(both)}, family
+    assert set(chosen("modalities", both)) == {"ERM", "paper's setting", *(arm.label for arm in HEARD)}
+    assert len(chosen(None, both)) == len(ARMS) + 4
+    with pytest.raises(SettingsError, match="'ERM, speech only' needs --modalities speech,speech.text"):
+        chosen("modalities")
+
+
+def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
+    parts = {"sampling": "objective.sampling", "schedule": "objective.fairness_weight.schedule"}
+    parts |= {"power": "objective.power", "reduction": "objective.reduction"}
+    by_label = {arm.label: Settings().with_overrides(arm.fixed) for arm in ARMS}
+
+    def parts_of(label):
+        flat = flatten(by_label[label].model_dump(mode="json"))
+        return {name: flat[key] or by_label[label].objective.sampled() for name, key in parts.items()}
+
+    def changed(label, base):
+        return {name: value for name, value in parts_of(label).items() if value != parts_of(base)[name]}
+
+    left_out = [changed(label, "paper's setting") for label in FAMILIES["leave-one-out"] if "ERM" not in label]
+    assert left_out == [
+        {},
+        {"sampling": "natural"},
+        {"schedule": "constant"},
+        {"power": 1},
+        {"reduction": "mean"},
+    ]
+    added = [changed(label, "plain penalty") for label in FAMILIES["add-one-in"] if "plain" in label]
+    assert added == [{}, {"sampling": "balanced"}, {"schedule": "adaptive"}, {"power": 2}, {"reduction": "max"}]
 
 
 def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corpus, tmp_path, capsys):

@@ -6,7 +6,17 @@ import argparse
 
 import pytest
 
-from study.planning import add_search_flags, add_study_flags, complete, read_flags
+from study.planning import (
+    add_search_flags,
+    add_study_flags,
+    complete,
+    conflicts,
+    read_flags,
+    read_search,
+    space_conflicts,
+    space_record,
+    study_record,
+)
 from study.settings import SettingsError
 from tests.corpora.builders import write_csv, write_wav
 
@@ -32,7 +42,8 @@ def plan(tmp_path, *flags):
     add_study_flags(parser)
     add_search_flags(parser)
     given = ["--storage", str(tmp_path / "results"), "--fix", "optimisation.batch_size=8", "--ranks", "1", *flags]
-    return complete(read_flags(parser.parse_args(given), cores=2))
+    parsed = parser.parse_args(given)
+    return complete(read_search(read_flags(parsed, cores=2), parsed))
 
 
 def test_a_corpus_without_text_can_be_heard_but_not_read(tmp_path, manifest):
@@ -68,3 +79,48 @@ def test_every_faulty_row_is_shown_and_nothing_is_written(tmp_path, manifest):
         plan(tmp_path, "--corpus", spec)
     assert "20 faults:" in str(caught.value) and "m.csv, row 21: gender 'x'" in str(caught.value)
     assert not (tmp_path / "results").exists()
+
+
+def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifest, monkeypatch):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
+    grid = plan(tmp_path, *given, "--sampler", "grid", "--trials", "42", "--objectives", "uar@de:max,seconds:min")
+    assert grid.draft.goals.objectives == (("dev_uar@de", "max"), ("seconds", "min"))
+    assert all(knob.choices for knob in grid.space.knobs)
+    with pytest.raises(SettingsError) as caught:
+        plan(tmp_path, *given, "--sampler", "grid", "--trials", "43", "--objectives", "gap@ja:min,w_f1:max")
+    # 39 points (tests/test_search_spaces.py) and three references
+    assert "--trials: 43 asked for, the grid has 39 points: at most 42" in str(caught.value)
+    assert "there is no metric dev_gap@ja; choose from dev_w_f1" in str(caught.value)
+    monkeypatch.setattr("study.planning.GRID_LIMIT", 38)
+    with pytest.raises(SettingsError, match="the space schedules has over 38 points; --fix some of its knobs"):
+        plan(tmp_path, *given, "--sampler", "grid")
+    with pytest.raises(SettingsError) as caught:
+        plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--require", "gap")
+    assert len(caught.value.faults) == 3
+
+
+def test_what_is_fixed_is_not_searched(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
+    fixed = plan(tmp_path, *given, "--fix", "objective.fairness_weight.step_size=1.0")
+    assert "objective.fairness_weight.step_size" not in {knob.name for knob in fixed.space.knobs}
+    with pytest.raises(SettingsError, match="--fix objective.method: the space schedules sets it"):
+        plan(tmp_path, *given, "--fix", "objective.method=group_dro")
+
+
+def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."))
+    narrow = plan(tmp_path, *given, "--space", "schedules", "--seeds", "0,1")
+    there = study_record(narrow, "hash")
+    grown = plan(tmp_path, *given, "--space", "schedules+training", "--seeds", "0,1,2", "--trials", "50")
+    assert conflicts(there, grown.draft) == [] == space_conflicts(there, space_record(grown))
+    (gone,) = space_conflicts(study_record(grown, "hash"), space_record(narrow))
+    assert gone.startswith("--space: 'schedules+training' there, 'schedules' now (without optimisation.learning_rate")
+    fewer = plan(tmp_path, *given, "--space", "schedules", "--seeds", "1", "--objectives", "uar:max,gap:min")
+    assert conflicts(there, fewer.draft) == [
+        "--objectives: 'dev_w_f1:max,dev_gap:min' there, 'dev_uar:max,dev_gap:min' now",
+        "--seeds: [0, 1] there, [1] now",
+    ]
+    shorter = {**there, "knobs": [dict(knob) for knob in there["knobs"]]}
+    shorter["knobs"][1]["high"] = 5.0
+    (narrower,) = space_conflicts(shorter, space_record(narrow))
+    assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search_spaces import SPACES, ablation
-from search_spaces.ablations import ARMS
+from search_spaces import ablation, space_maker
+from search_spaces.ablations import arms_of
+from study.goals import Goals, Requirement
 from study.groups import cells
-from study.searcher import make_searcher, open_journal, open_study, reconcile
-from study.settings import Placement, Settings, config_id, context_faults
+from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
+from study.settings import TINY, Placement, Settings, config_id, context_faults
 
-OBJECTIVES = [("dev_w_f1", "max"), ("dev_gap", "min")]
-SPACE = SPACES["fairness"](["en", "de"], ["speech+text"])
+SETTINGS = Settings().with_overrides(TINY)
+SPACE = space_maker("fairness")(["en", "de"], SETTINGS)
 
 
 @pytest.fixture
@@ -24,8 +25,9 @@ def journal(tmp_path):
 
 
 def searcher_of(journal, seed=0, records=None):
-    study = open_study(journal, "s", SPACE, ["max", "min"], records or {})
-    return study, make_searcher(journal, "s", SPACE, OBJECTIVES, seed)
+    search = Search("s", SPACE, SETTINGS)
+    study = open_study(journal, search, records or {})
+    return study, make_searcher(journal, search, seed)
 
 
 def knobs_of(suggestion):
@@ -116,45 +118,11 @@ def test_a_continuation_does_not_repeat_its_suggestions(journal):
     assert not any(knobs in one for knobs in two)
 
 
-def test_conditional_knobs_appear_only_with_their_schedule():
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
-    seen = set()
-    for _ in range(40):
-        values = SPACE.suggest(study.ask())
-        schedule = values["objective.fairness_weight.schedule"]
-        seen.add(schedule)
-        assert ("objective.fairness_weight.step_size" in values) == (schedule == "adaptive")
-        assert ("objective.fairness_weight.ramp_fraction" in values) == (schedule in ("linear", "cosine"))
-    assert seen == {"constant", "linear", "cosine", "adaptive"}
-
-
-def test_every_suggestion_is_a_valid_setting():
-    from study.settings import TINY, Settings, flatten
-
-    base = Settings().with_overrides(TINY)
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=1))
-    for space in (
-        SPACES["fairness"](["en", "ja", "de"], ["speech", "speech+text"]),
-        SPACES["schedules"](["de"], ["speech"]),
-    ):
-        for _ in range(20):
-            knobs = space.suggest(study.ask())
-            flat = flatten(base.with_overrides(knobs).model_dump(mode="json"))
-            assert {name: flat[name] for name in knobs} == knobs  # each knob reaches its setting
-        for reference in space.references:
-            base.with_overrides({**reference.knobs, **reference.fixed})
-
-
-def test_a_single_language_has_no_coefficient_to_search():
-    names = [knob.name for knob in SPACES["fairness"](["de"], ["speech"]).knobs]
-    assert not any("coefficients" in name for name in names)
-
-
 def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
     def study_of(*names):
-        space = ablation(["en"], ["speech"], names)
-        study = open_study(journal, "arms", space, ["max", "min"], {})
-        return study, make_searcher(journal, "arms", space, OBJECTIVES, 0)
+        search = Search("arms", ablation(["en"], SETTINGS, names), SETTINGS)
+        study = open_study(journal, search, {})
+        return study, make_searcher(journal, search, 0)
 
     study, searcher = study_of("ERM", "minimax", "V-REx")
     assert searcher.suggest("0")["label"] == "ERM"
@@ -168,12 +136,13 @@ def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
 
 
 def test_every_arm_is_a_configuration_of_its_own():
-    plain = Settings().with_overrides({"control.fraction": 0.5})
-    in_use = cells(["en", "de"], ["speech"])
-    chosen = [plain.with_overrides(arm.fixed) for arm in ARMS]
+    plain = Settings().with_overrides({"control.fraction": 0.5, "modalities": ["speech", "speech+text"]})
+    in_use = cells(["en", "de"], plain.modalities)
+    arms = arms_of(plain.modalities)
+    chosen = [plain.with_overrides(arm.fixed) for arm in arms]
     assert all(not context_faults(settings, Placement(), ["en", "de"], 2) for settings in chosen)
     ids = {config_id(settings, in_use, "corpus", "backbone") for settings in chosen}
-    assert len(ids) == len(ARMS) == len({arm.label for arm in ARMS})
+    assert len(ids) == len(arms) == len({arm.label for arm in arms})
 
 
 def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_does(journal):
@@ -181,12 +150,12 @@ def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_doe
 
     def call(*names):
         """One call for some arms: what it is given to run, until there is nothing left."""
-        space = ablation(["en"], ["speech"], names)
-        study = open_study(journal, "arms", space, ["max", "min"], records)
+        search = Search("arms", ablation(["en"], SETTINGS, names), SETTINGS)
+        study = open_study(journal, search, records)
         reconcile(study, records)
         for number, record in records.items():
             records[number] = {**record, "retried": True} if record["state"] == "failed" else record
-        searcher = make_searcher(journal, "arms", space, OBJECTIVES, 0)
+        searcher = make_searcher(journal, search, 0)
         ran = []
         finished = {record["label"] for record in records.values() if record["state"] == "finished"}
         for _ in set(names) - finished:
@@ -206,4 +175,108 @@ def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_doe
     assert call("ERM", "minimax") == ["minimax"]
     assert call("ERM", "minimax", "V-REx") == []
     with pytest.raises(ValueError, match="none of them is left"):
-        make_searcher(journal, "arms", ablation(["en"], ["speech"], ["ERM"]), OBJECTIVES, 0).suggest("x")
+        make_searcher(journal, Search("arms", ablation(["en"], SETTINGS, ["ERM"]), SETTINGS), 0).suggest("x")
+
+
+def played(journal, search, calls, records, metrics=lambda number: {"dev_w_f1": 0.4, "dev_gap": 0.01 * number}):
+    """What a sweep would do for some trials, its records kept; returns the knobs that were suggested."""
+    study = open_study(journal, search, records)
+    searcher = make_searcher(journal, search, seed=len(study.trials))
+    suggested = []
+    for i in range(calls):
+        suggestion = searcher.suggest(str(i))
+        values = metrics(suggestion["number"])
+        searcher.on_trial_complete(str(i), {**values, "complete": True})
+        suggested.append(knobs_of(suggestion))
+        records[suggestion["number"]] = {
+            "number": suggestion["number"],
+            "label": suggestion["label"],
+            "knobs": suggested[-1],
+            "state": "finished",
+            "values": [values[metric] for metric, _ in search.goals.objectives],
+            "violations": search.goals.violations(values),
+        }
+    return suggested
+
+
+@pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental")
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "random"])
+def test_a_continuation_of_any_sampler_repeats_nothing_and_a_repetition_everything(tmp_path, sampler):
+    search = Search("s", SPACE, SETTINGS, sampler=sampler)
+
+    def whole(name):
+        journal, records = open_journal(str(tmp_path / name)), {}
+        return [*played(journal, search, 8, records), *played(journal, search, 8, records)]
+
+    one = whole("one.log")
+    assert len({json.dumps(knobs, sort_keys=True) for knobs in one}) == 16
+    assert whole("two.log") == one  # seeded
+
+
+def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
+    space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
+    search, records = Search("s", space, SETTINGS, sampler="grid"), {}
+    suggested = [knobs for calls in (4, 2, 5) for knobs in played(journal, search, calls, records)]
+    # power 1 or 2, reduction max, mean or softmax at 3 temperatures: 10 points, the paper's among them, and two of ERM
+    points = [knobs for knobs in suggested if "objective.method" not in knobs]
+    assert len(points) == 9 and len({json.dumps(knobs, sort_keys=True) for knobs in points}) == 9
+    (last,) = played(journal, search, 1, records)
+    assert sorted([*points, last], key=str) == sorted(space.points(), key=str)
+
+
+def test_optuna_knows_what_a_requirement_lacks(journal, tmp_path):
+    goals = Goals(
+        objectives=(("dev_uar", "max"), ("seconds", "min"), ("dev_gap@de", "min")),
+        requirements=(Requirement("dev_worst_gap", "<=", 0.1),),
+    )
+    search, records = Search("s", SPACE, SETTINGS, goals), {}
+
+    def metrics(number):
+        return {"dev_uar": 0.4, "seconds": 9.0, "dev_gap@de": 0.02, "dev_worst_gap": 0.1 + 0.01 * (number - 2)}
+
+    played(journal, search, 4, records, metrics)
+    expected = [{"dev_worst_gap<=0.1": pytest.approx(0.01 * (number - 2))} for number in range(4)]
+    trials = open_study(journal, search, records).trials[:4]
+    assert [dict(trial.constraints) for trial in trials] == expected
+    assert trials[0].values == [0.4, 9.0, 0.02]
+    rebuilt = open_study(open_journal(str(tmp_path / "new.log")), search, records).trials[:4]
+    assert [dict(trial.constraints) for trial in rebuilt] == expected
+    best = open_study(journal, search, records).best_trials
+    assert {trial.number for trial in best} == {0, 1, 2}  # all have the same values; the last does not meet it
+
+
+def test_a_study_with_more_knobs_keeps_its_trials_where_they_ran(journal):
+    narrow = Search("s", space_maker("schedules")(["en", "de"], SETTINGS), SETTINGS)
+    records = {}
+    played(journal, narrow, 6, records)
+    wide = Search("s", space_maker("schedules+training")(["en", "de"], SETTINGS), SETTINGS)
+    study = open_study(journal, wide, records)
+    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert [trial.number for trial in done] == list(range(6))
+    assert [trial.values for trial in done] == [record["values"] for record in records.values()]
+    for trial in done:
+        if "fixed" not in trial.user_attrs:  # the value that they ran with, though nobody searched it then
+            assert trial.params["optimisation.learning_rate"] == SETTINGS.optimisation.learning_rate
+            assert (
+                trial.params["objective.fairness_weight.schedule"]
+                == (records[trial.number]["knobs"]["objective.fairness_weight.schedule"])
+            )
+    (new,) = played(journal, wide, 1, records)
+    assert "optimisation.learning_rate" in new and max(records) == 6
+
+
+def test_more_seeds_change_the_values_that_optuna_has(journal):
+    search, records = Search("s", SPACE, SETTINGS), {}
+    played(journal, search, 4, records)
+    records[3]["values"] = [0.45, 0.02]  # the mean over one seed more
+    study = open_study(journal, search, records)
+    assert study.trials[3].values == [0.45, 0.02] and study.trials[2].values == records[2]["values"]
+    assert study.trials[3].params == records[3]["knobs"]
+    again = open_study(journal, search, records)
+    assert [trial.number for trial in again.trials] == [trial.number for trial in study.trials]
+
+
+def test_trials_that_lack_seeds_are_given_as_they_are_and_no_others():
+    given = Listed([{"number": 3, "label": None, "objective.power": 1}])
+    assert given.suggest("a") == {"number": 3, "label": None, "objective.power": 1}
+    assert given.suggest("b") == Listed.FINISHED

@@ -155,3 +155,44 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_retried_by_the_next_
     assert record["reason"] in done.stdout and "Traceback" not in done.stderr
     sweep(*flags)
     assert [trial.get("retried") for trial in read_trials(folder).values()] == [True, None]
+
+
+@pytest.mark.slow
+def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confirmed(sweep, capsys):
+    folder = StudyFolder.at(str(sweep.storage), "grown")
+    goals = ("--objectives", "w_f1:max,gap_tpr@de:min", "--require", "gap<=0.05", "--ranks", "1", "--study", "grown")
+
+    def run(*flags):
+        done = sweep(*goals, *flags)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    run("--trials", "4", "--space", "schedules")
+    first, runs = read_trials(folder), finished_runs(folder)
+    made = {run: folder.read_bytes(f"runs/{run[0]}/{run[1]}/finished.json") for run in runs}
+    assert len(first) == 4 and all(set(trial["by_seed"]) == {"0"} for trial in first.values())
+    assert all(set(trial["violations"]) == {"dev_gap<=0.05"} for trial in first.values())
+    assert "4 finished trials have not all of 2 seeds" in run(
+        "--trials", "5", "--space", "schedules+training", "--seeds", "0,1"
+    )
+    second = read_trials(folder)
+    assert len(second) == 5 and len(finished_runs(folder)) == 10
+    for (config_id, seed), content in made.items():
+        assert folder.read_bytes(f"runs/{config_id}/{seed}/finished.json") == content
+    for trial in second.values():
+        seeds = list(trial["by_seed"].values())
+        assert trial["values"] == pytest.approx([sum(pair) / 2 for pair in zip(*seeds, strict=True)])
+    assert {n: trial["config_id"] for n, trial in first.items()} == {
+        n: trial["config_id"] for n, trial in second.items() if n in first
+    }
+    assert "optimisation.learning_rate" in second[max(second)]["knobs"]
+    flags = ("--trials", "5", "--space", "schedules+training", "--seeds", "0,1")
+    assert "as searched → on fresh seeds" in run(*flags, "--confirm", "10")
+    again = load_study(StudyFolder(folder.path("confirm")))
+    assert "ERM" in set(again.configurations["label"]) and again.seeds == (10,)
+    assert set(again.configurations["config_id"]) <= {trial["config_id"] for trial in second.values()}
+    assert len(finished_runs(folder)) == 10  # the search's own runs are left as they are
+    from study.sweep import main
+
+    assert main(["status", "grown", "--storage", str(sweep.storage)]) == 0
+    assert "5 finished, 0 failed" in capsys.readouterr().out

@@ -164,3 +164,13 @@ def test_a_study_of_full_size_takes_less_than_a_minute(tmp_path: Path, monkeypat
 
     assert made.table["config_id"].nunique() == 9 and set(made.table["n_seeds"]) == {5}
     assert seconds < 60  # 12 s on one core; threads that wait on busy cores count too, then 36 s
+
+
+def test_a_configuration_that_heard_another_modality_is_left_out_with_a_note(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", configurations=3)
+    for config_id in folder.names("runs")[2:]:
+        name = f"runs/{config_id}/0/predictions.parquet"
+        folder.write_parquet(name, folder.read_parquet(name).assign(modality="speech"))
+    made = compare(load_study(folder), resamples=50)
+    assert made.table["name"].unique().tolist() == ["paper's setting"]
+    assert "heard speech, unlike ERM" in made.notes[0]

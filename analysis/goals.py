@@ -1,0 +1,62 @@
+"""The front of a study over its own objectives, whatever they are, with its requirements kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import moocore
+import pandas as pd
+
+from analysis.tables import knobs_in_words
+
+POINTS = 100
+COLUMNS = ("number", "name", "config_id", "knobs", "missed")
+
+
+def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The finished trials, and which of them no other one beats on every objective at once.
+
+    A trial that misses a requirement, or has not all seeds of the plan yet, neither enters the front nor keeps another
+    out. A configuration that was proposed twice counts once, under the label that it has, if any.
+
+    Args:
+        plan: ``study.json``.
+        trials: its records.
+
+    Returns:
+        One row a configuration: ``number, name, config_id, knobs``, ``missed`` (the requirements that it misses, with
+        by how much), a column for each objective (fractions; seconds) and ``on_front``.
+    """
+    objectives = [(str(metric), mode) for metric, mode in plan["objectives"]]
+    names = [metric for metric, _ in objectives]
+    rows: dict[str, dict[str, Any]] = {}
+    for trial in sorted(trials, key=lambda trial: (trial["label"] is None, trial["number"])):
+        if trial["state"] != "finished" or len(trial.get("by_seed", plan["seeds"])) < len(plan["seeds"]):
+            continue
+        missed = {words: by for words, by in trial.get("violations", {}).items() if by > 0}
+        row = {key: trial[key] for key in ("number", "config_id", "knobs")} | {"missed": missed}
+        row |= {"name": trial["label"] or f"trial {trial['number']}"}
+        row |= dict(zip(names, trial["values"], strict=True))
+        rows.setdefault(trial["config_id"], row)
+    frame = pd.DataFrame(list(rows.values()), columns=[*COLUMNS, *names])
+    able = frame["missed"].map(lambda missed: not missed).astype(bool)
+    frame["on_front"] = False
+    if able.any():
+        points = frame.loc[able, names].to_numpy(dtype=float)
+        maximise = [mode == "max" for _, mode in objectives]
+        frame.loc[able, "on_front"] = moocore.is_nondominated(points, maximise=maximise, keep_weakly=True)
+    return frame
+
+
+def goals_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
+    """The front for a reader, best first by the first objective; rates and gaps in points."""
+    objectives = [(str(metric), mode) for metric, mode in plan["objectives"]]
+    names = [metric for metric, _ in objectives]
+    chosen = front[front["on_front"]].sort_values(names[0], ascending=objectives[0][1] == "min")
+    table = pd.DataFrame({"configuration": chosen["name"]})
+    for name in names:
+        scale = 1 if name == "seconds" else POINTS
+        table[name] = [f"{scale * value:.1f}" for value in chosen[name]]
+    table["knobs"] = [knobs_in_words(knobs) for knobs in chosen["knobs"]]
+    return table

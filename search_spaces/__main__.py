@@ -1,0 +1,66 @@
+"""``python -m search_spaces list|show NAME``: the spaces, and the knobs of one as a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from search_spaces.spaces import SPACES, space_maker
+from study.groups import LANGUAGES, MODALITIES
+from study.settings import TINY, Settings, SettingsError
+
+WHOLE = 200  # columns of a table that is not shown on a terminal
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for what the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m search_spaces", description="Search spaces and their knobs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the spaces")
+    show = commands.add_parser("show", help="the knobs of one")
+    show.add_argument("name", help="a space, several joined with +, or a TOML file")
+    show.add_argument(
+        "--languages", default=",".join(LANGUAGES), help=f"of the corpus (default: {','.join(LANGUAGES)})"
+    )
+    show.add_argument("--modalities", default=",".join(MODALITIES), help="of the study (default: both)")
+    show.add_argument("--backbone", default="tiny", help="tiny, or another: learning rates are around its own")
+    flags = parser.parse_args(arguments)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WHOLE
+    try:
+        console.print(_listed() if flags.command == "list" else _shown(flags))
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _listed() -> Table:
+    table = Table("space", "what it searches", box=None)
+    for name, make in SPACES.items():
+        table.add_row(name, (make.__doc__ or "").partition("\n")[0])
+    return table
+
+
+def _shown(flags: argparse.Namespace) -> Table:
+    preset = TINY if flags.backbone == "tiny" else {"backbone.spec": flags.backbone}
+    settings = Settings().with_overrides({**preset, "modalities": flags.modalities.split(",")})
+    space = space_maker(flags.name)(flags.languages.split(","), settings)
+    table = Table("knob", "range", "default", "only if", "reason", box=None)
+    for knob in space.knobs:
+        conditions = [f"{parent} is {' or '.join(map(str, values))}" for parent, values in knob.when.items()]
+        default = f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)
+        table.add_row(knob.name, knob.range(), default, " and ".join(conditions), knob.reason)
+    table.add_section()
+    for reference in space.references:
+        values = ", ".join(f"{key}={value}" for key, value in {**reference.knobs, **reference.fixed}.items())
+        table.add_row("first trials", reference.label, "", "", values)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

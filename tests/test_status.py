@@ -1,0 +1,167 @@
+"""Where a study stands, what it will cost, and what is run again: from records made by hand."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from analysis.confirmation import confirmation, confirmation_table
+from analysis.goals import goals_front, goals_table
+from analysis.load import load_study
+from study.budget import Pace, measured_pace, require_budget
+from study.confirm import confirm_draft, confirm_folder, confirm_references
+from study.planning import add_search_flags, add_study_flags, complete, read_flags, read_search
+from study.records import StudyFolder, hold, read_trials, write_trial
+from study.settings import SettingsError
+from study.status import read_status
+from tests.analysis.studies import figures, write_plan, write_run
+from tests.analysis.studies import write_trial as write_figures_trial
+
+
+def trial(folder, number, config_id, state="finished", seconds=60.0, **more):
+    record = {"number": number, "label": None, "config_id": config_id, "knobs": {"objective.power": 1}}
+    write_trial(folder, {**record, "state": state, "seconds": seconds, **more})
+
+
+def test_the_status_counts_what_is_done_running_and_left(tmp_path):
+    folder = write_plan(tmp_path / "s", seeds=(0, 1), placement={"ranks": 2, "zero_stage": 2})
+    trial(folder, 0, "a", values=[0.4, 0.1])
+    trial(folder, 1, "b", "failed", 30.0)
+    trial(folder, 2, "c", "pruned", 30.0)
+    folder.write_json("runs/d/0/finished.json", {})
+    folder.write_jsonl("runs/d/1/epochs.jsonl", [{"epoch": 1}, {"epoch": 2}])
+    status = read_status(folder)
+    assert status.counts == {"finished": 1, "failed": 1, "pruned": 1}
+    assert status.open == {"d": "seed 0: finished, seed 1: epoch 2"} and status.holder is None
+    assert status.worker_hours == pytest.approx(2 * 120 / 3600)
+    assert status.left == 7 * 60  # of 8 trials, at a minute each, one at a time
+    with hold(folder):
+        assert "process" in (read_status(folder).holder or "")
+
+
+PLAN = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.1"], "seeds": [0]}
+
+
+def test_the_front_is_over_the_studys_own_objectives_and_keeps_its_requirements():
+    def record(number, values, violation=-0.01, config_id=None, seeds=1, label=None):
+        return {
+            "number": number,
+            "label": label,
+            "config_id": config_id or str(number),
+            "knobs": {"objective.power": 1},
+            "state": "finished",
+            "values": values,
+            "violations": {"dev_gap<=0.1": violation},
+            "by_seed": {str(seed): values for seed in range(seeds)},
+        }
+
+    trials = [
+        record(0, [0.50, 20.0]),
+        record(1, [0.40, 10.0], label="ERM"),
+        record(2, [0.45, 30.0]),  # beaten by 0
+        record(3, [0.90, 5.0], violation=0.02),  # the best, and not allowed
+        record(4, [0.50, 20.0], config_id="0"),  # proposed twice
+        record(5, [0.95, 1.0], seeds=0),  # lacks its seed
+    ]
+    points = goals_front(PLAN, trials)
+    assert points.set_index("config_id")["on_front"].to_dict() == {"0": True, "1": True, "2": False, "3": False}
+    assert points.set_index("config_id").loc["3", "missed"] == {"dev_gap<=0.1": 0.02}
+    table = goals_table(points, PLAN)
+    assert table[["configuration", "dev_uar", "seconds"]].to_numpy().tolist() == [
+        ["trial 0", "50.0", "20.0"],
+        ["ERM", "40.0", "10.0"],
+    ]
+    assert goals_front(PLAN, []).empty
+
+
+def test_what_was_found_stands_beside_the_same_on_fresh_seeds(tmp_path):
+    search = write_plan(tmp_path / "s")
+    again = write_plan(tmp_path / "s" / "confirm", seeds=(10, 11))
+    for folder, seeds, shift in ((search, (0,), 0.0), (again, (10, 11), 0.02)):
+        write_figures_trial(folder, 4, "aaa")
+        for seed in seeds:
+            write_run(folder, "aaa", seed, figures(0.5 - shift, 0.05 + shift), figures(0.45, 0.06))
+    write_figures_trial(search, 5, "bbb")
+    write_run(search, "bbb", 0, figures(0.3, 0.3), figures(0.3, 0.3))
+    rows = confirmation(load_study(search), load_study(again))
+    assert rows["config_id"].tolist() == ["aaa"] and rows["fresh_seeds"].tolist() == [2]
+    assert rows["dev_w_f1"].item() == pytest.approx(0.5) and rows["fresh_dev_w_f1"].item() == pytest.approx(0.48)
+    table = confirmation_table(rows)
+    assert table["dev W-F1"].item() == "50.0 → 48.0" and table["dev gap"].item() == "5.0 → 7.0"
+    assert table["seeds"].item() == "1 → 2"
+
+
+def test_configurations_run_again_keep_their_names(tmp_path):
+    trials = [
+        {"number": 0, "label": None, "config_id": "a", "state": "finished", "knobs": {"objective.power": 1}},
+        {"number": 1, "label": "ERM", "config_id": "b", "state": "finished", "knobs": {"objective.method": "erm"}},
+        {"number": 2, "label": "paper's setting", "config_id": "a", "state": "finished", "knobs": {}},
+        {"number": 3, "label": None, "config_id": "c", "state": "failed", "knobs": {}},
+    ]
+    found = confirm_references(trials, ("b", "a", "c"))
+    assert [reference.label for reference in found] == ["ERM", "paper's setting"]
+
+
+@pytest.fixture
+def planned(small_corpus, tmp_path):
+    """A maker of plans on the small corpus."""
+
+    def make(*more):
+        parser = argparse.ArgumentParser()
+        add_study_flags(parser)
+        add_search_flags(parser)
+        given = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--ranks", "2", "--epochs", "3"]
+        flags = parser.parse_args([*given, "--fix", "optimisation.batch_size=24", *more])
+        return complete(read_search(read_flags(flags, cores=4), flags))
+
+    return make
+
+
+class Lines:
+    """A console that keeps what is printed."""
+
+    def __init__(self):
+        self.text = ""
+
+    def print(self, line):
+        self.text += line + "\n"
+
+
+def test_the_cost_is_that_of_runs_like_these_and_a_budget_holds_so_many(planned, tmp_path):
+    plan, console = planned("--study", "new", "--trials", "10", "--seeds", "0,1"), Lines()
+    require_budget(plan, console)
+    assert "2 worker groups at a time" in console.text and "not known: no finished run" in console.text
+    settings = plan.draft.settings.model_dump(mode="json")
+    corpus = {"spec": settings["corpus"]["spec"], "hash": plan.corpus.content_hash}
+    for name, spec in (("like", "tiny"), ("unlike", "other")):
+        changes = {"settings": settings, "corpus": corpus, "backbone": {"spec": spec, "hash": "x"}}
+        folder = write_plan(tmp_path / name, placement={"ranks": 2, "zero_stage": 2}, **changes)
+        trial(folder, 0, "a", seconds=75.0)
+        # 10 s to start and two epochs of 20 s, then 15 s and one of 20 s; the trial took 75, so 5 in none of them
+        for seed, setup, epochs in ((0, 10.0, 2), (1, 15.0, 1)):
+            seconds = {"setup": setup, "total": (setup + 20.0 * epochs) * (1 if name == "like" else 100)}
+            folder.write_json(f"runs/a/{seed}/finished.json", {"epochs_run": epochs, "seconds": seconds})
+    pace = measured_pace(plan)
+    assert pace == Pace(setup=12.5, epoch=20.0, overhead=0.0, runs=2, studies=("like",))
+    # a trial of 2 seeds and 3 epochs: 2 (12.5 + 60) = 145 s on 2 ranks = 0.0806 worker-hours; 5 rounds of 2 at a time
+    require_budget(plan, console)
+    assert "10 trials at 0.0806 worker-hours: at most 0.806, about 12 min" in console.text
+    with pytest.raises(SettingsError, match=r"--budget: 10 more trials need up to 0\.806 .* use --trials 6"):
+        require_budget(planned("--study", "new", "--trials", "10", "--seeds", "0,1", "--budget", "0.5"), console)
+    require_budget(planned("--study", "new", "--trials", "6", "--seeds", "0,1", "--budget", "0.5"), console)
+    assert "budget     0.5 worker-hours hold a study of 6 trials" in console.text
+
+
+def test_a_confirmation_needs_fresh_seeds_and_the_studys_own_settings(planned, tmp_path):
+    plan = planned("--study", "s", "--seeds", "0,1")
+    settings = plan.draft.settings.model_dump(mode="json")
+    write_plan(tmp_path / "s", seeds=(0, 1), settings=settings)
+    draft = confirm_draft(plan.draft, "10,11")
+    assert draft.seeds == (10, 11) and draft.folder == confirm_folder(StudyFolder(str(tmp_path / "s")))
+    for seeds, words in (("1,10", "the search has used 1"), ("5,5", "must differ"), ("x", "whole numbers")):
+        with pytest.raises(SettingsError, match=words):
+            confirm_draft(plan.draft, seeds)
+    with pytest.raises(SettingsError, match="objective.power: 2 there, 1 now"):
+        confirm_draft(planned("--study", "s", "--fix", "objective.power=1").draft, "10")
+    assert read_trials(plan.draft.folder) == {}
