@@ -21,7 +21,7 @@ FIGURE_COLUMNS = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIG
 ERM, PAPER = "ERM", "paper's setting"
 
 _RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "schedule", "knobs", "epoch", "epochs_run", "seconds")
-_FAILED_COLUMNS = ("number", "config_id", "label", "reason")
+_UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Study:
             accuracy, uar, gap``, and ``signed_`` and ``absolute_`` gaps by kind.
         failed: one row a failed trial of a configuration that has not finished since: ``number, config_id, label,
             reason``. Such a configuration is here alone, whatever its seeds left behind.
+        pruned: likewise the trials that were stopped early; their figures are those of a part of the training.
     """
 
     folder: StudyFolder
@@ -48,6 +49,7 @@ class Study:
     configurations: pd.DataFrame
     cells: pd.DataFrame
     failed: pd.DataFrame
+    pruned: pd.DataFrame
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -78,10 +80,11 @@ def load_study(folder: StudyFolder | str) -> Study:
     """
     folder = open_folder(folder)
     plan = read_study(folder)
-    trials, failed = _trials(folder)
+    trials, failed, pruned = _trials(folder)
+    without_figures = {*failed["config_id"], *pruned["config_id"]}
     rows, cells = [], []
     for config_id, seed in finished_runs(folder):
-        if config_id in set(failed["config_id"]) and config_id not in trials:
+        if config_id in without_figures:
             continue
         finished = folder.read_json(f"{run_directory(config_id, seed)}/finished.json")
         described = trials.get(config_id) or _describe({"config_id": config_id})
@@ -89,7 +92,7 @@ def load_study(folder: StudyFolder | str) -> Study:
         cells += _cell_rows(finished)
     runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
     runs = runs.astype(dict.fromkeys(FIGURE_COLUMNS, float))
-    return Study(folder, plan, runs, _configurations(runs, len(plan["seeds"])), pd.DataFrame(cells), failed)
+    return Study(folder, plan, runs, _configurations(runs, len(plan["seeds"])), pd.DataFrame(cells), failed, pruned)
 
 
 def load_epochs(study: Study) -> pd.DataFrame:
@@ -179,25 +182,28 @@ def _describe(trial: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
-    """The finished configurations by id, and the failed trials.
+def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFrame, pd.DataFrame]:
+    """The finished configurations by id, the failed trials, and those that were stopped early.
 
     A searcher may propose a configuration twice: the first number stands for it, and any label that it has.
     """
     finished: dict[str, dict[str, Any]] = {}
-    failed = []
+    unfinished: dict[str, list[dict[str, Any]]] = {"failed": [], "pruned": []}
     for name in folder.names("trials"):
         trial = folder.read_json(f"trials/{name}")
-        if trial["state"] == "failed":
-            row = {column: trial.get(column) for column in _FAILED_COLUMNS}
-            failed.append({**row, "reason": row["reason"] or "no reason was recorded"})
+        if trial["state"] in unfinished:
+            row = {column: trial.get(column) for column in _UNFINISHED_COLUMNS}
+            unfinished[trial["state"]].append({**row, "reason": row["reason"] or "no reason was recorded"})
             continue
         described = _describe(trial)
         first = finished.setdefault(trial["config_id"], described)
         if first["label"] is None and described["label"] is not None:
             finished[trial["config_id"]] = {**described, "number": first["number"]}
-    failed = [row for row in failed if row["config_id"] not in finished]  # a retry may have worked
-    return finished, pd.DataFrame(failed, columns=list(_FAILED_COLUMNS))
+    pruned = [row for row in unfinished["pruned"] if row["config_id"] not in finished]
+    worked = {*finished, *(row["config_id"] for row in pruned)}
+    failed = [row for row in unfinished["failed"] if row["config_id"] not in worked]  # a retry may have worked
+    columns = list(_UNFINISHED_COLUMNS)
+    return finished, pd.DataFrame(failed, columns=columns), pd.DataFrame(pruned, columns=columns)
 
 
 def _run_row(finished: dict[str, Any]) -> dict[str, Any]:

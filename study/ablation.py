@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--arms", default=None, metavar="'A; B'", help=f"separated by semicolons (default: all): {names}"
     )
-    parser.set_defaults(space="ablation", trials=len(ARMS), seeds="0,1,2,3,4")
+    parser.set_defaults(space="ablation", trials=len(ARMS), seeds="0,1,2,3,4", early_stopping="none")
     flags = parser.parse_args(arguments)
     if not any(item.startswith(CONTROL) for item in flags.fix):
         flags.fix = [f"{CONTROL}=0.5", *flags.fix]

@@ -23,9 +23,11 @@ from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from study.early_stopping import MoAsha
 from study.groups import Cell
+from study.halving import Halving, Rungs, Standing
 from study.machine import LIBRARIES
-from study.records import StudyFolder, read_trials, run_directory, write_trial
+from study.records import StudyFolder, read_trials, run_directory, trials_done, write_trial
 from study.searcher import make_searcher, open_journal, open_study, reconcile
 from study.settings import Placement, Settings, SettingsError, config_id
 
@@ -73,8 +75,12 @@ def set_environment() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def connect() -> str:
+def connect(stops_trials: bool) -> str:
     """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one.
+
+    Args:
+        stops_trials: whether trials may be stopped early. Ray Train then gives back the places of their workers only
+            where the dashboard's server tells it that their controller is gone; seen with Ray 2.60.
 
     Returns:
         Where the study runs, for the user.
@@ -90,7 +96,7 @@ def connect() -> str:
     else:  # "auto" would also join the private Ray of another sweep, and die with it
         # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
         os.environ |= {**ALONE, "PYTHONPATH": path}
-        ray.init(address="local", include_dashboard=False, **quiet)
+        ray.init(address="local", include_dashboard=stops_trials, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = ray.cluster_resources()
@@ -127,8 +133,9 @@ def run_trials(
     trials: int,
     objectives: Sequence[tuple[str, str]],
     callbacks: Sequence[tune.Callback],
+    halving: Halving | None,
 ) -> None:
-    """Search until ``trials`` trials have finished records; connected to Ray already.
+    """Search until ``trials`` trials have finished or were stopped early; connected to Ray already.
 
     Trials that failed before are tried again first.
     """
@@ -142,7 +149,7 @@ def run_trials(
     for record in records.values():
         if record["state"] == "failed" and not record.get("retried"):
             write_trial(template.folder, {**record, "retried": True})
-    finished = sum(record["state"] == "finished" for record in records.values())
+    done = trials_done(records.values())
     at_once = concurrent_trials(template.placement, ray.cluster_resources())
     tuner = tune.Tuner(
         tune.with_resources(partial(drive_trial, template=template), tune.PlacementGroupFactory([DRIVER])),
@@ -150,9 +157,10 @@ def run_trials(
             search_alg=make_searcher(
                 storage, name, space, list(objectives), seed=len(study.get_trials(deepcopy=False))
             ),
-            num_samples=trials - finished,
+            scheduler=_scheduler(template, halving, objectives) if halving else None,
+            num_samples=trials - done,
             max_concurrent_trials=at_once,
-            reuse_actors=True,
+            reuse_actors=not halving,  # the driver of a stopped trial still waits for its workers, and goes with them
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -162,6 +170,31 @@ def run_trials(
         ),
     )
     tuner.fit()
+    _drop_checkpoints(template)
+
+
+def _scheduler(template: TrialTemplate, halving: Halving, objectives: Sequence[tuple[str, str]]) -> MoAsha:
+    """The scheduler of one call, with what earlier calls left at its rungs; it writes the records of pruned trials."""
+    first_seed = template.seeds[0]
+    rungs = Rungs(halving, template.settings.optimisation.epochs)
+    rungs.refill(template.folder, first_seed, objectives)
+
+    def keep(suggestion: dict[str, Any], result: dict[str, Any], standing: Standing) -> None:
+        reason = f"stopped early, seed {first_seed}, {standing}"
+        record = {"state": "pruned", "reason": reason, "seconds": result["time_total_s"]}
+        write_trial(template.folder, {**trial_record(suggestion, template), **record})
+
+    return MoAsha(rungs, objectives, first_seed, keep)
+
+
+def _drop_checkpoints(template: TrialTemplate) -> None:
+    """Give back the room of pruned trials, which nobody will go on with."""
+    pruned = [record for record in read_trials(template.folder).values() if record["state"] == "pruned"]
+    if pruned:
+        from study import checkpoints  # torch
+
+        for record in pruned:
+            checkpoints.remove(template.folder, run_directory(record["config_id"], template.seeds[0]))
 
 
 class FailureRecorder(tune.Callback):

@@ -21,6 +21,7 @@ from search_spaces import SPACES, Space, SpaceMaker
 from study.checks import corpus_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.groups import LANGUAGES
+from study.halving import NAME, Halving, read_rule
 from study.records import SCHEMA_VERSION, StudyFolder, read_trials
 from study.settings import TINY, Placement, Settings, SettingsError, context_faults, flatten, parse
 
@@ -40,6 +41,7 @@ class Draft:
         cache: where corpus, features and tiny backbone are kept, shared by studies.
         fixed: settings given by ``--fix``, which the space may not search.
         faults: what is wrong so far; ``complete`` adds to them and raises.
+        early_stopping: the rule that stops trials early, None if every trial is trained to its end.
     """
 
     folder: StudyFolder
@@ -53,6 +55,7 @@ class Draft:
     cores: int | None
     fixed: tuple[str, ...]
     faults: tuple[str, ...]
+    early_stopping: Halving | None = None
 
     def for_labels(self, labels: tuple[str, ...]) -> Draft:
         """The draft of a study of named trials, which is to have these beside those that it has."""
@@ -149,6 +152,12 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         "--space", default="fairness", metavar="NAME", help=f"search space: {' | '.join(SPACES)} (default: fairness)"
     )
     search.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
+    search.add_argument(
+        "--early-stopping",
+        default="none",
+        metavar="RULE",
+        help=f"none | {NAME}[:eta=3,grace=1]: at epochs grace, grace*eta, ... the best 1/eta go on (default: none)",
+    )
 
 
 def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> Draft:
@@ -173,6 +182,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         faults.append(f"--trials: {flags.trials} asked for; at least 1")
     if flags.space not in (*SPACES, SINGLE):
         faults.append(f"--space: there is no {flags.space!r}; choose from {', '.join(SPACES)}")
+    early_stopping = _early_stopping(flags.early_stopping, settings, faults)
     name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
@@ -191,6 +201,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         cores=cores,
         fixed=tuple(item.partition("=")[0] for item in flags.fix),
         faults=tuple(faults),
+        early_stopping=early_stopping,
     )
 
 
@@ -258,6 +269,7 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
         "space": draft.space,
         "objectives": [list(objective) for objective in OBJECTIVES],
         "trials": draft.trials,
+        "early_stopping": draft.early_stopping and draft.early_stopping.model_dump(),
         "seeds": list(draft.seeds),
         "settings": settings.model_dump(mode="json"),
         "placement": draft.placement.model_dump(),
@@ -351,6 +363,20 @@ def _tolerant(base: Settings, overrides: Mapping[str, Any]) -> tuple[Settings, l
             if len(remaining) == len(kept):
                 return base, faults
             kept = remaining
+
+
+def _early_stopping(rule: str, settings: Settings, faults: list[str]) -> Halving | None:
+    try:
+        halving = read_rule(rule)
+    except SettingsError as error:
+        faults += [f"--early-stopping: {fault}" for fault in error.faults]
+        return None
+    epochs = settings.optimisation.epochs
+    if halving and not halving.rungs(epochs):
+        faults.append(
+            f"--early-stopping: nothing to stop, grace {halving.grace} is not before the last of {epochs} epochs"
+        )
+    return halving
 
 
 def _concerns(key: str, faulty: set[str]) -> bool:

@@ -15,8 +15,9 @@ from rich.console import Console
 from search_spaces import SpaceMaker
 from study.corpora import CorpusError
 from study.groups import cells
+from study.halving import NAME
 from study.planning import OBJECTIVES, Draft, StudyPlan, complete, conflicts, read_flags, study_record
-from study.records import UTTERANCE_COLUMNS, RecordError, hold, read_study, read_trials
+from study.records import UTTERANCE_COLUMNS, RecordError, hold, read_study, read_trials, trials_done
 from study.settings import SettingsError
 
 
@@ -98,6 +99,12 @@ def describe(plan: StudyPlan, console: Console) -> None:
         console.print(f"{'':13}{arm.label}")
     for knob in plan.space.knobs:
         console.print(f"{'':13}{knob.name.removeprefix('objective.'):32} {knob.range()}")
+    if draft.early_stopping:
+        rungs = ", ".join(map(str, draft.early_stopping.rungs(epochs)))
+        console.print(
+            f"{'stopping':11}{NAME}: one in {draft.early_stopping.eta} goes on after epochs {rungs} of seed "
+            f"{draft.seeds[0]}; {', '.join(reference.label for reference in plan.space.references)} always do"
+        )
     console.print(f"{'resources':11}{draft.placement.ranks} ranks a trial, ZeRO-{draft.placement.zero_stage}")
     for skipped in plan.corpus.skipped[:3]:
         console.print(f"{'skipped':11}{skipped}")
@@ -129,7 +136,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(draft, record)
-    console.print(f"{'running on':11}{orchestration.connect()}")
+    console.print(f"{'running on':11}{orchestration.connect(stops_trials=draft.early_stopping is not None)}")
     template = orchestration.TrialTemplate(
         settings=draft.settings,
         placement=draft.placement,
@@ -147,11 +154,13 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     draft.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
-    finished = sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values())
+    finished = trials_done(read_trials(draft.folder).values())
     epochs = draft.settings.optimisation.epochs * len(draft.seeds)
     progress = StudyProgress(console, draft.trials, finished, epochs, script.words)
     try:
-        orchestration.run_trials(template, draft.name, plan.space, draft.trials, OBJECTIVES, [progress])
+        orchestration.run_trials(
+            template, draft.name, plan.space, draft.trials, OBJECTIVES, [progress], draft.early_stopping
+        )
     finally:
         progress.stop()
 
@@ -160,11 +169,12 @@ def _is_complete(draft: Draft) -> bool:
     """Whether the study of this name has all its trials and was made with these settings."""
     if not draft.folder.exists("study.json") or conflicts(read_study(draft.folder), draft):
         return False
-    return sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values()) >= draft.trials
+    return trials_done(read_trials(draft.folder).values()) >= draft.trials
 
 
 def keep_plan(draft: Draft, record: dict) -> None:
-    """Write ``study.json``, or check it against this call's corpus and backbone; only the number of trials may grow."""
+    """Write ``study.json``, or check it against this call's corpus and backbone; only the number of trials may
+    grow and the rule of early stopping change."""
     if not draft.folder.exists("study.json"):
         draft.folder.write_json("study.json", record)
         return
@@ -175,7 +185,8 @@ def keep_plan(draft: Draft, record: dict) -> None:
         if there[part]["hash"] != record[part]["hash"]
     ]
     refuse_conflicts(draft, faults)
-    draft.folder.write_json("study.json", {**there, "trials": max(there["trials"], draft.trials)})
+    now = {"trials": max(there["trials"], draft.trials), "early_stopping": record["early_stopping"]}
+    draft.folder.write_json("study.json", {**there, **now})
 
 
 def refuse_conflicts(draft: Draft, faults: list[str]) -> None:

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--config", default=None, metavar="FILE", help="settings, or a trial: results/STUDY/trials/00004.json"
     )
     add_study_flags(parser)
-    parser.set_defaults(space=SINGLE, trials=1)
+    parser.set_defaults(space=SINGLE, trials=1, early_stopping="none")
     if parser.parse_args(arguments).config:  # what no flag says is the file's
         parser.set_defaults(corpus=None, split=None, backbone=None, modalities=None)
     flags = parser.parse_args(arguments)

@@ -68,3 +68,13 @@ def test_every_faulty_row_is_shown_and_nothing_is_written(tmp_path, manifest):
         plan(tmp_path, "--corpus", spec)
     assert "20 faults:" in str(caught.value) and "m.csv, row 21: gender 'x'" in str(caught.value)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
+    flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping")
+    assert plan(tmp_path, *flags, "mo-asha:grace=2").draft.early_stopping.rungs(3) == (2,)
+    assert plan(tmp_path, *flags, "none").draft.early_stopping is None
+    with pytest.raises(SettingsError, match="--early-stopping: nothing to stop, grace 3 is not before the last of 3"):
+        plan(tmp_path, *flags, "mo-asha:grace=3")
+    with pytest.raises(SettingsError, match="--early-stopping: eta: "):
+        plan(tmp_path, *flags, "mo-asha:eta=1")
