@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -79,8 +80,9 @@ def connect(stops_trials: bool) -> str:
     """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one.
 
     Args:
-        stops_trials: whether trials may be stopped early. Ray Train then gives back the places of their workers only
-            where the dashboard's server tells it that their controller is gone; seen with Ray 2.60.
+        stops_trials: whether trials may be stopped early. Ray Train (2.60) then gives back the places of their workers
+            only where the dashboard's server tells it that their controller is gone, and looks for that server in vain
+            where several Rays run on the machine, unless it is told.
 
     Returns:
         Where the study runs, for the user.
@@ -96,11 +98,21 @@ def connect(stops_trials: bool) -> str:
     else:  # "auto" would also join the private Ray of another sweep, and die with it
         # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
         os.environ |= {**ALONE, "PYTHONPATH": path}
+        if stops_trials:
+            port = _free_port()
+            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+            quiet["dashboard_port"] = port
         ray.init(address="local", include_dashboard=stops_trials, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = ray.cluster_resources()
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def has_gpus() -> bool:
