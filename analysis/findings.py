@@ -71,9 +71,11 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
     if without and floor is not None:
         notes.append(f"Without a gender gap, so kept out of the front: {some(without)}.")
     planned = study.plan.get("trials")
-    seen = len(points) + len(study.failed)
+    seen = len(points) + len(study.failed) + len(study.pruned)
     if planned and seen < planned:
         notes.append(f"{planned} trials were planned, {seen} are here: the study has not ended.")
+    if len(study.pruned):
+        notes.append(f"Stopped early, so kept out of the front: {len(study.pruned)} trials (trials/*.json say where).")
     failed = [f"Trial {row.number} failed and is left out: {row.reason}" for row in study.failed.itertuples()]
     notes += failed[:NAMED]
     if len(failed) > NAMED:

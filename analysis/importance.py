@@ -22,7 +22,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import (
     BaseImportanceEvaluator,
     FanovaImportanceEvaluator,
@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from analysis.load import Study
 from analysis.selection import eligible
-from search_spaces import SPACES, Knob
+from search_spaces import Knob
 
 OBJECTIVES = {"dev_w_f1": 1, "dev_gap": -1}
 """What a search looks at, and whether more is better."""
@@ -63,25 +63,25 @@ def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATO
         searched space has one row, of no knob.
     """
     plan = study.plan
-    space = SPACES[plan["space"]](plan["languages"], plan["modalities"]) if plan["space"] in SPACES else None
-    if space is None or not space.knobs:
+    knobs = [Knob.model_validate(knob) for knob in plan.get("knobs", [])]
+    if not knobs:
         reason = f"the space {plan['space']!r} has no knobs: nothing was searched"
         return _table([{"knob": None, "n": 0, "reason": reason}])
-    trials = list(_trials(study, space.knobs))
-    having = {knob: [trial for trial in trials if knob.name in trial.params] for knob in space.knobs}
+    trials = list(_trials(study, knobs))
+    having = {knob.name: [trial for trial in trials if knob.name in trial.params] for knob in knobs}
     rows: list[dict[str, Any]] = []
     for axis, (objective, sign) in enumerate(OBJECTIVES.items()):
         for evaluator in evaluators:
             shares = _fanova(having, axis, seed) if evaluator == "fANOVA" else _ped_anova(trials, axis, -sign)
             for knob, of_knob in having.items():
                 n = len(of_knob)
-                row = {"objective": objective, "evaluator": evaluator, "knob": knob.name, "n": n, "reason": None}
+                row = {"objective": objective, "evaluator": evaluator, "knob": knob, "n": n, "reason": None}
                 if n < MIN_TRIALS:
                     row["reason"] = f"{n} trials have this knob, at least {MIN_TRIALS} are needed"
                 elif len({trial.values[axis] for trial in of_knob}) == 1:
                     row["reason"] = f"the {n} trials with this knob do not differ in this objective"
                 else:
-                    row["importance"] = shares[knob.name]
+                    row["importance"] = shares[knob]
                 rows.append(row)
     return _table(rows)
 
@@ -90,16 +90,20 @@ def distribution(knob: Knob) -> BaseDistribution:
     """A knob's range as Optuna writes it."""
     if knob.choices:
         return CategoricalDistribution(knob.choices)
-    return FloatDistribution(knob.low, knob.high, log=knob.log)
+    low, high = (float(end) for end in knob.ends())
+    if knob.integer:
+        return IntDistribution(int(low), int(high), log=knob.scale == "log")
+    return FloatDistribution(low, high, log=knob.scale == "log")
 
 
 def _trials(study: Study, knobs: Sequence[Knob]) -> Iterator[FrozenTrial]:
     """The eligible trials that lie in the space, with their two objectives."""
+    by_name = {knob.name: knob for knob in knobs}
     distributions = {knob.name: distribution(knob) for knob in knobs}
     values = study.configurations.set_index("config_id")["knobs"]
     for row in eligible(study.configurations).to_dict("records"):
         known = values[row["config_id"]]
-        if known and _inside(known, distributions):
+        if known and all(name in by_name and by_name[name].holds(value) for name, value in known.items()):
             yield create_trial(
                 params=known,
                 distributions={name: distributions[name] for name in known},
@@ -107,19 +111,7 @@ def _trials(study: Study, knobs: Sequence[Knob]) -> Iterator[FrozenTrial]:
             )
 
 
-def _inside(values: dict[str, Any], distributions: dict[str, BaseDistribution]) -> bool:
-    """Whether every value is of a knob of the space and within its range."""
-    for name, value in values.items():
-        known = distributions.get(name)
-        if isinstance(known, CategoricalDistribution):
-            if value not in known.choices:
-                return False
-        elif not isinstance(known, FloatDistribution) or not known.low <= value <= known.high:
-            return False
-    return True
-
-
-def _fanova(having: dict[Knob, list[FrozenTrial]], axis: int, seed: int) -> dict[str, float]:
+def _fanova(having: dict[str, list[FrozenTrial]], axis: int, seed: int) -> dict[str, float]:
     """Shares by knob, each among the trials that have it; the knobs of enough trials only."""
     shares = {}
     of_trials: dict[tuple[int, ...], dict[str, float]] = {}  # knobs of the same trials share one forest
@@ -128,10 +120,10 @@ def _fanova(having: dict[Knob, list[FrozenTrial]], axis: int, seed: int) -> dict
         if len(trials) < MIN_TRIALS or len({trial.values[axis] for trial in trials}) == 1:
             continue
         if key not in of_trials:
-            common = [other.name for other, theirs in having.items() if set(key) <= set(map(id, theirs))]
+            common = [other for other, theirs in having.items() if set(key) <= set(map(id, theirs))]
             evaluator = FanovaImportanceEvaluator(seed=seed)
             of_trials[key] = _shares(trials, evaluator, lambda trial: trial.values[axis], common)
-        shares[knob.name] = of_trials[key][knob.name]
+        shares[knob] = of_trials[key][knob]
     return shares
 
 

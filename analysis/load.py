@@ -24,7 +24,7 @@ ERM, PAPER = "ERM", "paper's setting"
 COMPARISON = "comparison method"
 
 _RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "family", "knobs", "epoch", "epochs_run", "seconds")
-_FAILED_COLUMNS = ("number", "config_id", "label", "reason")
+_UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Study:
             kind, and ``w_f1_``, ``accuracy_`` and ``invalid_`` of ``female`` and ``male``.
         failed: one row a failed trial of a configuration that has not finished since: ``number, config_id, label,
             reason``. Such a configuration is here alone, whatever its seeds left behind.
+        pruned: likewise the trials that were stopped early; their figures are those of a part of the training.
         class_average: how the classes' TPR and FPR gaps became one number in these figures.
     """
 
@@ -53,6 +54,7 @@ class Study:
     configurations: pd.DataFrame
     cells: pd.DataFrame
     failed: pd.DataFrame
+    pruned: pd.DataFrame
     class_average: ClassAverage = "mean_of_gaps"
 
     @property
@@ -87,12 +89,12 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
     """
     folder = open_folder(folder)
     plan = read_study(folder)
-    trials, failed = _trials(folder)
-    gone = set(failed["config_id"]) - set(trials)
+    trials, failed, pruned = _trials(folder)
+    without_figures = {*failed["config_id"], *pruned["config_id"]}
     utterances = None if class_average == "mean_of_gaps" else folder.read_parquet("utterances.parquet")
     rows, cells = [], []
     for config_id, seed in finished_runs(folder):
-        if config_id in gone:
+        if config_id in without_figures:
             continue
         finished = folder.read_json(f"{run_directory(config_id, seed)}/finished.json")
         if utterances is not None:
@@ -104,9 +106,8 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
         cells += _cell_rows(finished)
     runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
     runs = runs.astype(dict.fromkeys(FIGURE_COLUMNS, float))
-    return Study(
-        folder, plan, runs, _configurations(runs, len(plan["seeds"])), pd.DataFrame(cells), failed, class_average
-    )
+    configurations = _configurations(runs, len(plan["seeds"]))
+    return Study(folder, plan, runs, configurations, pd.DataFrame(cells), failed, pruned, class_average)
 
 
 def load_epochs(study: Study) -> pd.DataFrame:
@@ -209,25 +210,28 @@ def _describe(trial: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
-    """The finished configurations by id, and the failed trials.
+def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFrame, pd.DataFrame]:
+    """The finished configurations by id, the failed trials, and those that were stopped early.
 
     A searcher may propose a configuration twice: the first number stands for it, and any label that it has.
     """
     finished: dict[str, dict[str, Any]] = {}
-    failed = []
+    unfinished: dict[str, list[dict[str, Any]]] = {"failed": [], "pruned": []}
     for name in folder.names("trials"):
         trial = folder.read_json(f"trials/{name}")
-        if trial["state"] == "failed":
-            row = {column: trial.get(column) for column in _FAILED_COLUMNS}
-            failed.append({**row, "reason": row["reason"] or "no reason was recorded"})
+        if trial["state"] in unfinished:
+            row = {column: trial.get(column) for column in _UNFINISHED_COLUMNS}
+            unfinished[trial["state"]].append({**row, "reason": row["reason"] or "no reason was recorded"})
             continue
         described = _describe(trial)
         first = finished.setdefault(trial["config_id"], described)
         if first["label"] is None and described["label"] is not None:
             finished[trial["config_id"]] = {**described, "number": first["number"]}
-    failed = [row for row in failed if row["config_id"] not in finished]  # a retry may have worked
-    return finished, pd.DataFrame(failed, columns=list(_FAILED_COLUMNS))
+    pruned = [row for row in unfinished["pruned"] if row["config_id"] not in finished]
+    worked = {*finished, *(row["config_id"] for row in pruned)}
+    failed = [row for row in unfinished["failed"] if row["config_id"] not in worked]  # a retry may have worked
+    columns = list(_UNFINISHED_COLUMNS)
+    return finished, pd.DataFrame(failed, columns=columns), pd.DataFrame(pruned, columns=columns)
 
 
 def _run_row(finished: dict[str, Any]) -> dict[str, Any]:

@@ -179,14 +179,13 @@ def varied_coefficients(study: Study, knobs: dict[str, Any]) -> str:
     """Which coefficients of a trial are unequal, such as "languages and modalities"; empty where all are alike."""
     settings = ((study.plan["settings"].get("objective") or {}).get("coefficients")) or {}
     used = {"languages": study.plan["languages"], "modalities": study.plan["modalities"]}
+    used["cells"] = [f"{language}/{modality}" for modality in used["modalities"] for language in used["languages"]]
     unequal = []
     for kind in KINDS:
         prefix = f"objective.coefficients.{kind}."
         known = dict(settings.get(kind) or {})
         known |= {key.removeprefix(prefix): value for key, value in knobs.items() if key.startswith(prefix)}
-        if kind in used:
-            known = {name: known.get(name, 1.0) for name in used[kind]}
-        if len(set(known.values())) > 1:
+        if len({known.get(name, 1.0) for name in used[kind]}) > 1:
             unequal.append(kind)
     return " and ".join(unequal)
 

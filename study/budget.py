@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from study.planning import StudyPlan
-from study.records import RecordError, StudyFolder, finished_runs, read_study, read_trials, run_directory
+from study.records import RecordError, StudyFolder, finished_runs, read_study, read_trials, run_directory, trials_done
 from study.settings import SettingsError
 
 ENOUGH = 30  # runs of a study that are looked at
@@ -54,8 +54,8 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
     if pace is None:
         console.print(f"{'cost':11}{groups}; not known: no finished run of this corpus, backbone and ranks beside it")
         return
-    finished = sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values())
-    missing = max(0, draft.trials - finished)
+    done = trials_done(read_trials(draft.folder).values())
+    missing = max(0, draft.trials - done)
     seconds = pace.trial(len(draft.seeds), draft.settings.optimisation.epochs)
     hours = seconds * draft.placement.ranks / 3600  # of workers, a trial
     wall = f", {_duration(seconds * math.ceil(missing / min(at_once, draft.trials)))}" if at_once else ""
@@ -66,7 +66,7 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
     )
     if draft.budget is None:
         return
-    fits = finished + int(draft.budget / hours)
+    fits = done + int(draft.budget / hours)
     console.print(f"{'budget':11}{draft.budget:g} worker-hours hold a study of {fits} trials")
     if fits < draft.trials:
         raise SettingsError(

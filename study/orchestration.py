@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -23,10 +24,12 @@ from ray import tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from study.early_stopping import MoAsha
 from study.goals import Goals, mean_metrics
 from study.groups import Cell
+from study.halving import Halving, Rungs, Standing
 from study.machine import LIBRARIES
-from study.records import StudyFolder, read_trial, read_trials, run_directory, write_trial
+from study.records import StudyFolder, read_trial, read_trials, run_directory, trials_done, write_trial
 from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
 from study.settings import Placement, Settings, SettingsError, config_id
 
@@ -78,8 +81,13 @@ def set_environment() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def connect() -> str:
+def connect(stops_trials: bool) -> str:
     """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one.
+
+    Args:
+        stops_trials: whether trials may be stopped early. Ray Train (2.60) then gives back the places of their workers
+            only where the dashboard's server tells it that their controller is gone, and looks for that server in vain
+            where several Rays run on the machine, unless it is told.
 
     Returns:
         Where the study runs, for the user.
@@ -95,11 +103,21 @@ def connect() -> str:
     else:  # "auto" would also join the private Ray of another sweep, and die with it
         # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
         os.environ |= {**ALONE, "PYTHONPATH": path}
-        ray.init(address="local", include_dashboard=False, **quiet)
+        if stops_trials:
+            port = _free_port()
+            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+            quiet["dashboard_port"] = port
+        ray.init(address="local", include_dashboard=stops_trials, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = ray.cluster_resources()
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def has_gpus() -> bool:
@@ -125,8 +143,14 @@ def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
     return int(slots // placement.ranks)
 
 
-def run_trials(template: TrialTemplate, search: Search, trials: int, callbacks: Sequence[tune.Callback]) -> None:
-    """Search until ``trials`` trials have finished records; connected to Ray already.
+def run_trials(
+    template: TrialTemplate,
+    search: Search,
+    trials: int,
+    callbacks: Sequence[tune.Callback],
+    halving: Halving | None = None,
+) -> None:
+    """Search until ``trials`` trials have finished or were stopped early; connected to Ray already.
 
     Trials that failed before are tried again first.
     """
@@ -140,9 +164,10 @@ def run_trials(template: TrialTemplate, search: Search, trials: int, callbacks: 
     for record in records.values():
         if record["state"] == "failed" and not record.get("retried"):
             write_trial(template.folder, {**record, "retried": True})
-    finished = sum(record["state"] == "finished" for record in records.values())
     searcher = make_searcher(storage, search, seed=len(study.get_trials(deepcopy=False)))
-    _tune(template, searcher, trials - finished, callbacks)
+    scheduler = _scheduler(template, halving, search.goals.objectives) if halving else None
+    _tune(template, searcher, trials - trials_done(records.values()), callbacks, scheduler)
+    _drop_checkpoints(template)
 
 
 def trials_without_seeds(template: TrialTemplate) -> list[dict[str, Any]]:
@@ -171,14 +196,21 @@ def refresh_trials(template: TrialTemplate) -> None:
             write_trial(template.folder, {**record, **result_record(template, record["config_id"])})
 
 
-def _tune(template: TrialTemplate, searcher: Any, samples: int, callbacks: Sequence[tune.Callback]) -> None:
+def _tune(
+    template: TrialTemplate,
+    searcher: Any,
+    samples: int,
+    callbacks: Sequence[tune.Callback],
+    scheduler: MoAsha | None = None,
+) -> None:
     tuner = tune.Tuner(
         tune.with_resources(partial(drive_trial, template=template), tune.PlacementGroupFactory([DRIVER])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=scheduler,
             num_samples=samples,
             max_concurrent_trials=concurrent_trials(template.placement, ray.cluster_resources()),
-            reuse_actors=True,
+            reuse_actors=not scheduler,  # the driver of a stopped trial still waits for its workers, and goes with them
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -188,6 +220,31 @@ def _tune(template: TrialTemplate, searcher: Any, samples: int, callbacks: Seque
         ),
     )
     tuner.fit()
+    _drop_checkpoints(template)
+
+
+def _scheduler(template: TrialTemplate, halving: Halving, objectives: Sequence[tuple[str, str]]) -> MoAsha:
+    """The scheduler of one call, with what earlier calls left at its rungs; it writes the records of pruned trials."""
+    first_seed = template.seeds[0]
+    rungs = Rungs(halving, template.settings.optimisation.epochs)
+    rungs.refill(template.folder, first_seed, objectives)
+
+    def keep(suggestion: dict[str, Any], result: dict[str, Any], standing: Standing) -> None:
+        reason = f"stopped early, seed {first_seed}, {standing}"
+        record = {"state": "pruned", "reason": reason, "seconds": result["time_total_s"]}
+        write_trial(template.folder, {**trial_record(suggestion, template), **record})
+
+    return MoAsha(rungs, objectives, first_seed, keep)
+
+
+def _drop_checkpoints(template: TrialTemplate) -> None:
+    """Give back the room of pruned trials, which nobody will go on with."""
+    pruned = [record for record in read_trials(template.folder).values() if record["state"] == "pruned"]
+    if pruned:
+        from study import checkpoints  # torch
+
+        for record in pruned:
+            checkpoints.remove(template.folder, run_directory(record["config_id"], template.seeds[0]))
 
 
 class FailureRecorder(tune.Callback):

@@ -23,6 +23,7 @@ from study.checks import corpus_faults, knob_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.goals import Goals, goal_faults, read_goals
 from study.groups import LANGUAGES, cells
+from study.halving import NAME, Halving, read_rule
 from study.records import SCHEMA_VERSION, StudyFolder, read_trials
 from study.settings import Placement, Settings, SettingsError, context_faults, flatten, on_backbone, parse
 
@@ -49,6 +50,7 @@ class Draft:
         sampler: which of ``SAMPLERS`` proposes configurations.
         budget: worker-hours that the study may take, None for any.
         faults: what is wrong so far; ``complete`` adds to them and raises.
+        early_stopping: the rule that stops trials early, None if every trial is trained to its end.
     """
 
     folder: StudyFolder
@@ -65,6 +67,7 @@ class Draft:
     goals: Goals = Goals()
     sampler: str = "tpe"
     budget: float | None = None
+    early_stopping: Halving | None = None
 
     def for_labels(self, labels: tuple[str, ...]) -> Draft:
         """The draft of a study of named trials, which is to have these beside those that it has."""
@@ -194,6 +197,12 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         help="worker-hours (a worker has a GPU, or a core where there is none): refuse a study that takes more by what "
         "earlier ones took, and say how many trials fit",
     )
+    search.add_argument(
+        "--early-stopping",
+        default="none",
+        metavar="RULE",
+        help=f"none | {NAME}[:eta=3,grace=1]: at epochs grace, grace*eta, ... the best 1/eta go on (default: none)",
+    )
 
 
 def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> Draft:
@@ -248,7 +257,11 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
         faults.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
     if flags.budget is not None and flags.budget <= 0:
         faults.append(f"--budget: {flags.budget:g} worker-hours are none")
-    return replace(draft, goals=goals, sampler=flags.sampler, budget=flags.budget, faults=(*draft.faults, *faults))
+    early_stopping = _early_stopping(flags.early_stopping, draft.settings, faults)
+    if early_stopping and goals.objectives != Goals().objectives:
+        faults.append("--early-stopping: epochs are compared by W-F1 and gap on dev, so leave out --objectives")
+    read = {"goals": goals, "sampler": flags.sampler, "budget": flags.budget, "early_stopping": early_stopping}
+    return replace(draft, **read, faults=(*draft.faults, *faults))
 
 
 def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
@@ -339,6 +352,7 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
         "requirements": [str(requirement) for requirement in draft.goals.requirements],
         "sampler": draft.sampler,
         "trials": draft.trials,
+        "early_stopping": draft.early_stopping and draft.early_stopping.model_dump(),
         "seeds": list(draft.seeds),
         "settings": settings.model_dump(mode="json"),
         "placement": draft.placement.model_dump(),
@@ -474,6 +488,20 @@ def _tolerant(base: Settings, overrides: Mapping[str, Any]) -> tuple[Settings, l
             if len(remaining) == len(kept):
                 return base, faults
             kept = remaining
+
+
+def _early_stopping(rule: str, settings: Settings, faults: list[str]) -> Halving | None:
+    try:
+        halving = read_rule(rule)
+    except SettingsError as error:
+        faults += [f"--early-stopping: {fault}" for fault in error.faults]
+        return None
+    epochs = settings.optimisation.epochs
+    if halving and not halving.rungs(epochs):
+        faults.append(
+            f"--early-stopping: nothing to stop, grace {halving.grace} is not before the last of {epochs} epochs"
+        )
+    return halving
 
 
 def _concerns(key: str, faulty: set[str]) -> bool:

@@ -62,14 +62,15 @@ class StudyProgress(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         result = trial.last_result or {}
-        if not result.get("complete"):
+        if "config_id" not in result:
             return
         self.done_here += 1
         self.epochs.pop(trial.trial_id, None)
+        stopped = "" if result["complete"] else f"  stopped after epoch {result['epoch']}"
         self.console.print(
             f"trial {self.finished + self.done_here}/{self.trials}  {result['config_id']}"
             f"  dev W-F1 {100 * result['dev_w_f1']:5.1f}  gap {points(result['dev_gap']):>5}"
-            f"  {self._words(trial.config)}  [{self._left()}]",
+            f"{stopped}  {self._words(trial.config)}  [{self._left()}]",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -5,7 +5,7 @@ Layout of a study folder, schema version 1 (every file is written whole, aside, 
     study.json                    the plan: settings, space, seeds, corpus, backbone, versions, command
     utterances.parquet            dev and test utterances: id, split, language, gender, speaker, dialogue, emotion
     journal.log                   Optuna's journal (``optuna-dashboard journal.log`` reads it)
-    trials/00000.json             one searched trial: number, config_id, knobs, state, seconds, reason of a failure;
+    trials/00000.json             one searched trial: number, config_id, knobs, state (finished|failed|pruned), reason;
                                   objectives as means over seeds and by seed, and what the requirements lack
     confirm/                      the front again, on fresh seeds: a study folder like this one
     runs/<config_id>/<seed>/
@@ -28,7 +28,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -198,6 +198,11 @@ def read_study(folder: StudyFolder) -> dict:
 def write_trial(folder: StudyFolder, record: dict[str, Any]) -> None:
     """Keep what became of one trial; a retry of the same number replaces it."""
     folder.write_json(f"trials/{record['number']:05d}.json", record)
+
+
+def trials_done(trials: Iterable[Mapping[str, Any]]) -> int:
+    """How many trials need not run again: those that finished, and those that were stopped early ("pruned")."""
+    return sum(trial["state"] in ("finished", "pruned") for trial in trials)
 
 
 def read_trial(folder: StudyFolder, number: int) -> dict[str, Any] | None:

@@ -149,7 +149,7 @@ def _replay(study: optuna.Study, search: Search, records: dict[int, dict[str, An
         if record["state"] == "finished":
             tell(study, trial, record)
         else:
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=TrialState.PRUNED if record["state"] == "pruned" else TrialState.FAIL)
 
 
 def tell(study: optuna.Study, trial: Trial, record: dict[str, Any]) -> None:
@@ -174,8 +174,9 @@ def _queue_grid(study: optuna.Study, space: Space) -> None:
 def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
     """Make the journal follow the records after an interruption.
 
-    A trial that Optuna thinks is running is told its values if its record says finished; otherwise it is failed and its
-    parameters queued again, ahead of new suggestions. So are those of failed trials: the next start retries them.
+    A trial that Optuna thinks is running is told what its record says, its values or that it was pruned; without such a
+    record it is failed and its parameters queued again, ahead of new suggestions. So are those of failed trials: the
+    next start retries them.
 
     Args:
         records: ``trials/*.json`` by trial number.
@@ -186,6 +187,9 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
         if trial.state == TrialState.RUNNING:
             if record is not None and record["state"] == "finished":
                 tell(study, Trial(study, trial._trial_id), record)
+                continue
+            if record is not None and record["state"] == "pruned":
+                study.tell(trial.number, state=TrialState.PRUNED)
                 continue
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
@@ -204,16 +208,22 @@ def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
 
 class StudySearch(OptunaSearch):
     """``OptunaSearch`` that fails a trial without finite objectives, instead of leaving it running for ever, and tells
-    the sampler about requirements."""
+    the sampler about requirements.
+
+    A trial that Tune's scheduler stopped is told as pruned: its result is ``done`` without being ``complete``.
+    """
 
     goals: Goals
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        values = {metric: (result or {}).get(metric) for metric in self.goals.metrics}
+        result = result or {}
+        values = {metric: result.get(metric) for metric in self.goals.metrics}
         finite = all(value is not None and math.isfinite(value) for value in values.values())
-        if error or not finite or not (result or {}).get("complete"):
+        if error or not finite or not result.get("complete"):
+            stopped = not error and result.get("done") and not result.get("complete")
             if trial_id not in self._completed_trials and trial_id in self._ot_trials:
-                self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+                state = TrialState.PRUNED if stopped else TrialState.FAIL
+                self._ot_study.tell(self._ot_trials[trial_id], state=state)
                 self._completed_trials.add(trial_id)
             return
         for words, violation in self.goals.violations(values).items():

@@ -17,6 +17,7 @@ from search_spaces import SpaceMaker
 from study.budget import require_budget
 from study.corpora import CorpusError, capped
 from study.groups import cells
+from study.halving import NAME
 from study.machine import rank_and_ranks
 from study.planning import (
     Draft,
@@ -29,7 +30,7 @@ from study.planning import (
     space_record,
     study_record,
 )
-from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, hold, read_study, read_trials
+from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, hold, read_study, read_trials, trials_done
 from study.settings import SettingsError
 
 
@@ -126,6 +127,12 @@ def describe(plan: StudyPlan, console: Console) -> None:
         console.print(
             f"{'goals':11}{', '.join([*goals, *map(str, draft.goals.requirements)])}; sampler {draft.sampler}"
         )
+    if draft.early_stopping:
+        rungs = ", ".join(map(str, draft.early_stopping.rungs(epochs)))
+        console.print(
+            f"{'stopping':11}{NAME}: one in {draft.early_stopping.eta} goes on after epochs {rungs} of seed "
+            f"{draft.seeds[0]}; {', '.join(reference.label for reference in plan.space.references)} always do"
+        )
     console.print(f"{'resources':11}{draft.placement.ranks} ranks a trial, ZeRO-{draft.placement.zero_stage}")
 
 
@@ -158,7 +165,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(draft, record)
-    console.print(f"{'running on':11}{orchestration.connect()}")
+    console.print(f"{'running on':11}{orchestration.connect(stops_trials=draft.early_stopping is not None)}")
     template = orchestration.TrialTemplate(
         settings=draft.settings,
         placement=draft.placement,
@@ -185,11 +192,14 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         progress = StudyProgress(console, len(lacking), 0, _epochs(draft), script.words)
         _with_progress(progress, partial(orchestration.add_seeds, template, lacking, [progress]))
     orchestration.refresh_trials(template)
-    finished = sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values())
-    if finished < draft.trials:
+    done = trials_done(read_trials(draft.folder).values())
+    if done < draft.trials:
         search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler)
-        progress = StudyProgress(console, draft.trials, finished, _epochs(draft), script.words)
-        _with_progress(progress, partial(orchestration.run_trials, template, search, draft.trials, [progress]))
+        progress = StudyProgress(console, draft.trials, done, _epochs(draft), script.words)
+        _with_progress(
+            progress,
+            partial(orchestration.run_trials, template, search, draft.trials, [progress], draft.early_stopping),
+        )
 
 
 def _epochs(draft: Draft) -> int:
@@ -210,10 +220,11 @@ def _is_complete(draft: Draft) -> bool:
     record = read_study(draft.folder)
     if conflicts(record, draft) or record["space"] != draft.space or set(record["seeds"]) != set(draft.seeds):
         return False
-    finished = [trial for trial in read_trials(draft.folder).values() if trial["state"] == "finished"]
+    trials = read_trials(draft.folder).values()
+    finished = [trial for trial in trials if trial["state"] == "finished"]
     runs = set(finished_runs(draft.folder))
     whole = all((trial["config_id"], seed) in runs for trial in finished for seed in draft.seeds)
-    return whole and len(finished) >= draft.trials
+    return whole and trials_done(trials) >= draft.trials
 
 
 def keep_plan(draft: Draft, record: dict) -> None:
@@ -231,7 +242,8 @@ def keep_plan(draft: Draft, record: dict) -> None:
     grown = {key: record[key] for key in ("space", "knobs", "seeds")}
     others = {each["label"]: each for each in there.get("references", [])}
     grown["references"] = list({**others, **{each["label"]: each for each in record["references"]}}.values())
-    draft.folder.write_json("study.json", {**there, **grown, "trials": max(there["trials"], draft.trials)})
+    grown |= {"trials": max(there["trials"], draft.trials), "early_stopping": record["early_stopping"]}
+    draft.folder.write_json("study.json", {**there, **grown})
 
 
 def refuse_conflicts(draft: Draft, faults: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from study.records import StudyFolder, read_study, read_trials, run_directory
+from study.records import StudyFolder, read_study, read_trials, run_directory, trials_done
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read_status(folder: StudyFolder) -> Status:
     }
     holder = holder_of(folder)
     finished = [trial["seconds"] for trial in trials.values() if trial["state"] == "finished"]
-    missing = max(0, plan["trials"] - len(finished))
+    missing = max(0, plan["trials"] - trials_done(trials.values()))
     at_once = max(1, len(open_) if holder else 1)
     left = sum(finished) / len(finished) * missing / at_once if finished else None
     seconds = sum(trial["seconds"] for trial in trials.values())

@@ -28,7 +28,7 @@ from study.confirm import confirm_draft, confirm_folder, confirm_references, con
 from study.found import folder_of
 from study.goals import Goals
 from study.planning import Draft, add_search_flags, add_study_flags
-from study.records import StudyFolder, read_study, read_trials
+from study.records import StudyFolder, read_study, read_trials, trials_done
 from study.session import Script, read_draft, run_script, run_study
 from study.settings import SettingsError
 from study.status import read_status
@@ -79,9 +79,11 @@ def run(flags: argparse.Namespace, console: Console) -> int:
 def show(console: Console, draft: Draft, write: bool) -> int:
     """Print the front and where the report is, writing it first if asked."""
     study = load_study(draft.folder)
-    finished = sum(trial["state"] == "finished" for trial in read_trials(draft.folder).values())
-    if finished < draft.trials:
-        console.print(f"{finished} of {draft.trials} trials have finished; the same command goes on with the others")
+    done = trials_done(read_trials(draft.folder).values())
+    if done < draft.trials:
+        console.print(f"{done} of {draft.trials} trials are done; the same command goes on with the others")
+    if len(study.pruned):
+        console.print(f"{len(study.pruned)} of {done} trials were stopped early and stand in no front")
     for trial in study.failed.itertuples():
         console.print(
             f"trial {trial.number} failed: {trial.reason} (logs: {draft.folder.path('runs', str(trial.config_id))})"

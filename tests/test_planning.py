@@ -124,3 +124,13 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
     shorter["knobs"][1]["high"] = 5.0
     (narrower,) = space_conflicts(shorter, space_record(narrow))
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
+
+
+def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
+    flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping")
+    assert plan(tmp_path, *flags, "mo-asha:grace=2").draft.early_stopping.rungs(3) == (2,)
+    assert plan(tmp_path, *flags, "none").draft.early_stopping is None
+    with pytest.raises(SettingsError, match="--early-stopping: nothing to stop, grace 3 is not before the last of 3"):
+        plan(tmp_path, *flags, "mo-asha:grace=3")
+    with pytest.raises(SettingsError, match="--early-stopping: eta: "):
+        plan(tmp_path, *flags, "mo-asha:eta=1")

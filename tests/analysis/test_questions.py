@@ -115,9 +115,7 @@ def test_a_budget_below_the_least_has_no_answer(pair: tuple[Study, Study], tmp_p
 )
 def test_studies_that_differ_have_no_answer(pair: tuple[Study, Study], change: Callable, reason: str) -> None:
     plain, tuned = pair
-    tuned = Study(
-        tuned.folder, tuned.plan | change(tuned.plan), tuned.runs, tuned.configurations, tuned.cells, tuned.failed
-    )
+    tuned = replace(tuned, plan=tuned.plan | change(tuned.plan))
     table = coefficients_earned(plain, tuned)
     assert table["reason"].tolist() == [reason]
 
