@@ -20,6 +20,7 @@ from typing import Any
 import ray
 import ray.train
 from ray import tune
+from ray._private.state import state as ray_state  # Ray has no public way to its autoscaler's limits
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -30,11 +31,16 @@ from study.searcher import make_searcher, open_journal, open_study, reconcile
 from study.settings import Placement, Settings, SettingsError, config_id
 
 DRIVER = {"CPU": 0, "memory": 256 * 1024**2}
+DRIVER_PLACE = "driver"
+"""A resource that a cluster offers where drivers should live: on its head, which is no spot instance."""
 ENVIRONMENT = {
     **LIBRARIES,
     "RAY_AIR_NEW_OUTPUT": "0",  # no banners
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script, which says what is kept
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller sees a report and the end of a run
+}
+JOINED = {  # a machine that the autoscaler has to start, and to set up, takes minutes
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
 }
 ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -84,7 +90,7 @@ def connect() -> str:
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     if os.environ.get("RAY_ADDRESS"):
         in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then its working_dir is on every node's path already
-        variables = ENVIRONMENT if in_job else {**ENVIRONMENT, "PYTHONPATH": path}
+        variables = ENVIRONMENT | JOINED | ({} if in_job else {"PYTHONPATH": path})
         ray.init(runtime_env={"env_vars": variables}, **quiet)
         where = "the Ray cluster"
     else:  # "auto" would also join the private Ray of another sweep, and die with it
@@ -93,13 +99,30 @@ def connect() -> str:
         ray.init(address="local", include_dashboard=False, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
-    have = ray.cluster_resources()
+    have = capacity()
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
+
+
+def capacity() -> dict[str, float]:
+    """What the cluster has, or can grow to if it has an autoscaler, such as GPU workers that start from none."""
+    have = ray.cluster_resources()
+    most = ray_state.get_max_resources_from_cluster_config() or {}
+    return {name: float(max(have.get(name, 0), most.get(name, 0))) for name in have | most}
 
 
 def has_gpus() -> bool:
     """Whether workers get a GPU each."""
-    return ray.cluster_resources().get("GPU", 0) > 0
+    return capacity().get("GPU", 0) > 0
+
+
+def driver_resources(resources: dict[str, float]) -> dict[str, float]:
+    """What a trial's driver asks for: a ``DRIVER_PLACE`` where the cluster offers any."""
+    return {**DRIVER, DRIVER_PLACE: 1} if resources.get(DRIVER_PLACE) else dict(DRIVER)
+
+
+def worker_resources(use_gpu: bool) -> dict[str, float]:
+    """What each rank of a trial asks for."""
+    return {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
 
 
 def require_room(placement: Placement) -> None:
@@ -108,7 +131,7 @@ def require_room(placement: Placement) -> None:
     Raises:
         SettingsError: the cluster has fewer GPUs (or cores, if it has none) than ``--ranks``.
     """
-    resources = ray.cluster_resources()
+    resources = capacity()
     if not concurrent_trials(placement, resources):
         have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
         raise SettingsError([f"--ranks: {placement.ranks} workers asked for, the cluster has {have}; use fewer"])
@@ -143,15 +166,17 @@ def run_trials(
         if record["state"] == "failed" and not record.get("retried"):
             write_trial(template.folder, {**record, "retried": True})
     finished = sum(record["state"] == "finished" for record in records.values())
-    at_once = concurrent_trials(template.placement, ray.cluster_resources())
+    resources = capacity()
     tuner = tune.Tuner(
-        tune.with_resources(partial(drive_trial, template=template), tune.PlacementGroupFactory([DRIVER])),
+        tune.with_resources(
+            partial(drive_trial, template=template), tune.PlacementGroupFactory([driver_resources(resources)])
+        ),
         tune_config=tune.TuneConfig(
             search_alg=make_searcher(
                 storage, name, space, list(objectives), seed=len(study.get_trials(deepcopy=False))
             ),
             num_samples=trials - finished,
-            max_concurrent_trials=at_once,
+            max_concurrent_trials=concurrent_trials(template.placement, resources),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -222,7 +247,7 @@ def _train(template: TrialTemplate, settings: Settings, identity: str, seeds: li
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.ranks,
             use_gpu=template.use_gpu,
-            resources_per_worker={"CPU": 1, "GPU": 1} if template.use_gpu else {"CPU": 1},
+            resources_per_worker=worker_resources(template.use_gpu),
         ),
         run_config=ray.train.RunConfig(
             name=f"trial-{number:05d}",

@@ -15,7 +15,7 @@ from rich.console import Console
 from search_spaces import SpaceMaker
 from study.corpora import CorpusError, capped
 from study.groups import cells
-from study.machine import rank_and_ranks
+from study.machine import rank_and_ranks, stay_on_loopback
 from study.planning import OBJECTIVES, Draft, StudyPlan, complete, conflicts, read_flags, study_record
 from study.records import UTTERANCE_COLUMNS, RecordError, hold, read_study, read_trials
 from study.settings import SettingsError
@@ -65,6 +65,7 @@ def run_script(run: Callable[[], int]) -> int:
 
 def run_study(flags: argparse.Namespace, script: Script, console: Console) -> int:
     """Plan, run what is missing, show; with ``flags.dry_run`` only the plan."""
+    stay_on_loopback()
     from study import orchestration  # Ray and torch take seconds to import: not for --help
     from study.room import require_memory
 
