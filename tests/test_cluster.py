@@ -304,7 +304,8 @@ def test_a_job_runs_the_sweep_on_a_running_cluster(small_corpus, tmp_path):
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
-    command = ["ray", "job", "submit", "--address", address, "--working-dir", ".", "--"]
+    command = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
+    command += ["--runtime-env", "cluster/runtime-env.yaml", "--"]
     command += ["python", "study/sweep.py", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
     command += ["--study", "job", "--trials", "1", "--epochs", "1", "--fix", "optimisation.batch_size=24"]
     try:
