@@ -22,6 +22,7 @@ import ray.train
 from ray import tune
 from ray._private.state import state as ray_state  # Ray has no public way to its autoscaler's limits
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.execution import class_cache
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.groups import Cell
@@ -42,6 +43,7 @@ ENVIRONMENT = {
 JOINED = {  # a machine that the autoscaler has to start, and to set up, takes minutes
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
 }
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -85,6 +87,8 @@ def connect() -> str:
     Returns:
         Where the study runs, for the user.
     """
+    # Tune would copy these to its workers by a runtime environment, which Ray logs; each machine has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -70,7 +70,7 @@ def test_worker_output_lies_with_its_runs(finished):
 def test_no_record_log_report_or_output_holds_a_credential(finished, ray_directory):
     done, folder = finished
     files = [path for place in (folder.uri, ray_directory) for path in Path(place).rglob("*") if path.is_file()]
-    assert {"study.json", "report.html", "worker-0.log", "gcs_server.out"} <= {path.name for path in files}
+    assert {"study.json", "report.html", "worker-0.log", "runtime_env_agent.log"} <= {path.name for path in files}
     for name, secret in PLANTED.items():
         assert secret not in done.stdout + done.stderr, name
         assert not [str(path) for path in files if secret.encode() in path.read_bytes()], name
