@@ -82,12 +82,27 @@ def family_legend(figure: Figure, families: Iterable[str]) -> Legend:
     return figure.legend(handles=handles, loc="lower left", ncols=len(handles), frameon=False, fontsize="small")
 
 
+def short(name: str, most: int = 36) -> str:
+    """A name that an axis has room for.
+
+    >>> short("ERM"), short("a" * 40, 5)
+    ('ERM', 'aaaa…')
+    """
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def words(figure: Figure, title: str, subtitle: str, caption: str, left: float = 0.75) -> None:
-    """Title and subtitle above, legend and caption below, the axes in what is left (lengths in inches)."""
+    """Title and subtitle above, legend and caption below, the axes in what is left (lengths in inches).
+
+    A long caption makes the figure higher, so that an inch is left for the axes.
+    """
     width, height = figure.get_size_inches()
+    left = min(left, 0.45 * width)
     line = 0.165
     lines = textwrap.wrap(caption, int((width - left) * 15.4)) if caption else []
     bottom = 0.12 + line * len(lines)
+    height = max(height, bottom + 0.85 + 1 + 0.95)
+    figure.set_figheight(height)
     for legend in figure.legends:
         legend.set_bbox_to_anchor((left / width - 0.02, bottom / height, 1, 1))
     figure.subplots_adjust(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.comparison import KINDS, QUANTITIES, Comparison
-from analysis.drawing import COLOURS, GREY, INK, MARKERS, STYLE, canvas, words
+from analysis.drawing import COLOURS, GREY, INK, MARKERS, STYLE, canvas, short, words
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def forest_figure(info: ForestInfo) -> Figure:
                 if bool(row["overshot"].iloc[0]):
                     axes.plot(estimate, height, "x", ms=9, color=INK, mew=1.4, zorder=4)
             axes.set_xlabel(panel)
-            axes.set_yticks(list(heights.values()), list(heights))
+            axes.set_yticks(list(heights.values()), [short(name) for name in heights])
             axes.set_ylim(0.4, len(info.names) + 0.6)
             axes.yaxis.set_tick_params(length=0)
         handles = [

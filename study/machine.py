@@ -12,11 +12,25 @@ LIBRARIES = {
 }
 """Environment variables that quiet the libraries."""
 
+LOOPBACK = {
+    # Ray's switch for systems that it makes no cluster on: all its services then listen on 127.0.0.1 only
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
+"""Environment variables that keep a Ray of one machine off its network."""
+
 
 def quiet_libraries() -> None:
     """Set ``LIBRARIES`` in this process; to be called before they are imported."""
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
+
+
+def stay_on_loopback() -> None:
+    """Set ``LOOPBACK``, unless a running cluster is to be joined; to be called before Ray is imported."""
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ |= LOOPBACK
 
 
 def free_memory() -> float:

@@ -19,6 +19,16 @@ from study.settings import BackboneSettings, Placement
 
 GB = 1e9
 FLOAT32 = 4
+SEVEN_B = {
+    "model_type": "qwen2",
+    "vocab_size": 156_032,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
+"""Language model of Qwen2-Audio-7B; the other parts of it are the configuration class's defaults."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from typing import Any
 import ray
 import ray.train
 from ray import tune
+from ray._private.state import state as ray_state  # Ray has no public way to its autoscaler's limits
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.execution import class_cache
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.early_stopping import MoAsha
@@ -36,6 +38,8 @@ from study.settings import Placement, Settings, SettingsError, config_id
 SHOWN = ("dev_w_f1", "dev_gap")
 """What the progress shows, whatever the objectives."""
 DRIVER = {"CPU": 0, "memory": 256 * 1024**2}
+DRIVER_PLACE = "driver"
+"""A resource that a cluster offers where drivers should live: on its head, which is no spot instance."""
 ENVIRONMENT = {
     **LIBRARIES,
     "RAY_AIR_NEW_OUTPUT": "0",  # no banners
@@ -43,6 +47,10 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an epoch has not every objective; the end of a trial has
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller sees a report and the end of a run
 }
+JOINED = {  # a machine that the autoscaler has to start, and to set up, takes minutes
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
+}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -92,12 +100,14 @@ def connect(stops_trials: bool) -> str:
     Returns:
         Where the study runs, for the user.
     """
+    # Tune would copy these to its workers by a runtime environment, which Ray logs; each machine has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     if os.environ.get("RAY_ADDRESS"):
         in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then its working_dir is on every node's path already
-        variables = ENVIRONMENT if in_job else {**ENVIRONMENT, "PYTHONPATH": path}
+        variables = ENVIRONMENT | JOINED | ({} if in_job else {"PYTHONPATH": path})
         ray.init(runtime_env={"env_vars": variables}, **quiet)
         where = "the Ray cluster"
     else:  # "auto" would also join the private Ray of another sweep, and die with it
@@ -110,7 +120,7 @@ def connect(stops_trials: bool) -> str:
         ray.init(address="local", include_dashboard=stops_trials, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
-    have = ray.cluster_resources()
+    have = capacity()
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
 
 
@@ -120,9 +130,26 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def capacity() -> dict[str, float]:
+    """What the cluster has, or can grow to if it has an autoscaler, such as GPU workers that start from none."""
+    have = ray.cluster_resources()
+    most = ray_state.get_max_resources_from_cluster_config() or {}
+    return {name: float(max(have.get(name, 0), most.get(name, 0))) for name in have | most}
+
+
 def has_gpus() -> bool:
     """Whether workers get a GPU each."""
-    return ray.cluster_resources().get("GPU", 0) > 0
+    return capacity().get("GPU", 0) > 0
+
+
+def driver_resources(resources: dict[str, float]) -> dict[str, float]:
+    """What a trial's driver asks for: a ``DRIVER_PLACE`` where the cluster offers any."""
+    return {**DRIVER, DRIVER_PLACE: 1} if resources.get(DRIVER_PLACE) else dict(DRIVER)
+
+
+def worker_resources(use_gpu: bool) -> dict[str, float]:
+    """What each rank of a trial asks for."""
+    return {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
 
 
 def require_room(placement: Placement) -> None:
@@ -131,7 +158,7 @@ def require_room(placement: Placement) -> None:
     Raises:
         SettingsError: the cluster has fewer GPUs (or cores, if it has none) than ``--ranks``.
     """
-    resources = ray.cluster_resources()
+    resources = capacity()
     if not concurrent_trials(placement, resources):
         have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
         raise SettingsError([f"--ranks: {placement.ranks} workers asked for, the cluster has {have}; use fewer"])
@@ -203,13 +230,16 @@ def _tune(
     callbacks: Sequence[tune.Callback],
     scheduler: MoAsha | None = None,
 ) -> None:
+    resources = capacity()
     tuner = tune.Tuner(
-        tune.with_resources(partial(drive_trial, template=template), tune.PlacementGroupFactory([DRIVER])),
+        tune.with_resources(
+            partial(drive_trial, template=template), tune.PlacementGroupFactory([driver_resources(resources)])
+        ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=samples,
-            max_concurrent_trials=concurrent_trials(template.placement, ray.cluster_resources()),
+            max_concurrent_trials=concurrent_trials(template.placement, resources),
             reuse_actors=not scheduler,  # the driver of a stopped trial still waits for its workers, and goes with them
         ),
         run_config=tune.RunConfig(
@@ -307,7 +337,7 @@ def _train(template: TrialTemplate, settings: Settings, identity: str, seeds: li
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.ranks,
             use_gpu=template.use_gpu,
-            resources_per_worker={"CPU": 1, "GPU": 1} if template.use_gpu else {"CPU": 1},
+            resources_per_worker=worker_resources(template.use_gpu),
         ),
         run_config=ray.train.RunConfig(
             name=f"trial-{number:05d}",

@@ -26,6 +26,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +48,10 @@ SCORE_COLUMNS = tuple(f"score_{emotion}" for emotion in EMOTIONS)
 PREDICTION_COLUMNS = ("utterance_id", "split", "modality", *SCORE_COLUMNS)
 
 
+# user:password@, or an option such as ?client_secret= or &sig=
+_SECRET = re.compile(r"://[^@]*:[^@]*@|[?&](?:[^=&]*(?:secret|password|token|key)[^=&]*|sig)=", re.IGNORECASE)
+
+
 class RecordError(RuntimeError):
     """A study folder that cannot be read or written; the message names the file and the remedy."""
 
@@ -56,9 +61,20 @@ class StudyFolder:
     """One study on a local disk or an object store.
 
     ``uri`` is a path or a URL; the object pickles as that string alone, so workers open their own connection.
+
+    Raises:
+        RecordError: the URL holds a password or key, which messages and records would repeat.
     """
 
     uri: str
+
+    def __post_init__(self) -> None:
+        if "://" in self.uri and _SECRET.search(self.uri):
+            raise RecordError(
+                "--storage: the URL holds a password or a key, which records and logs would repeat. Give them by the "
+                "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or the provider's own file, and the URL "
+                "without them; change those that were typed here, since shells and job servers keep commands."
+            )
 
     @classmethod
     def at(cls, storage: str, name: str) -> StudyFolder:

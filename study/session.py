@@ -18,7 +18,7 @@ from study.budget import require_budget
 from study.corpora import CorpusError, capped
 from study.groups import cells
 from study.halving import NAME
-from study.machine import rank_and_ranks
+from study.machine import rank_and_ranks, stay_on_loopback
 from study.planning import (
     Draft,
     StudyPlan,
@@ -78,6 +78,7 @@ def run_script(run: Callable[[], int]) -> int:
 
 def read_draft(flags: argparse.Namespace) -> Draft:
     """What the flags say, those of a search included where there are any."""
+    stay_on_loopback()
     from study import orchestration  # Ray and torch take seconds to import: not for --help
 
     orchestration.set_environment()

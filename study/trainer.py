@@ -32,6 +32,7 @@ from study.adapter import write_adapter
 from study.backbone import Batch, EmotionModel, load_model, load_processor
 from study.batching import Examples, answer_ids, batches_of_epoch
 from study.collectives import gather_rows, world
+from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
 from study.groups import LANGUAGES, Cell, cells
 from study.metrics import evaluate
@@ -197,9 +198,7 @@ class Run:
         self.rng = np.random.default_rng(seed)
         self._scored: dict[str, tuple[int, tuple[np.ndarray, dict[str, Any]]]] = {}
 
-        share = optimisation.batch_size // self.ranks
-        self.micro = min(optimisation.micro_batch_size or share, share)
-        self.accumulation = -(-share // self.micro)
+        self.micro, self.accumulation = micro_batches(optimisation, self.ranks)
         self.batches_per_epoch = len(self.examples["train"]) // optimisation.batch_size
         if optimisation.epochs and not self.batches_per_epoch:
             raise ValueError(
@@ -220,15 +219,7 @@ class Run:
     def _engine(self, processor: Any) -> deepspeed.DeepSpeedEngine:
         optimisation = self.plan.settings.optimisation
         on_gpu = self.device.type == "cuda"
-        config = {
-            "train_micro_batch_size_per_gpu": self.micro,
-            "gradient_accumulation_steps": self.accumulation,
-            "gradient_clipping": optimisation.gradient_clipping,
-            "bf16": {"enabled": on_gpu},
-            "zero_optimization": {"stage": self.plan.placement.zero_stage, "overlap_comm": on_gpu},
-            "zero_allow_untested_optimizer": True,
-            "steps_per_print": 10**9,
-        }
+        config = engine_config(optimisation, self.plan.placement, on_gpu)
         # ZeRO-3 shards weights while they are loaded, if transformers knows beforehand (by weak reference).
         self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.placement.zero_stage == 3 else None
         dtype = torch.bfloat16 if on_gpu else torch.float32

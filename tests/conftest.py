@@ -14,6 +14,12 @@ import pytest
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 REPO = Path(__file__).resolve().parent.parent
+PLANTED = {
+    "HF_TOKEN": "hf_plantedplantedplantedplantedplan",
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED00",
+    "AWS_SECRET_ACCESS_KEY": "planted/planted+planted/planted+planted0",
+}
+"""Credentials that every sweep finds in its environment; no file of it may hold one."""
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +95,7 @@ def sweep(small_corpus, ray_directory, tmp_path_factory):
     """A function that starts a sweep on the small corpus and returns the finished process."""
     storage = tmp_path_factory.mktemp("sweeps")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    environment["RAY_TMPDIR"] = ray_directory
+    environment |= {"RAY_TMPDIR": ray_directory, **PLANTED}
 
     def start(*flags: str, wait: bool = True, script: tuple[str, ...] = ("study/sweep.py",)):
         command = [sys.executable, *script, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]

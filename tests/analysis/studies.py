@@ -38,6 +38,9 @@ def write_plan(path: Path, seeds: Sequence[int] = (0,), **changes: Any) -> Study
         "languages": list(LANGUAGES),
         "modalities": ["speech+text"],
         "space": "fairness",
+        "knobs": [
+            {"name": "objective.fairness_weight.weight", "reason": "-", "default": 1.0, "low": 0.01, "high": 100.0}
+        ],
         "trials": 8,
         "seeds": list(seeds),
         "settings": {"optimisation": {"epochs": 6, "learning_rate": 0.005}, "modalities": ["speech+text"]},

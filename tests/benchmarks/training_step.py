@@ -18,21 +18,12 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from study.backbone import Batch, EmotionModel, with_lora
 from study.features import audio_tokens, stored_length
 from study.groups import EMOTIONS, LANGUAGES, cells
-from study.memory import GB, Load, memory_need
+from study.memory import GB, SEVEN_B, Load, memory_need
 from study.objective import ErmMinMaxGap, WholeBatch, utterance_weights
 from study.settings import BackboneSettings, Placement
 from study.tiny import tiny_config
 
 SECONDS, TEXT_TOKENS = 3.6, 50
-SEVEN_B = {
-    "model_type": "qwen2",
-    "vocab_size": 156_032,
-    "hidden_size": 4096,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-}
 FLOP_AN_EXAMPLE, CARD_FLOPS = 3.73e12, 790e12  # of the 7B at 3.6 s; of an H200 in bf16
 
 

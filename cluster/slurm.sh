@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# sbatch cluster/slurm.sh --corpus meld-st:DIR --storage DIR ...     A sweep in one allocation: flags go to sweep.py.
+# Put in: account, partition, time, and the sizes below. Start it from the repository; its folder and --storage must be
+# seen by all nodes. Signalled before the end of its time, it queues itself again; the sweep goes on where it stopped.
+#SBATCH --job-name=fair-ser
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --mem=512G
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@300
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?run me with sbatch}"
+# shellcheck disable=SC1091
+. .venv/bin/activate
+
+# Nobody else's Ray is touched: ports and temporary folder are this job's, and only processes that it started are ended.
+export RAY_AUTH_MODE=token # the token is ~/.ray/auth_token: ray get-auth-token --generate
+export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
+port=$((20000 + SLURM_JOB_ID % 20000))
+folder="/tmp/ray-$SLURM_JOB_ID"
+cores="${SLURM_CPUS_PER_TASK:-1}"
+gpus="${SLURM_GPUS_ON_NODE:-0}"
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head="${nodes[0]}" # this script runs there
+address="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')"
+
+steps=()
+end() {
+  trap - EXIT
+  kill "${steps[@]}" 2>/dev/null || true
+  wait || true
+}
+trap end EXIT
+again() {
+  echo "the time is nearly over: queued again"
+  scontrol requeue "$SLURM_JOB_ID"
+  exit 0
+}
+trap again USR1
+
+resources=(--num-cpus="$cores" --num-gpus="$gpus" --min-worker-port=0 --max-worker-port=0)
+srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
+  ray start --head --block --node-ip-address="$address" --port="$port" --temp-dir="$folder" \
+  --include-dashboard=false --ray-client-server-port="$((port + 20000))" --resources='{"driver":1000}' \
+  "${resources[@]}" &
+steps+=($!)
+export RAY_ADDRESS="$address:$port"
+timeout 300 bash -c "until exec 3<>/dev/tcp/$address/$port; do sleep 1; done" 2>/dev/null
+
+if ((${#nodes[@]} > 1)); then
+  others=$((${#nodes[@]} - 1))
+  srun --overlap --nodes="$others" --ntasks="$others" --exclude="$head" \
+    ray start --block --address="$RAY_ADDRESS" "${resources[@]}" &
+  steps+=($!)
+fi
+timeout 600 python - "${#nodes[@]}" <<'PYTHON'
+import sys
+import time
+
+import ray
+
+ray.init(logging_level="ERROR", log_to_driver=False)
+while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]):
+    time.sleep(2)
+PYTHON
+
+python study/sweep.py "$@" &
+sweep=$!
+steps+=("$sweep")
+wait "$sweep"

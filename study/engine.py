@@ -1,0 +1,63 @@
+"""DeepSpeed's configuration of a run, which settings and placement decide; nobody writes one by hand.
+
+``python -m study.engine DIR`` writes those of one and of eight GPUs a trial to look at: ``cluster/deepspeed`` holds
+them. A run makes its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from study.settings import Optimisation, Placement
+
+SHOWN = tuple(Placement(ranks=ranks, zero_stage=stage) for ranks in (1, 8) for stage in (2, 3))
+
+
+def micro_batches(optimisation: Optimisation, ranks: int) -> tuple[int, int]:
+    """Examples of a rank in one pass, and passes a step.
+
+    >>> micro_batches(Optimisation(batch_size=64, micro_batch_size=3), ranks=8)
+    (3, 3)
+    """
+    share = optimisation.batch_size // ranks
+    micro = min(optimisation.micro_batch_size or share, share)
+    return micro, -(-share // micro)
+
+
+def engine_config(optimisation: Optimisation, placement: Placement, on_gpu: bool) -> dict[str, Any]:
+    """What ``deepspeed.initialize`` gets; bf16 on GPUs, float32 on the CPU."""
+    micro, accumulation = micro_batches(optimisation, placement.ranks)
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": optimisation.gradient_clipping,
+        "bf16": {"enabled": on_gpu},
+        "zero_optimization": {"stage": placement.zero_stage, "overlap_comm": on_gpu},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+def shown() -> dict[str, str]:
+    """The files of ``cluster/deepspeed`` by name: the paper's optimisation on GPUs."""
+    return {
+        f"zero{placement.zero_stage}-{placement.ranks}gpu.json": json.dumps(
+            engine_config(Optimisation(), placement, on_gpu=True), indent=1
+        )
+        + "\n"
+        for placement in SHOWN
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write ``shown`` into the folder of the only argument."""
+    for name, text in shown().items():
+        Path(arguments[0], name).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
