@@ -24,9 +24,10 @@ from analysis.report import write_report
 from analysis.tables import as_text, knobs_in_words
 from search_spaces import Space, ablation
 from search_spaces.ablations import ARMS, FAMILIES, HEARD, arms_of
+from study.flags import add_study_flags
 from study.found import Found, folder_of, found_arms
 from study.groups import Modality
-from study.planning import Draft, add_study_flags
+from study.planning import Draft
 from study.session import Script, read_draft, run_script, run_study
 from study.settings import Settings, SettingsError
 

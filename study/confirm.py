@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from search_spaces import Reference, Space, SpaceMaker
-from study.planning import Draft, conflicts
+from study.plan_record import conflicts
+from study.planning import Draft
 from study.records import StudyFolder, read_study
 from study.session import refuse_conflicts
 from study.settings import Settings, SettingsError

@@ -6,28 +6,21 @@ import argparse
 import json
 import os
 import re
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from search_spaces import SPACES, Knob, Space, SpaceMaker, space_maker
+from search_spaces import Space, SpaceMaker, space_maker
 from study.checks import corpus_faults, knob_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.goals import Goals, goal_faults, read_goals
 from study.groups import LANGUAGES, cells
-from study.halving import NAME, Halving, read_rule
-from study.records import SCHEMA_VERSION, StudyFolder, read_trials
-from study.settings import Placement, Settings, SettingsError, context_faults, flatten, on_backbone, parse
+from study.halving import Halving, read_rule
+from study.records import StudyFolder, read_trials
+from study.settings import Placement, Settings, SettingsError, context_faults, on_backbone, parse
 
-VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
 SINGLE = "single"
 """What stands for the space of a study that is one configuration."""
 NAMED = (SINGLE, "ablation", "confirm")
@@ -87,122 +80,6 @@ class StudyPlan:
     def counts(self) -> dict[str, int]:
         """Utterances of each split."""
         return {split: int((self.corpus.utterances["split"] == split).sum()) for split in ("train", "dev", "test")}
-
-
-def add_study_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say what is studied and where; other scripts build on their names."""
-    what = parser.add_argument_group("what is studied")
-    what.add_argument(
-        "--corpus",
-        default="embedded",
-        metavar="SPEC",
-        help="embedded | meld-st:DIR | manifest:FILE (default: embedded)",
-    )
-    what.add_argument(
-        "--split",
-        default="parallel",
-        metavar="NAME",
-        help="parallel | official | speaker: the corpus's own split with parallel utterances on one side, the authors' "
-        "as it is, or speakers held out (default: parallel)",
-    )
-    what.add_argument(
-        "--plants",
-        default=None,
-        metavar="A,B",
-        help="planted gaps of the embedded corpus: scarcity,prior,cue or none (default: all three)",
-    )
-    what.add_argument(
-        "--backbone",
-        default="tiny",
-        metavar="SPEC",
-        help="tiny | HUB_ID | DIR of a Qwen2-Audio checkpoint (default: tiny)",
-    )
-    what.add_argument(
-        "--modalities",
-        default="speech+text",
-        metavar="A,B",
-        help="speech | speech+text | speech,speech+text (default: speech+text)",
-    )
-    what.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of every configuration (default: 0)")
-    what.add_argument(
-        "--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 3)"
-    )
-    what.add_argument(
-        "--fix",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set any other setting by its dotted name, e.g. optimisation.learning_rate=1e-4; repeatable",
-    )
-    where = parser.add_argument_group("where and how")
-    where.add_argument(
-        "--study", default=None, metavar="NAME", help="name of the study (default: from corpus and space)"
-    )
-    where.add_argument(
-        "--storage",
-        default=None,
-        metavar="DIR_OR_URL",
-        help="where studies are kept (default: results/; inside a Ray job: ~/fair-ser-results)",
-    )
-    where.add_argument(
-        "--ranks",
-        default=None,
-        type=int,
-        metavar="N",
-        help="worker processes a trial (default: 2, or 1 on a single core)",
-    )
-    where.add_argument(
-        "--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)"
-    )
-    where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-
-
-def add_search_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a search, beside those of any study."""
-    search = parser.add_argument_group("the search")
-    search.add_argument(
-        "--space",
-        default="fairness",
-        metavar="A+B",
-        help=f"search space: {' | '.join(SPACES)} | FILE.toml, or several joined with + (default: fairness; "
-        "python -m search_spaces show NAME)",
-    )
-    search.add_argument("--trials", default=8, type=int, metavar="N", help="configurations in the study (default: 8)")
-    search.add_argument(
-        "--objectives",
-        default="dev_w_f1:max,dev_gap:min",
-        metavar="A:max,B:min",
-        help="two or three recorded metrics, also of a language, modality or cell, e.g. dev_gap_tpr@de:min; a wrong "
-        "name lists them all (default: dev_w_f1:max,dev_gap:min)",
-    )
-    search.add_argument(
-        "--require",
-        action="append",
-        default=[],
-        metavar="'gap<=0.03'",
-        help="a bound that the sampler should keep to, on any such metric; repeatable",
-    )
-    search.add_argument(
-        "--sampler",
-        default="tpe",
-        metavar="NAME",
-        help=f"{' | '.join(SAMPLERS)}: what proposes configurations; a grid has up to {GRID_POINTS} values a knob "
-        "(default: tpe)",
-    )
-    search.add_argument(
-        "--budget",
-        default=None,
-        type=float,
-        metavar="HOURS",
-        help="worker-hours (a worker has a GPU, or a core where there is none): refuse a study that takes more by what "
-        "earlier ones took, and say how many trials fit",
-    )
-    search.add_argument(
-        "--early-stopping",
-        default="none",
-        metavar="RULE",
-        help=f"none | {NAME}[:eta=3,grace=1]: at epochs grace, grace*eta, ... the best 1/eta go on (default: none)",
-    )
 
 
 def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> Draft:
@@ -329,95 +206,6 @@ def _faults_of(make: Callable[..., Any], *arguments: Any) -> tuple[str, ...]:
     return ()
 
 
-def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
-    """What ``study.json`` holds."""
-    draft, settings = plan.draft, plan.draft.settings
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": draft.name,
-        "corpus": {
-            "spec": settings.corpus.spec,
-            "name": plan.corpus.name,
-            "hash": plan.corpus.content_hash,
-            "counts": plan.counts(),
-            "skipped": len(plan.corpus.skipped),
-            "skipped_clips": list(plan.corpus.skipped),
-            "notes": list(plan.corpus.notes),
-        },
-        "backbone": {"spec": settings.backbone.spec, "hash": backbone_hash},
-        "languages": list(plan.languages),
-        "modalities": list(settings.modalities),
-        **space_record(plan),
-        "objectives": [list(objective) for objective in draft.goals.objectives],
-        "requirements": [str(requirement) for requirement in draft.goals.requirements],
-        "sampler": draft.sampler,
-        "trials": draft.trials,
-        "early_stopping": draft.early_stopping and draft.early_stopping.model_dump(),
-        "seeds": list(draft.seeds),
-        "settings": settings.model_dump(mode="json"),
-        "placement": draft.placement.model_dump(),
-        "versions": {"python": sys.version.split()[0], **{package: version(package) for package in VERSIONED}},
-        "command": shlex.join(["python", *sys.argv]),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
-    """How a study on disk differs from a draft of the same name; trials and seeds may grow."""
-    now = {**_goals_in_words(draft), **flatten(draft.settings.model_dump(mode="json"))}
-    try:  # a setting that is younger than the study has its default there
-        settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
-    except ValidationError:
-        settings = record["settings"]
-    objectives = record.get("objectives", [list(objective) for objective in Goals().objectives])
-    then = {
-        "--objectives": ",".join(":".join(objective) for objective in objectives),
-        "--require": " ".join(record.get("requirements", [])),
-        **flatten(settings),
-    }
-    if not set(record["seeds"]) <= set(draft.seeds):
-        then["--seeds"], now["--seeds"] = record["seeds"], list(draft.seeds)
-    return [
-        f"{key}: {then.get(key)!r} there, {now.get(key)!r} now" for key in now | then if now.get(key) != then.get(key)
-    ]
-
-
-def space_conflicts(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """How the space of a study on disk differs; knobs may be added and ranges may widen, nothing may go.
-
-    A study of named configurations can have more of them, but no other kind of space.
-
-    Args:
-        there, here: ``space`` and ``knobs`` as in ``study.json``.
-    """
-    then, now = ({knob["name"]: parse(Knob, knob) for knob in record.get("knobs", [])} for record in (there, here))
-    gone = [name for name in then if name not in now]
-    if gone or (there["space"] != here["space"] and not (then and now)):
-        what = f" (without {', '.join(gone)})" if gone else ""
-        return [f"--space: {there['space']!r} there, {here['space']!r} now{what}"]
-    return [
-        f"{name}: {knob.range()} there, {now[name].range()} now, which does not hold it"
-        for name, knob in then.items()
-        if not now[name].contains(knob)
-    ]
-
-
-def space_record(plan: StudyPlan) -> dict[str, Any]:
-    """What ``study.json`` holds of the space."""
-    return {
-        "space": plan.draft.space,
-        "knobs": [knob.model_dump(mode="json") for knob in plan.space.knobs],
-        "references": [{"label": each.label, "note": each.note} for each in plan.space.references],
-    }
-
-
-def _goals_in_words(draft: Draft) -> dict[str, str]:
-    return {
-        "--objectives": ",".join(":".join(objective) for objective in draft.goals.objectives),
-        "--require": " ".join(map(str, draft.goals.requirements)),
-    }
-
-
 def default_storage() -> str:
     """``results/`` of this checkout; in a Ray job the checkout is a copy that is thrown away, so the home folder."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
@@ -448,7 +236,7 @@ def _overrides(flags: argparse.Namespace, base: Settings) -> tuple[dict[str, Any
         overrides["optimisation.epochs"] = flags.epochs
     for item in flags.fix:
         key, equals, value = item.partition("=")
-        if not equals:
+        if not (key and equals):
             faults.append(f"--fix {item}: write it as KEY=VALUE")
         else:
             overrides[key] = _value(value)
@@ -516,6 +304,6 @@ def _integers(text: str, flag: str, faults: list[str]) -> tuple[int, ...]:
     except ValueError:
         faults.append(f"{flag}: {text!r} is not a list of whole numbers such as 0,1,2")
         return (0,)
-    if len(set(values)) < len(values) or min(values) < 0:
-        faults.append(f"{flag}: {text!r} must be different numbers from 0 up")
+    if len(set(values)) < len(values) or min(values) < 0 or max(values) >= 2**32:
+        faults.append(f"{flag}: {text!r} must be different numbers from 0 to {2**32 - 1}")
     return values

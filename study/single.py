@@ -16,16 +16,8 @@ from search_spaces import Reference, Space
 from study.configuration import read_config
 from study.groups import cells
 from study.machine import rank_and_ranks
-from study.planning import (
-    SINGLE,
-    Draft,
-    StudyPlan,
-    complete,
-    conflicts,
-    read_flags,
-    resolved_backbone,
-    study_record,
-)
+from study.plan_record import conflicts, study_record
+from study.planning import SINGLE, Draft, StudyPlan, complete, read_flags, resolved_backbone
 from study.records import UTTERANCE_COLUMNS, hold, read_study, run_directory, write_trial
 from study.session import describe_subject, keep_plan, refuse_conflicts
 from study.settings import Settings, SettingsError, config_id, differences

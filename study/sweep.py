@@ -25,9 +25,10 @@ from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import as_text, front_table, knobs_in_words
 from study.confirm import confirm_draft, confirm_folder, confirm_references, confirm_space
+from study.flags import add_search_flags, add_study_flags
 from study.found import folder_of
 from study.goals import Goals
-from study.planning import Draft, add_search_flags, add_study_flags
+from study.planning import Draft
 from study.records import StudyFolder, read_study, read_trials, trials_done
 from study.session import Script, read_draft, run_script, run_study
 from study.settings import SettingsError

@@ -18,8 +18,9 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 from rich.console import Console
 
 from analysis.tables import as_text, groups_table
+from study.flags import add_study_flags
 from study.machine import quiet_libraries, rank_and_ranks
-from study.planning import SINGLE, add_study_flags
+from study.planning import SINGLE
 from study.records import read_study
 from study.session import run_script
 from study.single import SingleRun, run_single

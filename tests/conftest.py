@@ -38,7 +38,8 @@ def small_study(small_corpus, tmp_path_factory):
     """(plan, prepared) of a study on the small corpus, ready to train."""
     import argparse
 
-    from study.planning import add_search_flags, add_study_flags, complete, read_flags
+    from study.flags import add_search_flags, add_study_flags
+    from study.planning import complete, read_flags
     from study.preparation import prepare
 
     storage = tmp_path_factory.mktemp("storage")

@@ -21,7 +21,8 @@ from study.backbone import load_processor
 from study.batching import Examples
 from study.corpora.plants import PLANTS
 from study.evaluation import prediction_frame, score_examples
-from study.planning import add_search_flags, add_study_flags, complete, read_flags
+from study.flags import add_search_flags, add_study_flags
+from study.planning import complete, read_flags
 from study.preparation import prepare
 from study.records import UTTERANCE_COLUMNS, StudyFolder
 from study.settings import Placement

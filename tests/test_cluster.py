@@ -156,7 +156,8 @@ def test_a_ray_job_shuts_down_and_starts_the_sweep():
 
 def planned(flags: list[str]):
     """What the sweep makes of flags, which must be without a fault."""
-    from study.planning import add_search_flags, add_study_flags, read_flags
+    from study.flags import add_search_flags, add_study_flags
+    from study.planning import read_flags
 
     parser = argparse.ArgumentParser()
     add_study_flags(parser)

@@ -6,17 +6,9 @@ import argparse
 
 import pytest
 
-from study.planning import (
-    add_search_flags,
-    add_study_flags,
-    complete,
-    conflicts,
-    read_flags,
-    read_search,
-    space_conflicts,
-    space_record,
-    study_record,
-)
+from study.flags import add_search_flags, add_study_flags
+from study.plan_record import conflicts, space_conflicts, space_record, study_record
+from study.planning import complete, read_flags, read_search
 from study.settings import SettingsError
 from tests.corpora.builders import write_csv, write_wav
 

@@ -19,7 +19,8 @@ from packaging.utils import canonicalize_name
 from analysis.load import load_study
 from analysis.report import write_report
 from study.adapter import read_adapter
-from study.planning import add_search_flags, add_study_flags, read_flags
+from study.flags import add_search_flags, add_study_flags
+from study.planning import read_flags
 from study.records import RecordError, StudyFolder
 from study.settings import SettingsError
 from tests.analysis import studies

@@ -11,7 +11,8 @@ from analysis.goals import goals_front, goals_table
 from analysis.load import load_study
 from study.budget import Pace, measured_pace, require_budget
 from study.confirm import confirm_draft, confirm_folder, confirm_references
-from study.planning import add_search_flags, add_study_flags, complete, read_flags, read_search
+from study.flags import add_search_flags, add_study_flags
+from study.planning import complete, read_flags, read_search
 from study.records import StudyFolder, hold, read_trials, write_trial
 from study.settings import SettingsError
 from study.status import read_status

@@ -187,7 +187,8 @@ def single(command, *flags: str):
     """The exit status of train.py's own way from flags, in this process; and its draft."""
     import argparse
 
-    from study.planning import SINGLE, add_study_flags
+    from study.flags import add_study_flags
+    from study.planning import SINGLE
     from study.single import read_single
 
     parser = argparse.ArgumentParser()

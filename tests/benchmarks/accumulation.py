@@ -16,7 +16,8 @@ import time
 import numpy as np
 
 from study.batching import batches_of_epoch
-from study.planning import add_search_flags, add_study_flags, complete, read_flags
+from study.flags import add_search_flags, add_study_flags
+from study.planning import complete, read_flags
 from study.preparation import prepare
 from study.records import StudyFolder
 from study.settings import Placement
