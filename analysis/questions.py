@@ -208,7 +208,8 @@ def _searched(study: Study) -> pd.DataFrame:
     knobs = study.configurations.set_index("config_id")["knobs"]
     rows = eligible(study.configurations)
     rows = rows[rows["label"].isna()]
-    rows = rows[[knobs[name].get("objective.method", method) == "minmaxgap" for name in rows["config_id"]]]
+    penalised = [knobs[name].get("objective.method", method) == "minmaxgap" for name in rows["config_id"]]
+    rows = rows[pd.Series(penalised, index=rows.index, dtype=bool)]
     return rows.assign(varied=[varied_coefficients(study, knobs[name]) for name in rows["config_id"]])
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.answers import question_sections
 from analysis.arms import arms, arms_table
 from analysis.benchmark import benchmark, benchmark_csv, benchmark_latex
 from analysis.chance import uncertainty_of
@@ -90,6 +91,7 @@ def write_report(
             configurations_section(study, points, chance),
             cells_section(study, shown, chance, in_layout),
             *([] if certainty is None else [certainty]),
+            *question_sections(study, resamples, seed),
             importance_section(study, seed),
             published_section(study, in_layout),
             *training_sections(study),

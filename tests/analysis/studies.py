@@ -196,10 +196,15 @@ KNOBS: tuple[tuple[str | None, dict[str, Any]], ...] = (
 
 
 def write_whole_study(
-    path: Path, per_cell: int = 40, speakers: int = 5, seeds: Sequence[int] = (0,), configurations: int = 8
+    path: Path,
+    per_cell: int = 40,
+    speakers: int = 5,
+    seeds: Sequence[int] = (0,),
+    configurations: int = 8,
+    modalities: Sequence[str] = ("speech+text",),
 ) -> StudyFolder:
     """A finished study with predictions: later trials are a little less accurate and a little fairer."""
-    folder = write_plan(path, seeds)
+    folder = write_plan(path, seeds, modalities=list(modalities))
     known = utterances(per_cell, speakers)
     folder.write_parquet("utterances.parquet", known)
     for number, (label, knobs) in enumerate(KNOBS[:configurations]):
@@ -210,7 +215,8 @@ def write_whole_study(
         config_id = f"{number:02d}{'abcdef' * 2}"[:12]
         write_trial(folder, number, config_id, label, knobs)
         for seed in seeds:
-            made = predict(known, 0.62 - 0.015 * number, 0.22 - 0.03 * number, seed=100 * number + seed)
+            model = (0.62 - 0.015 * number, 0.22 - 0.03 * number, 100 * number + seed)
+            made = pd.concat([predict(known, *model, modality) for modality in modalities])
             write_predictions(folder, known, config_id, seed, made, (0.0, 0.0) if label == "ERM" else (0.1, 0.2))
     return folder
 

@@ -1,0 +1,136 @@
+"""The two questions of the study with their answers as a reader wants them: ``python -m analysis.answers STUDY``.
+
+Did coefficients by language or modality earn anything over a plain fairness weight (``--tuned`` names a second search),
+and does the transcript shrink the gap (:mod:`analysis.questions`)? Also what a search's front did on fresh seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import pandas as pd
+
+from analysis.comparison import QUANTITIES, in_words, p_in_words
+from analysis.confirmation import confirmation, confirmation_table
+from analysis.load import SPLITS, Study, load_study
+from analysis.page import Section, Table
+from analysis.questions import coefficients_earned, transcript_effect
+from analysis.tables import POINTS, as_text
+from study.records import RecordError, StudyFolder
+
+EARNED = "Did the coefficients earn anything?"
+TRANSCRIPT = "Does the transcript shrink the gap?"
+CONFIRM = "confirm"
+
+
+def shown_coefficients(found: pd.DataFrame) -> pd.DataFrame:
+    """Output of :func:`analysis.questions.coefficients_earned` in points; reasons are left to the words."""
+    rows = found[found["reason"].isna()]
+    first = pd.DataFrame(
+        {
+            "coefficients": rows["coefficients"],
+            "trials each": rows["budget"],
+            "plain": rows["plain_name"],
+            "tuned": rows["tuned_name"],
+        }
+    )
+    halves = pd.DataFrame({"better in % of halves": POINTS * rows["better_in_halves"].astype(float)})
+    return pd.concat([first, _paired(rows, "scope", "plain value", "tuned value"), halves], axis=1)
+
+
+def shown_transcript(found: pd.DataFrame) -> pd.DataFrame:
+    """Output of :func:`analysis.questions.transcript_effect` in points."""
+    rows = found[found["reason"].isna()]
+    first = pd.DataFrame({"configuration": rows["name"]})
+    return pd.concat([first, _paired(rows, "language", "speech", "speech+text")], axis=1)
+
+
+def _paired(rows: pd.DataFrame, scope: str, before: str, after: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "quantity": rows["quantity"].map(QUANTITIES),
+            "of": rows[scope],
+            before: POINTS * rows["reference"].astype(float),
+            after: POINTS * rows["value"].astype(float),
+            "difference": POINTS * rows["difference"].astype(float),
+            "95 % interval": [in_words(*ends) for ends in rows[["low", "high"]].astype(float).to_numpy()],
+            "p": [p_in_words(value) for value in rows["p"].astype(float)],
+            "Holm": [p_in_words(value) for value in rows["p_holm"].astype(float)],
+            "says": rows["says"],
+        }
+    )
+
+
+def reasons(found: pd.DataFrame, what: str) -> str:
+    """Why some of the question has no answer, as sentences; empty where all has one."""
+    rows = found[found["reason"].notna()]
+    return "".join(
+        f" {f'{name}: ' if isinstance(name, str) else ''}no answer, {reason}."
+        for name, reason in zip(rows[what], rows["reason"], strict=True)
+    )
+
+
+def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
+    """A section for each question that the study could answer, and one for its confirmation if it has one."""
+    sections = []
+    if any("coefficients" in knob["name"] for knob in study.plan.get("knobs", [])):
+        found = coefficients_earned(study, resamples=resamples, seed=seed)
+        words = (
+            "The first n searched trials with equal coefficients against the first n with unequal ones: each kind "
+            "chooses on dev, the choices are compared on test, paired. A search of its own for each kind is the fairer "
+            f"comparison (python -m analysis.answers PLAIN --tuned OTHER).{reasons(found, 'coefficients')}"
+        )
+        sections.append(_section(EARNED, words, shown_coefficients(found)))
+    if len(study.plan["modalities"]) > 1:
+        found = transcript_effect(study, resamples=resamples, seed=seed)
+        words = (
+            "The same models on the same utterances of test, with the transcript against speech alone; below 0 a gap "
+            f"is smaller with it.{reasons(found, 'language')}"
+        )
+        sections.append(_section(TRANSCRIPT, words, shown_transcript(found)))
+    if study.folder.exists(f"{CONFIRM}/study.json"):
+        again = load_study(StudyFolder(study.folder.path(CONFIRM)))
+        words = "As searched → on seeds that the search has not seen. A winner of a search is partly luck."
+        sections.append(_section("On fresh seeds", words, confirmation_table(confirmation(study, again))))
+    return sections
+
+
+def _section(title: str, words: str, table: pd.DataFrame) -> Section:
+    return Section(title, words, () if table.empty else (Table(table),))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.answers", description="Did coefficients earn anything, does the transcript help?"
+    )
+    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
+    parser.add_argument("--tuned", metavar="STUDY_DIR", help="the search of coefficients (default: the same study)")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
+    parser.add_argument("--resamples", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        plain = load_study(options.study)
+        tuned = load_study(options.tuned) if options.tuned else None
+        how = {"split": options.split, "resamples": options.resamples, "seed": options.seed}
+        earned = coefficients_earned(plain, tuned, **how)
+        heard = transcript_effect(plain, **how)
+    except (RecordError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for title, found, table, what in (
+        (EARNED, earned, shown_coefficients(earned), "coefficients"),
+        (TRANSCRIPT, heard, shown_transcript(heard), "language"),
+    ):
+        print(f"{title}{reasons(found, what)}")
+        if not table.empty:
+            print(as_text(table))
+        print()
+    print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
