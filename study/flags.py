@@ -7,6 +7,7 @@ import argparse
 from search_spaces import SPACES
 from study.halving import NAME
 from study.planning import GRID_POINTS, SAMPLERS
+from study.trackers import TRACKERS
 
 
 def add_study_flags(parser: argparse.ArgumentParser) -> None:
@@ -122,4 +123,10 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         default="none",
         metavar="RULE",
         help=f"none | {NAME}[:eta=3,grace=1]: at epochs grace, grace*eta, ... the best 1/eta go on (default: none)",
+    )
+    search.add_argument(
+        "--track",
+        default=None,
+        metavar="A,B",
+        help=f"{' | '.join(TRACKERS)}: send trials there too (TensorBoard's files are in STUDY/ray/tune anyway)",
     )

@@ -20,6 +20,7 @@ from study.groups import LANGUAGES, cells
 from study.halving import Halving, read_rule
 from study.records import StudyFolder, read_trials
 from study.settings import Placement, Settings, SettingsError, context_faults, on_backbone, parse
+from study.trackers import tracker_faults
 
 SINGLE = "single"
 """What stands for the space of a study that is one configuration."""
@@ -43,6 +44,7 @@ class Draft:
         sampler: which of ``SAMPLERS`` proposes configurations.
         budget: worker-hours that the study may take, None for any.
         faults: what is wrong so far; ``complete`` adds to them and raises.
+        trackers: where trials are sent besides the study's own records.
         early_stopping: the rule that stops trials early, None if every trial is trained to its end.
     """
 
@@ -61,6 +63,7 @@ class Draft:
     sampler: str = "tpe"
     budget: float | None = None
     early_stopping: Halving | None = None
+    trackers: tuple[str, ...] = ()
 
     def for_labels(self, labels: tuple[str, ...]) -> Draft:
         """The draft of a study of named trials, which is to have these beside those that it has."""
@@ -137,7 +140,15 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     early_stopping = _early_stopping(flags.early_stopping, draft.settings, faults)
     if early_stopping and goals.objectives != Goals().objectives:
         faults.append("--early-stopping: epochs are compared by W-F1 and gap on dev, so leave out --objectives")
-    read = {"goals": goals, "sampler": flags.sampler, "budget": flags.budget, "early_stopping": early_stopping}
+    trackers = tuple(flags.track.split(",")) if flags.track else ()
+    faults += tracker_faults(trackers)
+    read = {
+        "goals": goals,
+        "sampler": flags.sampler,
+        "budget": flags.budget,
+        "early_stopping": early_stopping,
+        "trackers": trackers,
+    }
     return replace(draft, **read, faults=(*draft.faults, *faults))
 
 

@@ -152,6 +152,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     from study.preparation import prepare
     from study.progress import StudyProgress
     from study.searcher import Search
+    from study.trackers import make_trackers
 
     draft = plan.draft
     prepared = prepare(plan)
@@ -188,10 +189,10 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     if done < draft.trials:
         search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler)
         progress = StudyProgress(console, draft.trials, done, _epochs(draft), script.words)
-        _with_progress(
-            progress,
-            partial(orchestration.run_trials, template, search, draft.trials, [progress], draft.early_stopping),
-        )
+        place = draft.folder.uri if draft.folder.is_local else "."
+        callbacks = [progress, *make_trackers(draft.trackers, draft.name, place)]
+        run = partial(orchestration.run_trials, template, search, draft.trials, callbacks, draft.early_stopping)
+        _with_progress(progress, run)
 
 
 def _epochs(draft: Draft) -> int:

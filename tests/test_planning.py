@@ -126,3 +126,14 @@ def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, m
         plan(tmp_path, *flags, "mo-asha:grace=3")
     with pytest.raises(SettingsError, match="--early-stopping: eta: "):
         plan(tmp_path, *flags, "mo-asha:eta=1")
+
+
+def test_trackers_are_known_and_installed(tmp_path, manifest, monkeypatch):
+    given = ("--corpus", manifest(transcript="Ja."), "--track")
+    monkeypatch.setattr("study.trackers.find_spec", lambda name: None if name == "wandb" else object())
+    assert plan(tmp_path, *given, "mlflow").draft.trackers == ("mlflow",)
+    with pytest.raises(SettingsError) as caught:
+        plan(tmp_path, *given, "wandb,tape")
+    unknown, absent = caught.value.faults
+    assert unknown == "--track: there is no 'tape'; choose from mlflow, wandb"
+    assert absent == "--track: wandb is not installed; pip install wandb"
