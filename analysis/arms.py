@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
-from analysis.comparison import Comparison, in_words, p_in_words
+from analysis.comparison import NO_CLAIM, Comparison, in_words, p_in_words
 from analysis.tables import POINTS
-from analysis.uncertainty import holm
+from analysis.uncertainty import LEVEL, holm
+
+OBJECTIVES = ("w_f1", "avg")
+NOT_TOLD = "not told apart"
+
+
+def adjusted(comparison: Comparison) -> Comparison:
+    """The comparison in which an arm, over the widest scope, is told apart only if it is so after Holm over the arms.
+
+    Each of ``OBJECTIVES`` is adjusted by itself; rows of other scopes and quantities stay as they are.
+    """
+    table = comparison.table.copy()
+    for quantity in OBJECTIVES:
+        rows = table[(table["scope"] == comparison.overall) & (table["quantity"] == quantity)]
+        doubtful = rows.index[(holm(rows["p"]) >= 1 - LEVEL) & (rows["says"] != NO_CLAIM)]
+        table.loc[doubtful, "says"] = NOT_TOLD
+    return replace(comparison, table=table)
 
 
 def arms(comparison: Comparison) -> pd.DataFrame:
@@ -16,13 +34,15 @@ def arms(comparison: Comparison) -> pd.DataFrame:
     Returns:
         The reference first, then one row an arm: ``name, n_seeds`` and for each of ``w_f1`` and ``avg`` the value,
         the ``_difference``, its ``_low`` and ``_high`` (fractions; of ``avg`` the difference plus and minus the
-        reach of paired swaps), ``_p``, ``_holm`` (Holm over the arms, each objective by itself) and ``_says``.
+        reach of paired swaps), ``_p``, ``_holm`` (Holm over the arms, each objective by itself) and ``_says``, which
+        goes by the latter.
     """
-    table = comparison.table[comparison.table["scope"] == comparison.overall]
+    table = adjusted(comparison).table
+    table = table[table["scope"] == comparison.overall]
     first = table.drop_duplicates("quantity").set_index("quantity")
     rows = table.drop_duplicates("name")[["name", "n_seeds"]].set_index("name")
     reference = {"n_seeds": rows["n_seeds"].max()}
-    for quantity in ("w_f1", "avg"):
+    for quantity in OBJECTIVES:
         if quantity not in first.index:
             continue
         of = table[table["quantity"] == quantity].set_index("name")
@@ -40,22 +60,19 @@ def arms_table(comparison: Comparison) -> pd.DataFrame:
     """:func:`arms` for a reader: points, ranges and p values as words.
 
     Returns:
-        Columns of two levels: ``configuration, seeds``, and under ``W-F1`` and ``AVG gap`` the ``mean`` over seeds, the
-        ``difference``, its ``95 %`` range, ``p``, ``Holm`` and what it ``is``; empty in the row of the reference.
+        Columns of two levels: ``configuration``, and under ``W-F1`` and ``AVG gap`` the ``mean`` over seeds, the
+        ``difference``, its ``95 %`` interval (of AVG, which has none, the ``swap reach``), p after ``Holm`` and what it
+        ``is`` by that; empty in the row of the reference.
     """
     found = arms(comparison)
-    out: dict[tuple[str, str], object] = {
-        ("", "configuration"): found["name"],
-        ("", "seeds"): found["n_seeds"].astype(int),
-    }
-    for quantity, heading in (("w_f1", "W-F1"), ("avg", "AVG gap")):
+    out: dict[tuple[str, str], object] = {("", "configuration"): found["name"]}
+    for quantity, heading, spread in (("w_f1", "W-F1", "95 %"), ("avg", "AVG gap", "swap reach")):
         if quantity not in found:
             continue
         ends = zip(found[f"{quantity}_low"], found[f"{quantity}_high"], strict=True)
         out[heading, "mean"] = POINTS * found[quantity]
         out[heading, "difference"] = POINTS * found[f"{quantity}_difference"]
-        out[heading, "95 %"] = [in_words(low, high) for low, high in ends]
-        out[heading, "p"] = [p_in_words(p) for p in found[f"{quantity}_p"]]
+        out[heading, spread] = [in_words(low, high) for low, high in ends]
         out[heading, "Holm"] = [p_in_words(p) for p in found[f"{quantity}_holm"]]
         out[heading, "is"] = found[f"{quantity}_says"].astype(object).replace(np.nan, "")
     return pd.DataFrame(out)

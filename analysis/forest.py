@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.comparison import KINDS, QUANTITIES, Comparison
+from analysis.arms import NOT_TOLD
+from analysis.comparison import KINDS, NO_CLAIM, QUANTITIES, Comparison
 from analysis.drawing import COLOURS, GREY, INK, MARKERS, STYLE, canvas, short, words
 
 
@@ -43,6 +44,7 @@ def forest_info(
     quantities: Sequence[str] = ("w_f1", "standardised_w_f1"),
     scopes: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
+    holm: bool = False,
 ) -> ForestInfo:
     """The data and the words of a forest plot.
 
@@ -51,6 +53,7 @@ def forest_info(
             everywhere. An absolute gap has no interval: its bar is the swap test turned round.
         scopes: by default every cell and the mean over all of them.
         names: configurations to show, top to bottom; by default all of them.
+        holm: whether the comparison is :func:`analysis.arms.adjusted`, for the words.
 
     Raises:
         ValueError: there is nothing to show.
@@ -79,7 +82,7 @@ def forest_info(
             "estimate": sign * chosen["difference"],
             "low": ends.min(axis=1),
             "high": ends.max(axis=1),
-            "told_apart": chosen["says"].isin(["higher", "lower", "smaller", "larger"]),
+            "told_apart": ~chosen["says"].isin([NOT_TOLD, NO_CLAIM]),
             "overshot": (chosen["kind"] == "signed gap")
             & (chosen["value"] * chosen["reference"] < 0)
             & (chosen["value"].abs() > chosen["reference"].abs()),
@@ -92,13 +95,14 @@ def forest_info(
         panels=tuple(headings.values()),
         names=names,
         scopes=scopes,
-        title=f"Against {comparison.reference}, {comparison.split}",
+        title=f"Against {comparison.reference}, {comparison.split}" + (", by cell" if len(scopes) > 1 else ""),
         subtitle=f"paired differences, {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} "
         f"seed{'' if seeds == [1] else 's'}, better to the right",
         caption=" ".join(
             [
                 f"Lines: 95 % intervals over {comparison.by}s and, with several seeds, seeds; not adjusted for the "
-                "number of comparisons. Filled: told apart from the reference.",
+                "number of comparisons. Filled: told apart from the reference"
+                f"{', after Holm over the rows' if holm else ''}.",
                 *(
                     ["Crossed out: the gap passed 0 and is larger on the other side, so nothing was closed."]
                     if points["overshot"].any()
@@ -107,7 +111,7 @@ def forest_info(
                 *(
                     [
                         "Dashed: an absolute gap has no such interval; the line is as long as 95 % of paired swaps "
-                        "reach, so it holds 0 where the two are not told apart."
+                        "reach, a test turned round and no interval."
                     ]
                     if points["of_swaps"].any()
                     else []

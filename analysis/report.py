@@ -40,6 +40,7 @@ from analysis.sections import (
     detailed,
     facts_of,
     front_sections,
+    groups_section,
     training_sections,
 )
 from analysis.tables import formatted, front_csv
@@ -90,6 +91,7 @@ def write_report(
             choices_section(study),
             configurations_section(study, points, chance),
             cells_section(study, shown, chance, in_layout),
+            groups_section(study, shown),
             *([] if certainty is None else [certainty]),
             *question_sections(study, resamples, seed),
             importance_section(study, seed),
@@ -108,6 +110,8 @@ def write_report(
     }
     for name, data in files.items():
         study.folder.write_bytes(f"report/{name}", data)
+    for name in set(study.folder.names("report")) - set(files):  # of a report with other parts
+        study.folder.remove(f"report/{name}")
     names = ("report.html", "pareto.png", "pareto.svg", "front.csv")
     return ReportPaths(*(study.folder.path("report", name) for name in names))
 
@@ -125,7 +129,11 @@ def _paper_tables(study: Study, in_layout: dict[str, pd.DataFrame], comparison: 
     made = {"benchmark.csv": benchmark_csv(in_layout), "benchmark.tex": benchmark_latex(in_layout, "test", notes)}
     if comparison is not None:
         table = formatted(arms_table(comparison)).set_index(("", "configuration")).rename_axis(None)
-        caption = f"Against {comparison.reference} on {comparison.split}, in points. {' '.join(comparison.notes)}"
+        caption = (
+            f"Against {comparison.reference} on {comparison.split}, in points. 95 %: interval over {comparison.by}s "
+            "and seeds; swap reach: the difference plus and minus what 95 % of paired swaps reach, no interval; Holm: "
+            f"p adjusted over the rows. {' '.join(comparison.notes)}"
+        )
         made |= {
             "arms.csv": arms(comparison).to_csv(index=False, lineterminator="\n"),
             "arms.tex": tabular(table, caption),
@@ -134,19 +142,26 @@ def _paper_tables(study: Study, in_layout: dict[str, pd.DataFrame], comparison: 
     return {name: text.encode() for name, text in made.items()}
 
 
+def natural(text: str) -> int:
+    """A number of draws, for argparse."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of draws; 1 or more")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write the report of a study.")
     parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
     parser.add_argument(
-        "--permutations", type=int, default=200, help="draws of the noise floors (default: %(default)s)"
+        "--permutations", type=natural, default=200, help="draws of the noise floors (default: %(default)s)"
     )
-    parser.add_argument("--resamples", type=int, default=300, help="draws of the intervals (default: %(default)s)")
+    parser.add_argument("--resamples", type=natural, default=300, help="draws of the intervals (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of both (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         paths = write_report(options.study, options.permutations, options.resamples, options.seed)
-    except RecordError as error:
+    except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"report  {paths.html}\nfigure  {paths.png}\n        {paths.svg}\nfront   {paths.csv}")

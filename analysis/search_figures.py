@@ -47,7 +47,10 @@ def hypervolume_figure(history: pd.DataFrame) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = canvas(8.6, 3.9)
         panels = figure.subplots(1, 2, sharey=True)
-        scales = {"n_trials": "trials finished", "hours": "hours × ranks (GPU-hours where a rank is a GPU)"}
+        scales = {
+            "n_trials": "trials finished",
+            "hours": "hours × ranks of finished trials (GPU-hours on GPUs)",
+        }
         for axes, (column, heading) in zip(panels, scales.items(), strict=True):
             axes.plot(history[column], 1e4 * history["hypervolume"], drawstyle="steps-post", color=INK, lw=1.6)
             axes.plot(history[column].iloc[-1], 1e4 * history["hypervolume"].iloc[-1], "o", color=INK, ms=4)

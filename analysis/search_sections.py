@@ -29,7 +29,8 @@ def choices_section(study: Study) -> Section:
     return Section(
         "Choices",
         "Each rule sees dev alone; test is what its choice then showed, once. Dev − test above 0 for W-F1, or below 0 "
-        "for the gap, is what dev promised too much. Each row is one look: the best of several is not one.",
+        "for the gap, is what dev promised too much; but an absolute gap is the larger the fewer utterances its cells "
+        "have, so splits of different sizes differ in it anyway. Each row is one look: the best of several is not one.",
         (Table(shown(choose(study))),),
     )
 
@@ -45,6 +46,8 @@ def certainty_section(study: Study, resamples: int, seed: int) -> Section | None
             "configuration": likely["name"],
             "front": np.where(likely["on_front"], "yes", ""),
             "on the front in % of draws": POINTS * likely["probability"],
+            "shift of W-F1": POINTS * likely["w_f1_bias"],
+            "shift of the gap": POINTS * likely["gap_bias"],
         }
     )
     blocks: list[Picture | Table] = [Table(table)]
@@ -57,7 +60,9 @@ def certainty_section(study: Study, resamples: int, seed: int) -> Section | None
     return Section(
         "How sure the front is",
         f"In each of {resamples} draws the same other clusters and training seeds are taken for all configurations, on "
-        "dev; with one seed, clusters alone. Where gaps lie within the noise floor these shares say little.",
+        "dev; with one seed, clusters alone. An absolute gap is larger in a resample than in the data, so the draws of "
+        "each configuration are moved back to its own figures, by the shift shown in points. Where gaps lie within the "
+        "noise floor these shares say little.",
         tuple(blocks),
     )
 

@@ -6,21 +6,28 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.arms import arms_table
+from analysis.arms import adjusted, arms_table
 from analysis.benchmark import MEAN
 from analysis.chance import INTERVALS_OF_ALL, Uncertainty
 from analysis.comparison import Comparison, compare, shown
 from analysis.drawing import render
 from analysis.figures import cells_figure, training_figure
 from analysis.forest import forest_figure, forest_info
-from analysis.load import ERM, Study, load_epochs
+from analysis.load import ERM, Study, load_epochs, load_predictions, load_utterances
 from analysis.page import Picture, Section, Table
 from analysis.pareto import cells_info
 from analysis.steps import steps_figure, steps_info
-from analysis.tables import POINTS, cells_table, configurations_table, front_table
+from analysis.tables import POINTS, cells_table, configurations_table, front_table, rates_table
+from study.metrics import class_rates
 
 COMPARED = 32
 """At most so many configurations are compared with ERM: those with a label first, then the front by dev W-F1."""
+
+RESAMPLES_AN_ARM = 40
+"""No p value of B swaps is below 1/(B + 1); with so many an arm, one that no swap reaches passes Holm at 0.025."""
+
+RATES_OF = 3
+"""Rates by class are shown of so many configurations: ERM among them, since it is the first with a label."""
 
 
 def detailed(points: pd.DataFrame) -> list[str]:
@@ -44,7 +51,8 @@ def compared_with_erm(study: Study, config_ids: Sequence[str], resamples: int, s
     seeds = set(study.runs.loc[study.runs["config_id"] == erm["config_id"], "seed"])
     paired = set(study.runs.loc[study.runs["seed"].isin(seeds), "config_id"]) - {erm["config_id"]}
     only = [config_id for config_id in config_ids if config_id in paired][:COMPARED]
-    return compare(study, ERM, "test", resamples=resamples, seed=seed, only=only) if only else None
+    enough = max(resamples, RESAMPLES_AN_ARM * len(only))
+    return compare(study, ERM, "test", resamples=enough, seed=seed, only=only) if only else None
 
 
 def front_sections(points: pd.DataFrame, pareto_svg: bytes) -> list[Section]:
@@ -64,7 +72,7 @@ def front_sections(points: pd.DataFrame, pareto_svg: bytes) -> list[Section]:
 def comparison_section(study: Study, comparison: Comparison) -> Section:
     """Both objectives against ERM: one table and one forest plot; by language and modality folded away."""
     notes = [note for note in comparison.notes if note not in study.plan["corpus"].get("notes", [])]
-    both = forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))
+    both = forest_info(adjusted(comparison), ("w_f1", "avg"), scopes=(comparison.overall,), holm=True)
     blocks: list[Picture | Table] = [
         Table(arms_table(comparison)),
         Picture(render(forest_figure(both), "svg"), "W-F1 gained and AVG gap closed against ERM, as in the table."),
@@ -76,9 +84,12 @@ def comparison_section(study: Study, comparison: Comparison) -> Section:
     return Section(
         f"Against {comparison.reference}, on test",
         f"Paired: the same utterances and the same training seeds, {comparison.resamples} resamples of whole "
-        f"{comparison.by}s. The range of W-F1 is a 95 % interval; an absolute gap has none, so its range is the "
-        "difference plus and minus what 95 % of paired swaps of the two systems reach. Holm: p adjusted over the rows; "
-        "the words (higher, smaller, not told apart) are without it. " + " ".join(notes),
+        f"{comparison.by}s. The range of W-F1 is a 95 % interval. AVG, an absolute gap, has none: its swap reach is "
+        "the difference plus and minus what 95 % of paired swaps of the two systems reach, a test turned round (where "
+        "a gap truly closes, AVG shows less than that: it cannot fall below the noise floor). Holm: p adjusted over "
+        "the rows, by which an arm is higher, smaller or not told apart. Signed gaps of several cells are averaged "
+        "with their signs, so opposite ones cancel; where ERM's own gap is near 0 its sign is chance. "
+        + " ".join(notes),
         tuple(blocks),
     )
 
@@ -110,9 +121,40 @@ def cells_section(
     return Section(
         "By language and modality",
         "The table: on test, configurations with a label and the front. Women, men and unknown count utterances; "
-        "unknown is in no gap. F − M is signed: above 0 the figure is higher for women. (A signed TPR or FPR is the "
-        f"difference of macro means.) In the benchmark's layout gaps are absolute and {MEAN} is the unweighted mean "
-        "over languages.",
+        "unknown is in no gap. F − M is signed: above 0 the figure is higher for women. Common: W-F1 and ACC at common "
+        "class priors, since a model blind to gender shows a raw gap where women and men differ in what they feel. (A "
+        "signed TPR or FPR is the difference of macro means and needs no such correction.) In the benchmark's layout "
+        f"gaps are absolute and {MEAN} is the unweighted mean over languages.",
+        tuple(blocks),
+    )
+
+
+def groups_section(study: Study, config_ids: Sequence[str]) -> Section:
+    """The worst group, recall, invalid answers and gaps at common priors, and folded away the rates by class."""
+    chosen = study.configurations.set_index("config_id").loc[list(config_ids)]
+    headings = {
+        "uar": "UAR",
+        "worst_group_w_f1": "W-F1 of the worst group",
+        "gap": "gap",
+        "gap_standardised": "gap, common priors",
+        "worst_gap": "gap of the worst cell",
+        "invalid": "invalid answers in %",
+    }
+    names = chosen["name"].astype(str).to_dict()
+    table = pd.DataFrame({"configuration": chosen["name"]})
+    for figure, heading in headings.items():
+        table[heading] = POINTS * chosen[f"test_{figure}"]
+    blocks = [Table(table.reset_index(drop=True))]
+    utterances = load_utterances(study)
+    for config_id in list(config_ids)[:RATES_OF]:
+        of = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
+        runs = [class_rates(load_predictions(study, utterances, config_id, int(s), "test")) for s in of]
+        blocks.append(Table(rates_table(runs), f"TPR and FPR by emotion: {names[config_id]}"))
+    return Section(
+        "Worst group, classes, invalid answers",
+        "On test, means over seeds. The worst group is the gender of a language and modality with the lowest W-F1 "
+        "(over seeds it may be another). Scored by the likelihood of the label words, no answer is invalid. A rate of "
+        "few utterances (n) says little.",
         tuple(blocks),
     )
 

@@ -94,14 +94,16 @@ def cells_table(study: Study, config_ids: Sequence[str], split: str) -> pd.DataF
 
     Returns:
         ``configuration, language, modality, women, men, unknown`` (utterances), then in points ``W-F1, accuracy,
-        gap`` (AVG) and the signed gaps ``F − M TPR, F − M FPR, F − M W-F1, F − M ACC``.
+        gap`` (AVG), the signed gaps ``F − M TPR, F − M FPR, F − M W-F1, F − M ACC``, and ``F − M W-F1 common`` and
+        ``F − M ACC common`` at common class priors.
     """
     names = study.configurations.set_index("config_id")["name"]
     chosen = study.cells[(study.cells["split"] == split) & study.cells["config_id"].isin(config_ids)]
-    figures = ["w_f1", "accuracy", "gap", *(f"signed_{kind}" for kind in GAP_KINDS)]
+    common = ("w_f1", "accuracy")
+    figures = ["w_f1", "accuracy", "gap", *(f"signed_{k}" for k in GAP_KINDS), *(f"standardised_{k}" for k in common)]
     sizes = ["n_female", "n_male", "n_unknown"]
     keys = ["config_id", "language", "modality"]
-    chosen = chosen.astype(dict.fromkeys(figures, float))
+    chosen = chosen.reindex(columns=[*keys, *sizes, *figures]).astype(dict.fromkeys(figures, float))
     grouped = chosen.groupby(keys, sort=False)
     frame = pd.concat([grouped[sizes].first(), POINTS * grouped[figures].mean(skipna=False)], axis=1).reset_index()
     order = {config_id: i for i, config_id in enumerate(config_ids)}
@@ -109,7 +111,30 @@ def cells_table(study: Study, config_ids: Sequence[str], split: str) -> pd.DataF
     frame.insert(0, "configuration", frame.pop("config_id").map(names))
     headings = {"n_female": "women", "n_male": "men", "n_unknown": "unknown", "w_f1": "W-F1"}
     headings |= {f"signed_{kind}": f"{GAP_PREFIX}{_KIND_NAMES[kind]}" for kind in GAP_KINDS}
+    headings |= {f"standardised_{kind}": f"{GAP_PREFIX}{_KIND_NAMES[kind]} common" for kind in common}
     return frame.rename(columns=headings)
+
+
+def rates_table(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """TPR and FPR by emotion of one configuration.
+
+    Args:
+        runs: output of :func:`study.metrics.class_rates`, one a seed, of the same utterances.
+
+    Returns:
+        One row a (language, modality, emotion): utterances of that emotion of women and men, and in points,
+        averaged over seeds, ``TPR F, TPR M, FPR F, FPR M``.
+    """
+    keys = ["language", "modality", "emotion"]
+    mean = pd.concat(runs).groupby([*keys, "gender"], sort=False)[["n", "tpr", "fpr"]].mean().reset_index()
+    wide = mean.pivot_table(index=keys, columns="gender", values=["n", "tpr", "fpr"], sort=False, dropna=False)
+    table = wide.index.to_frame(index=False)
+    for letter, gender in (("F", "female"), ("M", "male")):
+        table[f"n {letter}"] = wide["n", gender].to_numpy().astype(int)
+    for rate in ("tpr", "fpr"):
+        for letter, gender in (("F", "female"), ("M", "male")):
+            table[f"{rate.upper()} {letter}"] = POINTS * wide[rate, gender].to_numpy()
+    return table
 
 
 def groups_table(figures: Mapping[str, Any]) -> pd.DataFrame:

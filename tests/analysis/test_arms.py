@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from analysis.arms import arms, arms_table
+from analysis.arms import adjusted, arms, arms_table
 from analysis.comparison import compare
 from analysis.load import load_study
 from analysis.uncertainty import holm
@@ -32,11 +33,24 @@ def test_both_objectives_of_every_arm(tmp_path: Path) -> None:
 
     table = arms_table(comparison)
     assert table["", "configuration"].tolist() == list(found.index)
-    assert table["AVG gap", "is"][0] == "" and "to" in table["AVG gap", "95 %"][1]
+    assert table["AVG gap", "is"][0] == "" and "to" in table["AVG gap", "swap reach"][1]
+
+
+def test_an_arm_is_told_apart_only_if_holm_says_so(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", 40, 12, seeds=(0, 1), configurations=4))
+    comparison = compare(study, split="test", resamples=60)
+    table = comparison.table.copy()
+    rows = table.index[(table["scope"] == comparison.overall) & (table["quantity"] == "w_f1")]
+    table.loc[rows, "p"] = [0.01, 0.03, 0.04]  # Holm over three: 0.03, 0.06, 0.06
+    table.loc[rows, "says"] = "higher"
+    found = adjusted(replace(comparison, table=table)).table
+    assert found.loc[rows, "says"].tolist() == ["higher", "not told apart", "not told apart"]
+    others = found.index.difference(table.index[(table["scope"] == comparison.overall)])
+    assert found.loc[others, "says"].equals(table.loc[others, "says"])
 
 
 def test_without_gaps_there_is_one_objective(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", 10, configurations=2)
     folder.write_parquet("utterances.parquet", folder.read_parquet("utterances.parquet").assign(gender="unknown"))
     table = arms_table(compare(load_study(folder), resamples=20))
-    assert [name for name, _ in table.columns if name] == ["W-F1"] * 6
+    assert [name for name, _ in table.columns if name] == ["W-F1"] * 5

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from analysis import tables
-from analysis.load import load_study
+from analysis.load import load_predictions, load_study, load_utterances
 from analysis.pareto import front
+from study.metrics import class_rates
 from tests.analysis import studies
 
 
@@ -70,3 +71,19 @@ def test_front_csv_reads_back(study) -> None:
     assert read["config_id"].tolist() == ["aa", "bb"]
     assert read["dev_gap_points"].tolist() == [11.0, 5.0]
     assert read["knob.objective.fairness_weight.weight"].tolist()[1] == 0.5
+
+
+def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=15, seeds=(0, 1), configurations=1)
+    study = load_study(folder)
+    config_id = str(study.configurations["config_id"].iloc[0])
+    utterances = load_utterances(study)
+    runs = [class_rates(load_predictions(study, utterances, config_id, seed, "test")) for seed in (0, 1)]
+    table = tables.rates_table(runs)
+    assert list(table) == ["language", "modality", "emotion", "n F", "n M", "TPR F", "TPR M", "FPR F", "FPR M"]
+    assert len(table) == 3 * 7 and table["n F"].sum() == table["n M"].sum() == 45
+    row = table[(table["language"] == "de") & (table["emotion"] == "joy")].iloc[0]
+    german = [run.query("language == 'de' and emotion == 'joy' and gender == 'male'").iloc[0] for run in runs]
+    assert row["n M"] == german[0]["n"]
+    assert row["TPR M"] == pytest.approx(50 * (german[0]["tpr"] + german[1]["tpr"]))
+    assert row["FPR M"] == pytest.approx(50 * (german[0]["fpr"] + german[1]["fpr"]))
