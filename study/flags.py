@@ -44,7 +44,7 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="speech | speech+text | speech,speech+text (default: speech+text)",
     )
-    what.add_argument("--seeds", default="0", metavar="0,1,2", help="seeds of every configuration (default: 0)")
+    what.add_argument("--seeds", default="0", metavar="0,1,2", help="of every configuration (default: %(default)s)")
     what.add_argument(
         "--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 3)"
     )

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from study.records import StudyFolder
+from study.trainer import train
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -66,3 +67,39 @@ def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_
     assert {k: v for k, v in ended.items() if k != "seconds"} == {k: v for k, v in unbroken.items() if k != "seconds"}
     steps = [study.read_parquet("runs/abc/0/steps.parquet") for study in (folder, whole)]
     pd.testing.assert_frame_equal(*steps, rtol=1e-5)
+
+
+CHECKPOINT = ("/engine/", "/run.safetensors", "/checkpoint.json")
+POINTS = (*CHECKPOINT, "/adapter_model", "/adapter_config", "/predictions", "/finished")
+
+
+@pytest.mark.slow
+def test_a_kill_inside_any_write_costs_nothing(plan_in, tmp_path, monkeypatch):
+    """The process ends in the middle of a file of the checkpoint, of the export or of the end, one after the other."""
+    overrides = {"optimisation.epochs": 2, "objective.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
+    whole, cut = (plan_in(tmp_path / name, overrides) for name in ("whole", "cut"))
+    finished = train(whole, seed=3, report=lambda row: None, export=True)
+
+    write = StudyFolder.write_bytes
+    for point in POINTS:
+
+        def torn(folder: StudyFolder, name: str, data: bytes, point: str = point) -> None:
+            if point in f"/{name}":
+                aside = Path(f"{folder.uri}/{name}.0123abcd.tmp")
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                aside.write_bytes(data[: len(data) // 2])
+                raise KeyboardInterrupt
+            write(folder, name, data)
+
+        monkeypatch.setattr(StudyFolder, "write_bytes", torn)
+        with pytest.raises(KeyboardInterrupt):
+            train(cut, seed=3, report=lambda row: None, export=True)
+        assert not cut.folder.exists("runs/abc/3/finished.json")
+    monkeypatch.setattr(StudyFolder, "write_bytes", write)
+    ended = train(cut, seed=3, report=lambda row: None, export=True)
+
+    assert {k: v for k, v in ended.items() if k != "seconds"} == {k: v for k, v in finished.items() if k != "seconds"}
+    for name in ("predictions.parquet", "steps.parquet", "adapter/adapter_model.safetensors"):
+        assert cut.folder.read_bytes(f"runs/abc/3/{name}") == whole.folder.read_bytes(f"runs/abc/3/{name}"), name
+    left = [path.name for path in Path(cut.folder.uri, "runs/abc/3").iterdir()]
+    assert not [name for name in left if name.endswith(".tmp") or name.startswith("checkpoint")]
