@@ -115,6 +115,44 @@ def test_genders_missing_or_unknown() -> None:
     assert with_them.fewest_clusters == without.fewest_clusters == 5
 
 
+def voices_of(heard: dict[str, tuple[str, ...]], per_gender: int = 8) -> pd.DataFrame:
+    """Voices of each gender, every one heard in these languages, right or wrong at random."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"utterance_id": f"{gender}{voice}-{language}-{i}", "language": language, "modality": "speech",
+         "gender": gender, "speaker": f"{gender}{voice}", "emotion": EMOTIONS[i % 7],
+         "predicted": EMOTIONS[i % 7] if rng.random() < 0.6 else str(rng.choice(EMOTIONS))}
+        for gender, languages in heard.items()
+        for voice in range(per_gender)
+        for language in languages
+        for i in range(14)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_cell_that_lacks_a_gender_does_not_keep_others_from_being_dealt() -> None:
+    """German women are unknown: no stratum of voices heard in the same three languages has both genders."""
+    frame = voices_of({"female": ("en", "ja", "de"), "male": ("en", "ja", "de")})
+    german_women = (frame["language"] == "de") & (frame["gender"] == "female")
+    for lacking in (frame[~german_women], frame.assign(gender=frame["gender"].mask(german_women, "unknown"))):
+        floor, without = floor_of(lacking), floor_of(frame[frame["language"] != "de"])
+        assert without is not None and floor == without
+        assert floor.low < floor.mean < floor.high
+
+
+def test_where_genders_never_share_their_languages_there_is_no_floor() -> None:
+    """Women speak both languages, men one each: every stratum has one gender, and permuting it changes nothing."""
+    women = voices_of({"female": ("en", "ja")})
+    men = [voices_of({"male": (language,)}).replace({"speaker": r"^"}, {"speaker": language}, regex=True)
+           for language in ("en", "ja")]  # fmt: skip
+    assert floor_of(pd.concat([women, *men])) is None
+
+
+def test_one_dialogue_has_only_itself_and_its_mirror() -> None:
+    one = four_voices(dialogues=True).query("dialogue == 'd0'")
+    assert noise_floor(cluster_counts({0: one}, "dialogue")) is None
+
+
 def test_the_same_seed_gives_the_same_floor_and_another_seed_another() -> None:
     frame = predictions(40, 10, 0.1, 0)
     assert floor_of(frame, seed=3) == floor_of(frame, seed=3)
