@@ -44,7 +44,7 @@ from analysis.clusters import (
 from analysis.load import ERM, SPLITS, Study, load_predictions, load_study, load_utterances
 from analysis.nulls import swap_test, swapped_differences
 from analysis.tables import POINTS, as_text
-from analysis.uncertainty import LEVEL, Draws, Interval, bootstrap, holm, interval
+from analysis.uncertainty import ALPHA, Draws, Interval, bootstrap, holm, interval
 from study.groups import GENDERS
 from study.metrics import ClassAverage
 from study.records import RecordError
@@ -104,7 +104,8 @@ class Comparison:
             swaps stay within; ``reference_low`` and so on are intervals of the figures themselves;
             ``p_holm`` the p value adjusted over the cells of the same configuration
             and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters`` those that
-            hold the rarer gender (for W-F1, any utterance), of the cell that has fewest. ``says`` is a word or two:
+            hold the rarer gender (for W-F1, any utterance or that gender), of the cell that has fewest among those
+            whose figure is defined. ``says`` is a word or two:
             without Holm's adjustment, and "no claim about a population" under ten clusters.
         notes: what a reader must know, one sentence each.
     """
@@ -215,9 +216,7 @@ def paired_differences(
     rng = np.random.default_rng([seed, 1])
     sizes = counts.labels[:, :, :2].sum((0, -1)).astype(int)  # (C, 2)
     for scope, members in scopes(counts.cells).items():
-        smallest = sizes[list(members)].min(0)
         row = {"scope": scope, "is_cell": len(members) == 1}
-        row |= {f"n_{gender}": int(n) for gender, n in zip(GENDERS, smallest, strict=True)}
         for quantity, kind in asked.items():
             points, resampled = draws.of(quantity, members)
             base_points, base_resampled = base_draws.of(quantity, members, counts.seeds)
@@ -225,20 +224,20 @@ def paired_differences(
             if np.isnan(value) or np.isnan(reference):
                 continue
             sign = np.sign(reference) if kind == "signed gap" else 1.0
-            clusters = draws.clusters(quantity, members)
+            clusters, used = draws.clusters(quantity, members), draws.used(quantity, members)
             made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
             found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}
             own, of_base = interval(points, resampled, clusters), interval(base_points, base_resampled, clusters)
             found |= {"value_low": own.low, "value_high": own.high}
             found |= {"reference_low": of_base.low, "reference_high": of_base.high}
             if kind == "absolute gap":
-                used = [c for c in members if not np.isnan(swaps[:, c]).all()]
                 of_swaps = swaps[:, used, absolute.index(quantity)].mean(-1)
                 p, reach = swap_test(made.estimate, of_swaps, made.seeds, rng)
                 found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p, "reach": reach}
             summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
             yield {
-                **row, "quantity": quantity, "kind": kind, "clusters": clusters,
+                **row, **{f"n_{gender}": int(n) for gender, n in zip(GENDERS, sizes[used].min(0), strict=True)},
+                "quantity": quantity, "kind": kind, "clusters": clusters,
                 "reference": reference, "value": value, **found,
                 "says": NO_CLAIM if clusters < FEW_CLUSTERS else _says(kind, found, summed),
             }  # fmt: skip
@@ -305,7 +304,7 @@ def shown(
 
 def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:
     """A word on one row; ``summed`` is the sum of the two gaps, in the reference's direction."""
-    if not found["p"] < 1 - LEVEL:
+    if not found["p"] < ALPHA:
         return "not told apart"
     if kind == "level":
         return "higher" if found["difference"] > 0 else "lower"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.clusters import ABSOLUTE, ClusterCounts, fewest_clusters, figures, weighted
-from analysis.uncertainty import LEVEL, SeedSpread
+from analysis.uncertainty import ALPHA, SeedSpread
 from study.metrics import Counts, average_gap
 
 LEAST_DEALT = 0.5
@@ -127,7 +127,8 @@ class SwapTest(NamedTuple):
 
     Attributes:
         p: two-sided, at least 1 / (B + 1); NaN where the difference is undefined.
-        reach: the size that 95 % of the swaps stay within: a smaller difference is one of chance.
+        reach: the size that 95 % of the swaps stay within, counted as p counts: the difference plus and minus the
+            reach contains 0 exactly where p is at least 0.05. Infinite for fewer than 20 swaps, which cannot say so.
     """
 
     p: float
@@ -152,8 +153,11 @@ def swap_test(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, 
     variance, freedom = seeds.added_to(of_swaps, np.inf)
     if of_swaps > 0 and np.isfinite(freedom):
         draws = draws * np.sqrt(variance / of_swaps * freedom / rng.chisquare(freedom, len(draws)))
-    p = (1 + int((np.abs(draws) >= abs(difference) - 1e-12).sum())) / (1 + len(draws))
-    return SwapTest(p, float(np.quantile(np.abs(draws), LEVEL)))
+    reached = np.sort(np.abs(draws) + 1e-12)[::-1]  # differences that only rounding tells apart are equal
+    possible = np.arange(1, len(draws) + 2) / (1 + len(draws))  # p if none, one, ... of the draws are as large
+    p = float(possible[int((reached >= abs(difference)).sum())])
+    needed = int(np.argmax(possible >= ALPHA))  # draws as large that p needs to be at least ALPHA
+    return SwapTest(p, float(reached[needed - 1]) if needed else np.inf)
 
 
 def _strata(sizes: Counts, languages: Sequence[str]) -> NDArray[np.intp]:

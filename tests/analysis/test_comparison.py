@@ -104,6 +104,20 @@ def test_few_speakers_make_no_claim(tmp_path: Path) -> None:
     assert studies.NOTE in made.notes
 
 
+def test_a_cell_without_men_takes_no_claim_from_the_mean_over_the_others(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=60, speakers=12, configurations=2)
+    known = folder.read_parquet("utterances.parquet")
+    german_men = (known["language"] == "de") & (known["gender"] == "male")
+    folder.write_parquet("utterances.parquet", known.assign(gender=known["gender"].mask(german_men, "unknown")))
+    made = compare(load_study(folder), resamples=40).table
+
+    overall = rows(made, scope="multilingual/speech+text")
+    gap = rows(overall, quantity="signed_tpr").iloc[0]
+    assert (gap["n_female"], gap["n_male"], gap["clusters"]) == (60, 60, 12) and gap["says"] != NO_CLAIM
+    assert rows(overall, quantity="w_f1").iloc[0]["n_male"] == 0  # German is in this mean
+    assert rows(made, scope="de/speech+text", kind="signed gap").empty
+
+
 def test_only_seeds_in_common_are_paired(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", 30, 12, seeds=(0, 1, 2), configurations=3)
     first, second = (f"{n:02d}{'abcdef' * 2}"[:12] for n in (1, 2))

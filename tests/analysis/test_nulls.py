@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis.clusters import cluster_counts
 from analysis.nulls import NoiseFloor, noise_floor, swap_test, swapped_differences
@@ -182,3 +184,22 @@ def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
     # sd 0.01 of clusters and 0.01 of seeds: 0.03 is 2.1 of them together, at Satterthwaite's 16 degrees of freedom
     assert swap_test(0.03, draws, five, rng).p == pytest.approx(0.05, abs=0.02)
     assert np.isnan(swap_test(np.nan, draws, five, rng).p)
+
+
+@given(
+    st.lists(st.integers(-40, 40), min_size=1, max_size=140),
+    st.integers(0, 41),
+    st.booleans(),
+)
+def test_the_bar_contains_0_exactly_where_p_is_at_least_5_per_cent(draws, difference, several_seeds) -> None:
+    seeds = SeedSpread(observed=0.01, explained=0.0, n_seeds=3) if several_seeds else ONE_SEED
+    made = swap_test(difference / 100, np.array(draws) / 100, seeds, np.random.default_rng(0))
+    assert (difference / 100 - made.reach <= 0) == (made.p >= 0.05)
+
+
+def test_a_bar_at_the_edge() -> None:
+    """Of 39 swaps 0.01 to 0.39, p is 0.05 where one is as large: at 0.39. Of 19, no p is below 0.05."""
+    draws, rng = np.arange(1, 40) / 100, np.random.default_rng(0)
+    assert swap_test(0.39, draws, ONE_SEED, rng) == pytest.approx((0.05, 0.39))
+    assert swap_test(0.391, draws, ONE_SEED, rng) == pytest.approx((0.025, 0.39))
+    assert swap_test(0.9, draws[:19], ONE_SEED, rng) == pytest.approx((0.05, np.inf))
