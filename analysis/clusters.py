@@ -60,7 +60,7 @@ class ClusterCounts:
 
     def of_cell(self, cell: Cell) -> ClusterCounts:
         """The same predictions of this cell only; clusters that do not occur in it stay, empty."""
-        return ClusterCounts((cell,), self.clusters, self.seeds, self.counts[:, :, [self.cells.index(cell)]])
+        return replace(self, cells=(cell,), counts=self.counts[:, :, [self.cells.index(cell)]])
 
 
 def cluster_by(plan: Mapping[str, Any], override: ClusterBy | None = None) -> ClusterBy:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -44,7 +44,7 @@ from analysis.clusters import (
 from analysis.load import ERM, SPLITS, Study, load_predictions, load_study, load_utterances
 from analysis.nulls import swap_test, swapped_differences
 from analysis.tables import POINTS, as_text
-from analysis.uncertainty import LEVEL, Draws, Interval, bootstrap, holm, interval
+from analysis.uncertainty import ALPHA, Draws, Interval, bootstrap, holm, interval
 from study.groups import GENDERS
 from study.metrics import ClassAverage
 from study.records import RecordError
@@ -104,7 +104,8 @@ class Comparison:
             swaps stay within; ``reference_low`` and so on are intervals of the figures themselves;
             ``p_holm`` the p value adjusted over the cells of the same configuration
             and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters`` those that
-            hold the rarer gender (for W-F1, any utterance), of the cell that has fewest. ``says`` is a word or two:
+            hold the rarer gender (for W-F1, any utterance or that gender), of the cell that has fewest among those
+            whose figure is defined. ``says`` is a word or two:
             without Holm's adjustment, and "no claim about a population" under ten clusters.
         notes: what a reader must know, one sentence each.
     """
@@ -141,7 +142,9 @@ def compare(
         only: config_ids of what is compared; by default every other configuration.
 
     Raises:
-        RecordError: no such configuration, nothing to compare it with, no seed in common, or other utterances.
+        RecordError: no such reference, its predictions cannot be read, or nothing to compare it with. A configuration
+            that cannot be compared (its predictions cannot be read, are of other utterances or of no seed in common)
+            is left out, and a note says so.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {' or '.join(SPLITS)}, not {split!r}")
@@ -155,7 +158,11 @@ def compare(
     for other in study.configurations.to_dict("records"):
         if other["config_id"] == known["config_id"] or (only is not None and other["config_id"] not in only):
             continue
-        counts = counts_of(study, utterances, str(other["config_id"]), split, by)
+        try:
+            counts = counts_of(study, utterances, str(other["config_id"]), split, by)
+        except RecordError as error:
+            notes.append(f"{other['name']} is left out: {error}")
+            continue
         seeds = sorted(set(counts.seeds) & set(base.seeds))
         if not seeds:
             notes.append(f"{other['name']} has no finished seed in common with {known['name']} and is left out.")
@@ -167,7 +174,11 @@ def compare(
             )
             continue
         if not same_utterances(counts, base):
-            raise RecordError(f"{other['name']} and {known['name']} have {split} predictions of other utterances")
+            notes.append(
+                f"{other['name']} is left out: {other['name']} and {known['name']} have {split} predictions of other "
+                f"utterances; see predictions.parquet in {study.folder.path('runs', str(other['config_id']))}."
+            )
+            continue
         row = {key: other[key] for key in ("config_id", "name")} | {"n_seeds": len(seeds)}
         paired = paired_differences(counts.of_seeds(seeds), base.of_seeds(seeds), base_draws, resamples, seed)
         rows += [row | made for made in paired]
@@ -189,10 +200,21 @@ def counts_of(study: Study, utterances: pd.DataFrame, config_id: str, split: str
 
     Args:
         utterances: from :func:`analysis.load.load_utterances`.
+
+    Raises:
+        RecordError: predictions cannot be read (:func:`analysis.load.load_predictions`), or one seed has others than
+            another.
     """
     seeds = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
     runs = {int(s): load_predictions(study, utterances, config_id, int(s), split) for s in seeds}
-    return cluster_counts(runs, by, study.class_average)
+    try:
+        return cluster_counts(runs, by, study.class_average)
+    except ValueError as error:
+        rows = ", ".join(f"{len(frame)} of seed {seed}" for seed, frame in runs.items())
+        raise RecordError(
+            f"{study.folder.path('runs', config_id)}/*/predictions.parquet: {error} ({split} rows: {rows}). Delete "
+            "finished.json of the seed that is not whole and start the study again: it redoes this run alone."
+        ) from error
 
 
 def paired_differences(
@@ -215,9 +237,7 @@ def paired_differences(
     rng = np.random.default_rng([seed, 1])
     sizes = counts.labels[:, :, :2].sum((0, -1)).astype(int)  # (C, 2)
     for scope, members in scopes(counts.cells).items():
-        smallest = sizes[list(members)].min(0)
         row = {"scope": scope, "is_cell": len(members) == 1}
-        row |= {f"n_{gender}": int(n) for gender, n in zip(GENDERS, smallest, strict=True)}
         for quantity, kind in asked.items():
             points, resampled = draws.of(quantity, members)
             base_points, base_resampled = base_draws.of(quantity, members, counts.seeds)
@@ -225,20 +245,20 @@ def paired_differences(
             if np.isnan(value) or np.isnan(reference):
                 continue
             sign = np.sign(reference) if kind == "signed gap" else 1.0
-            clusters = draws.clusters(quantity, members)
+            clusters, used = draws.clusters(quantity, members), draws.used(quantity, members)
             made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
             found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}
             own, of_base = interval(points, resampled, clusters), interval(base_points, base_resampled, clusters)
             found |= {"value_low": own.low, "value_high": own.high}
             found |= {"reference_low": of_base.low, "reference_high": of_base.high}
             if kind == "absolute gap":
-                used = [c for c in members if not np.isnan(swaps[:, c]).all()]
                 of_swaps = swaps[:, used, absolute.index(quantity)].mean(-1)
                 p, reach = swap_test(made.estimate, of_swaps, made.seeds, rng)
                 found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p, "reach": reach}
             summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
             yield {
-                **row, "quantity": quantity, "kind": kind, "clusters": clusters,
+                **row, **{f"n_{gender}": int(n) for gender, n in zip(GENDERS, sizes[used].min(0), strict=True)},
+                "quantity": quantity, "kind": kind, "clusters": clusters,
                 "reference": reference, "value": value, **found,
                 "says": NO_CLAIM if clusters < FEW_CLUSTERS else _says(kind, found, summed),
             }  # fmt: skip
@@ -276,11 +296,16 @@ def shown(
     Args:
         quantities: of ``QUANTITIES``, shown in this order.
         scope, configuration: only rows of this one.
+
+    Raises:
+        RecordError: there are none; the message says what there is.
     """
     table = comparison.table[comparison.table["quantity"].isin(quantities)]
     if scope is not None:
+        _require_one_of("scope", scope, comparison.table["scope"])
         table = table[table["scope"] == scope]
     if configuration is not None:
+        _require_one_of("configuration", configuration, comparison.table["name"], comparison.table["config_id"])
         table = table[(table["name"] == configuration) | (table["config_id"] == configuration)]
     order = {name: i for i, name in enumerate(quantities)}
     table = table.sort_values("quantity", key=lambda names: names.map(order), kind="stable")
@@ -303,9 +328,14 @@ def shown(
     ).reset_index(drop=True)
 
 
+def _require_one_of(what: str, asked: str, known: pd.Series, *others: pd.Series) -> None:
+    if not any((names == asked).any() for names in (known, *others)):
+        raise RecordError(f"--{what} {asked}: no such {what} was compared; there is {', '.join(known.unique())}.")
+
+
 def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:
     """A word on one row; ``summed`` is the sum of the two gaps, in the reference's direction."""
-    if not found["p"] < 1 - LEVEL:
+    if not found["p"] < ALPHA:
         return "not told apart"
     if kind == "level":
         return "higher" if found["difference"] > 0 else "lower"
@@ -345,6 +375,17 @@ def _draw(comparison: Comparison, stem: str) -> None:
     save(forest_figure(forest_info(comparison)), stem)
 
 
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """What argparse makes of a flag that is a whole number from ``low`` to ``high``."""
+
+    def parse(text: str) -> int:
+        if not text.strip().isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(
@@ -354,8 +395,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", default=ERM, help="label, name or config_id (default: %(default)s)")
     parser.add_argument("--split", choices=SPLITS, default="dev", help="default: %(default)s")
     parser.add_argument("--by", choices=("dialogue", "speaker"), help="what is resampled (default: as the corpus asks)")
-    parser.add_argument("--resamples", type=int, default=2000, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: %(default)s)")
+    parser.add_argument("--resamples", type=whole_number(20, 100_000), default=2000, help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**32 - 1), default=0, help="of the resamples (default: %(default)s)"
+    )
     parser.add_argument(
         "--class-average", choices=get_args(ClassAverage), default="mean_of_gaps",
         help="how gaps of TPR and FPR by class become one number (default: %(default)s)",
@@ -375,6 +418,8 @@ def main(arguments: list[str] | None = None) -> int:
             options.resamples,
             options.seed,
         )
+        quantities = tuple(QUANTITIES) if options.all else MAIN
+        table = shown(comparison, quantities, options.scope, options.configuration)
         if options.csv:
             comparison.table.to_csv(options.csv, index=False)
         if options.figure:
@@ -382,8 +427,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    quantities = tuple(QUANTITIES) if options.all else MAIN
-    print(as_text(shown(comparison, quantities, options.scope, options.configuration)))
+    print(as_text(table))
     print(
         f"\n{options.split}, in points, against {comparison.reference}; {comparison.resamples} resamples of whole "
         f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks."

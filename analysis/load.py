@@ -6,13 +6,23 @@ Only finished runs are read. Figures are fractions, as the records hold them; Na
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from study.metrics import GAP_KINDS, ClassAverage, evaluate, labels_from_scores
-from study.records import RecordError, StudyFolder, finished_runs, read_study, run_directory
+from study.records import (
+    PREDICTION_COLUMNS,
+    UTTERANCE_COLUMNS,
+    RecordError,
+    StudyFolder,
+    finished_runs,
+    read_study,
+    run_directory,
+)
 
 SPLITS = ("dev", "test")
 FIGURES = (
@@ -24,6 +34,8 @@ ERM, PAPER = "ERM", "paper's setting"
 COMPARISON = "comparison method"
 
 _RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "family", "knobs", "epoch", "epochs_run", "seconds")
+_REDO_RUN = "Delete {}/finished.json and start the study again with the same command: it redoes this run alone."
+_REWRITE = "Start the study again with the same command: it writes this file anew."
 _UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason")
 
 
@@ -85,18 +97,25 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
             computed again from its predictions, and everything that follows goes by these.
 
     Raises:
-        RecordError: there is no study there, or a file of it cannot be read.
+        RecordError: there is no study there, a file of it is missing, damaged or lacks something, or a run has a seed
+            that is not of the plan; the message names the file and the remedy.
     """
     folder = open_folder(folder)
     plan = read_study(folder)
+    _require(folder, "study.json", plan, ("seeds", "corpus"), "Restore it from a copy.")
     trials, failed, pruned = _trials(folder)
     without_figures = {*failed["config_id"], *pruned["config_id"]}
-    utterances = None if class_average == "mean_of_gaps" else folder.read_parquet("utterances.parquet")
+    utterances = None if class_average == "mean_of_gaps" else _utterances(folder)
     rows, cells = [], []
     for config_id, seed in finished_runs(folder):
         if config_id in without_figures:
             continue
-        finished = folder.read_json(f"{run_directory(config_id, seed)}/finished.json")
+        finished = _finished(folder, config_id, seed)
+        if seed not in plan["seeds"]:
+            raise RecordError(
+                f"{folder.path(run_directory(config_id, seed))} is of seed {seed}, which study.json does not plan: its "
+                f"seeds are {', '.join(map(str, plan['seeds']))}. Add it with --seeds, or move that folder away."
+            )
         if utterances is not None:
             for split in SPLITS:
                 made = _predictions(folder, utterances, config_id, seed, split)
@@ -106,7 +125,7 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
         cells += _cell_rows(finished)
     runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
     runs = runs.astype(dict.fromkeys(FIGURE_COLUMNS, float))
-    configurations = _configurations(runs, len(plan["seeds"]))
+    configurations = _configurations(runs, plan["seeds"])
     return Study(folder, plan, runs, configurations, pd.DataFrame(cells), failed, pruned, class_average)
 
 
@@ -142,8 +161,12 @@ def load_steps(study: Study, config_id: str, seed: int) -> pd.DataFrame:
 
 
 def load_utterances(study: Study) -> pd.DataFrame:
-    """The dev and test utterances of a study, as :mod:`study.records` describes them."""
-    return study.folder.read_parquet("utterances.parquet")
+    """The dev and test utterances of a study, as :mod:`study.records` describes them.
+
+    Raises:
+        RecordError: ``utterances.parquet`` is missing, damaged or lacks a column.
+    """
+    return _utterances(study.folder)
 
 
 def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, seed: int, split: str) -> pd.DataFrame:
@@ -158,7 +181,8 @@ def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, see
         :func:`study.metrics.evaluate`.
 
     Raises:
-        RecordError: a prediction is of an utterance that the study does not list.
+        RecordError: ``predictions.parquet`` is missing, damaged, lacks a column or has nothing on this split; a score
+            is not a number; or a prediction is of an utterance that the study does not list.
     """
     return _predictions(study.folder, utterances, config_id, seed, split)
 
@@ -183,17 +207,68 @@ def family_of(knobs: dict[str, Any], label: str | None) -> str:
 
 def _predictions(folder: StudyFolder, utterances: pd.DataFrame, config_id: str, seed: int, split: str) -> pd.DataFrame:
     name = f"{run_directory(config_id, seed)}/predictions.parquet"
-    frame = folder.read_parquet(name)
+    remedy = _REDO_RUN.format(run_directory(config_id, seed))
+    frame = _table(folder, name, PREDICTION_COLUMNS, remedy)
     frame = frame[frame["split"] == split]
-    frame = frame.assign(predicted=labels_from_scores(frame))[["utterance_id", "modality", "predicted"]]
-    known = utterances[utterances["split"] == split]
-    joined = frame.merge(known, on="utterance_id", how="inner", validate="many_to_one")
+    if frame.empty:
+        raise RecordError(f"{folder.path(name)} has no {split} predictions. {remedy}")
+    try:
+        frame = frame.assign(predicted=labels_from_scores(frame))[["utterance_id", "modality", "predicted"]]
+    except ValueError as error:
+        raise RecordError(f"{folder.path(name)}: {error}. {remedy}") from error
+    joined = frame.merge(utterances[utterances["split"] == split], on="utterance_id", how="inner")
     if len(joined) < len(frame):
         raise RecordError(
             f"{folder.path(name)} has {len(frame) - len(joined)} {split} predictions of utterances that "
             "utterances.parquet does not list: the folder mixes two studies."
         )
     return joined
+
+
+def _utterances(folder: StudyFolder) -> pd.DataFrame:
+    name = "utterances.parquet"
+    frame = _table(folder, name, UTTERANCE_COLUMNS, _REWRITE)
+    twice = frame.duplicated(["utterance_id", "split"])
+    if twice.any():
+        raise RecordError(f"{folder.path(name)} lists {frame['utterance_id'][twice].iloc[0]!r} twice. {_REWRITE}")
+    return frame
+
+
+def _table(folder: StudyFolder, name: str, columns: Sequence[str], remedy: str) -> pd.DataFrame:
+    """A parquet file of the study that has these columns."""
+    try:
+        frame = folder.read_parquet(name)
+    except FileNotFoundError as error:
+        raise RecordError(f"{folder.path(name)} is missing. {remedy}") from error
+    except (pa.ArrowException, OSError) as error:  # a file cut short is either, by where it was cut
+        raise RecordError(f"{folder.path(name)} cannot be read ({error}). {remedy}") from error
+    _require(folder, name, frame, columns, remedy)
+    return frame
+
+
+def _finished(folder: StudyFolder, config_id: str, seed: int) -> dict[str, Any]:
+    """``finished.json`` of a run, with what tables are made of."""
+    directory = run_directory(config_id, seed)
+    name, remedy = f"{directory}/finished.json", _REDO_RUN.format(directory)
+    finished: dict[str, Any] = folder.read_json(name)
+    _require(folder, name, finished, ("config_id", "seed", *SPLITS), remedy)
+    for split in SPLITS:
+        _require(folder, name, finished[split], ("cells",), remedy)
+        for of_cell in finished[split]["cells"].values():
+            _require(folder, name, of_cell, ("by_group",), remedy)
+    if (finished["config_id"], finished["seed"]) != (config_id, seed):
+        raise RecordError(
+            f"{folder.path(name)} says it is of configuration {finished['config_id']}, seed {finished['seed']}. "
+            f"{remedy}"
+        )
+    return finished
+
+
+def _require(folder: StudyFolder, name: str, found: Container[str], keys: Sequence[str], remedy: str) -> None:
+    """Every key, or column, in what was read from a file."""
+    lacking = [key for key in keys if not isinstance(found, dict | pd.DataFrame) or key not in found]
+    if lacking:
+        raise RecordError(f"{folder.path(name)} lacks {', '.join(lacking)}. {remedy}")
 
 
 def _describe(trial: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +294,7 @@ def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFram
     unfinished: dict[str, list[dict[str, Any]]] = {"failed": [], "pruned": []}
     for name in folder.names("trials"):
         trial = folder.read_json(f"trials/{name}")
+        _require(folder, f"trials/{name}", trial, ("config_id", "state"), "Move it away: the study then redoes it.")
         if trial["state"] in unfinished:
             row = {column: trial.get(column) for column in _UNFINISHED_COLUMNS}
             unfinished[trial["state"]].append({**row, "reason": row["reason"] or "no reason was recorded"})
@@ -258,11 +334,12 @@ def _cell_rows(finished: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _configurations(runs: pd.DataFrame, n_seeds_planned: int) -> pd.DataFrame:
+def _configurations(runs: pd.DataFrame, planned: Sequence[int]) -> pd.DataFrame:
     grouped = runs.groupby("config_id", sort=False)
     described = runs.drop_duplicates("config_id").set_index("config_id")[["number", "label", "name", "family", "knobs"]]
     sizes = grouped.size()
+    complete = grouped["seed"].agg(lambda seeds: set(planned) <= set(seeds)).astype(bool)
     # a mean over some of the seeds only would be another figure, so one undefined gap leaves it undefined
     means = grouped[list(FIGURE_COLUMNS)].mean(skipna=False)
-    frame = described.assign(n_seeds=sizes, complete=sizes >= n_seeds_planned, seconds=grouped["seconds"].sum())
+    frame = described.assign(n_seeds=sizes, complete=complete, seconds=grouped["seconds"].sum())
     return frame.join(means).reset_index().sort_values("number", ignore_index=True)

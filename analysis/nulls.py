@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.clusters import ABSOLUTE, ClusterCounts, fewest_clusters, figures, weighted
-from analysis.uncertainty import LEVEL, SeedSpread
+from analysis.uncertainty import ALPHA, SeedSpread
 from study.metrics import Counts, average_gap
+
+LEAST_DEALT = 0.5
+"""The share of a cell's utterances of known gender that deals must be able to change for a floor; a choice of ours."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
     emotion, its row is that of both genders together.
 
     This is ours, and calibrated on simulated models blind to gender with unequal label priors: 3 to 7 % of them are
-    above the 95 % point. What it leaves out: where one gender has many times the other's utterances of an emotion,
+    above the 95 % point. Only cells whose gap counts are dealt, so what is heard elsewhere changes nothing. What it
+    leaves out: where one gender has many times the other's utterances of an emotion,
     dealt groups are more even than the real ones and the floor is a little low; where a real gap is large beside the
     spread of the clusters, it stays among them as spread and the floor is high. It is the floor of the configuration
     given: a more accurate one has a lower floor. Few clusters have few deals.
@@ -60,7 +64,8 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
         seed: of the draws.
 
     Returns:
-        ``None`` where no cell has both genders.
+        ``None`` where no cell has both genders, and where most of a cell cannot be dealt (``LEAST_DEALT``): its
+        permutations would show the observed gap again, whatever it is.
     """
     known = counts.counts[..., :2, :, :]
     has_both = (known[0].sum((0, -2, -1)) > 0).all(-1)
@@ -68,7 +73,11 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
     used = [int(c) for c in np.flatnonzero(has_both & ~np.isnan(gaps).any(0))]
     if not used:
         return None
-    keeps = _deals(counts, permutations, np.random.default_rng(seed))
+    sizes = counts.labels[:, used, :2].sum(-1)  # (U, C in use, 2)
+    strata = _strata(sizes, [counts.cells[c].language for c in used])
+    if not _can_deal(sizes, strata):
+        return None
+    keeps = _deals(sizes, strata, permutations, np.random.default_rng(seed))
     labels = counts.labels[:, used, :2].sum(0)
     draws = np.empty((len(known), permutations))
     for run, of_run in enumerate(known[:, :, used]):
@@ -118,7 +127,8 @@ class SwapTest(NamedTuple):
 
     Attributes:
         p: two-sided, at least 1 / (B + 1); NaN where the difference is undefined.
-        reach: the size that 95 % of the swaps stay within: a smaller difference is one of chance.
+        reach: the size that 95 % of the swaps stay within, counted as p counts: the difference plus and minus the
+            reach contains 0 exactly where p is at least 0.05. Infinite for fewer than 20 swaps, which cannot say so.
     """
 
     p: float
@@ -143,21 +153,44 @@ def swap_test(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, 
     variance, freedom = seeds.added_to(of_swaps, np.inf)
     if of_swaps > 0 and np.isfinite(freedom):
         draws = draws * np.sqrt(variance / of_swaps * freedom / rng.chisquare(freedom, len(draws)))
-    p = (1 + int((np.abs(draws) >= abs(difference) - 1e-12).sum())) / (1 + len(draws))
-    return SwapTest(p, float(np.quantile(np.abs(draws), LEVEL)))
+    reached = np.sort(np.abs(draws) + 1e-12)[::-1]  # differences that only rounding tells apart are equal
+    possible = np.arange(1, len(draws) + 2) / (1 + len(draws))  # p if none, one, ... of the draws are as large
+    p = float(possible[int((reached >= abs(difference)).sum())])
+    needed = int(np.argmax(possible >= ALPHA))  # draws as large that p needs to be at least ALPHA
+    return SwapTest(p, float(reached[needed - 1]) if needed else np.inf)
 
 
-def _deals(counts: ClusterCounts, permutations: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(permutations, U): 1 where a cluster keeps its genders in a deal, 0 where they are swapped."""
-    sizes = counts.labels[:, :, :2].sum(-1)  # (U, C, 2)
-    has = sizes.sum(1) > 0
-    languages = sorted({cell.language for cell in counts.cells})
-    of_language = [[i for i, cell in enumerate(counts.cells) if cell.language == name] for name in languages]
+def _strata(sizes: Counts, languages: Sequence[str]) -> NDArray[np.intp]:
+    """(U,): which clusters of one gender are permuted with each other, those heard in the same languages.
+
+    Args:
+        sizes: (U, C, 2) utterances of women and of men by cell in use.
+        languages: of the C cells.
+    """
+    of_language = [[i for i, name in enumerate(languages) if name == language] for language in sorted(set(languages))]
     heard = np.stack([(sizes[:, members] > 0).any((1, 2)) for members in of_language], axis=1)
+    return np.unique(heard, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _can_deal(sizes: Counts, strata: NDArray[np.intp]) -> bool:
+    """Whether, in every cell, clusters that deals can change hold ``LEAST_DEALT`` of the utterances, two at least."""
+    has = sizes.sum(1) > 0
+    changes = has.all(1)
+    for stratum in np.unique(strata[has.sum(1) == 1]):
+        members = (strata == stratum) & (has.sum(1) == 1)
+        changes[members] = has[members].any(0).all()
+    of_cell = sizes.sum(-1)
+    enough = of_cell[changes].sum(0) >= LEAST_DEALT * of_cell.sum(0)
+    return bool((enough & ((of_cell[changes] > 0).sum(0) >= 2)).all())  # one dialogue alone only has a mirror
+
+
+def _deals(sizes: Counts, strata: NDArray[np.intp], permutations: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(permutations, U): 1 where a cluster keeps its genders in a deal, 0 where they are swapped."""
+    has = sizes.sum(1) > 0
     keeps = rng.integers(0, 2, (permutations, len(has))).astype(np.float64)
     one_gender = has.sum(1) == 1
-    for pattern in np.unique(heard[one_gender], axis=0):
-        members = np.flatnonzero(one_gender & (heard == pattern).all(1))
+    for stratum in np.unique(strata[one_gender]):
+        members = np.flatnonzero(one_gender & (strata == stratum))
         is_female = has[members, 0]
         dealt = rng.permuted(np.tile(is_female, (permutations, 1)), axis=1)
         keeps[:, members] = dealt == is_female

@@ -207,6 +207,16 @@ def _first(rows: pd.DataFrame, by: list[str], ascending: list[bool]) -> str:
     return str(rows.sort_values([*by, "number"], ascending=[*ascending, True])["config_id"].iloc[0])
 
 
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1; 0.05 is 5 points")
+    return value
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(
@@ -214,10 +224,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
     parser.add_argument(
-        "--within-gap", type=float, default=WithinGap.limit, metavar="E", help="a fraction (default: %(default)s)"
+        "--within-gap", type=_fraction, default=WithinGap.limit, metavar="E", help="a fraction (default: %(default)s)"
     )
     parser.add_argument(
-        "--within-accuracy", type=float, default=WithinAccuracy.loss, metavar="D",
+        "--within-accuracy", type=_fraction, default=WithinAccuracy.loss, metavar="D",
         help="W-F1 that may be lost against ERM, a fraction (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(

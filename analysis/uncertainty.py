@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analysis.clusters import ClusterCounts, drawn_figures, fewest_clusters, figures
+from analysis.clusters import LEVELS, ClusterCounts, drawn_figures, fewest_clusters, figures
 from study.groups import Cell
 from study.metrics import Counts
 
-LEVEL = 0.95
+ALPHA = 0.05
+"""Below this p value a difference is told from none."""
+LEVEL = 1 - ALPHA
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,29 @@ class Draws:
         Cells where the figure is undefined in the observed predictions are left out of the mean.
         """
         rows = [self.seeds.index(seed) for seed in (self.seeds if seeds is None else seeds)]
-        q = self.names.index(name)
-        used = [c for c in members if not np.isnan(self.points[rows, c, q]).any()]
+        q, used = self.names.index(name), self.used(name, members)
         if not used:
             return np.full(len(rows), np.nan), np.full((len(rows), self.draws.shape[1]), np.nan)
         return self.points[rows][:, used, q].mean(-1), self.draws[rows][:, :, used, q].mean(-1)
 
+    def used(self, name: str, members: Sequence[int]) -> list[int]:
+        """The cells among these whose figure is defined, as it is for all seeds or none: labels alone decide."""
+        q = self.names.index(name)
+        return [c for c in members if not np.isnan(self.points[:, c, q]).any()]
+
     def clusters(self, name: str, members: Sequence[int]) -> int:
-        """How many clusters a figure rests on: for a gap, those with the rarer gender."""
-        if name == "w_f1":
-            return int((self.labels[:, list(members)].sum((-2, -1)) > 0).sum(0).min())
-        return fewest_clusters(self.labels, members)
+        """How many clusters a figure rests on, in the cell that has fewest of those whose figure is defined.
+
+        Those with the rarer gender for a gap, with that gender for its W-F1, any for the W-F1 of all; 0 where the
+        figure is defined in none of the cells.
+        """
+        used = self.used(name, members)
+        if not used:
+            return 0
+        if name not in LEVELS:
+            return fewest_clusters(self.labels, used)
+        genders = {"w_f1": slice(None), "w_f1_female": slice(0, 1), "w_f1_male": slice(1, 2)}[name]
+        return int((self.labels[:, used, genders].sum((-2, -1)) > 0).sum(0).min())
 
 
 def bootstrap(counts: ClusterCounts, which: Sequence[str], resamples: int = 2000, seed: int = 0) -> Draws:

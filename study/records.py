@@ -201,7 +201,10 @@ def read_study(folder: StudyFolder) -> dict:
         RecordError: there is no study there, or it was written by another schema version.
     """
     if not folder.exists("study.json"):
-        raise RecordError(f"no study at {folder.uri}: study.json is missing. Check --study and --storage.")
+        raise RecordError(
+            f"no study at {folder.uri}: study.json is missing. Give the folder that holds it: a sweep's is named by "
+            "its --storage and --study."
+        )
     study = folder.read_json("study.json")
     if study.get("schema_version") != SCHEMA_VERSION:
         raise RecordError(

@@ -71,6 +71,13 @@ def test_seeds_are_picked_by_name() -> None:
     np.testing.assert_array_equal(counts.of_seeds([9, 3]).counts, counts.counts[[2, 0]])
 
 
+def test_a_cell_keeps_how_classes_are_averaged() -> None:
+    counts = cluster_counts({3: predictions(), 7: predictions(7)}, "speaker", "gap_of_means")
+    german = counts.of_cell(counts.cells[1])
+    assert (german.class_average, german.seeds, german.cells) == ("gap_of_means", (3, 7), counts.cells[1:2])
+    np.testing.assert_array_equal(german.counts[:, :, 0], counts.counts[:, :, 1])
+
+
 def test_other_utterances_are_not_paired() -> None:
     frame = predictions()
     relabelled = frame.assign(emotion=frame["emotion"].where(frame.index != 0, "fear"))

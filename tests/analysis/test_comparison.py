@@ -104,6 +104,20 @@ def test_few_speakers_make_no_claim(tmp_path: Path) -> None:
     assert studies.NOTE in made.notes
 
 
+def test_a_cell_without_men_takes_no_claim_from_the_mean_over_the_others(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=60, speakers=12, configurations=2)
+    known = folder.read_parquet("utterances.parquet")
+    german_men = (known["language"] == "de") & (known["gender"] == "male")
+    folder.write_parquet("utterances.parquet", known.assign(gender=known["gender"].mask(german_men, "unknown")))
+    made = compare(load_study(folder), resamples=40).table
+
+    overall = rows(made, scope="multilingual/speech+text")
+    gap = rows(overall, quantity="signed_tpr").iloc[0]
+    assert (gap["n_female"], gap["n_male"], gap["clusters"]) == (60, 60, 12) and gap["says"] != NO_CLAIM
+    assert rows(overall, quantity="w_f1").iloc[0]["n_male"] == 0  # German is in this mean
+    assert rows(made, scope="de/speech+text", kind="signed gap").empty
+
+
 def test_only_seeds_in_common_are_paired(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", 30, 12, seeds=(0, 1, 2), configurations=3)
     first, second = (f"{n:02d}{'abcdef' * 2}"[:12] for n in (1, 2))
@@ -131,8 +145,41 @@ def test_faults_are_named(comparison, tmp_path: Path, capsys: pytest.CaptureFixt
     folder = studies.write_whole_study(tmp_path / "t", 10, 5, configurations=2)
     name = f"runs/01{'abcdef' * 2}"[:17] + "/0/predictions.parquet"
     folder.write_parquet(name, folder.read_parquet(name).iloc[1:])
-    with pytest.raises(RecordError, match="dev predictions of other utterances"):
+    with pytest.raises(RecordError, match="dev predictions of other utterances"):  # nothing else is left
         compare(load_study(folder))
+
+
+def test_a_configuration_that_cannot_be_read_is_left_out_with_a_note(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 10, 5, seeds=(0, 1), configurations=5)
+    cut, shorter, other = (f"runs/{n:02d}{'abcdef' * 2}"[:17] for n in (2, 3, 4))
+    folder.write_bytes(f"{cut}/0/predictions.parquet", b"PAR1")
+    for name in (f"{shorter}/1/predictions.parquet", *(f"{other}/{seed}/predictions.parquet" for seed in (0, 1))):
+        folder.write_parquet(name, folder.read_parquet(name).iloc[1:])
+    made = compare(load_study(folder), resamples=20)
+
+    assert made.table["name"].unique().tolist() == ["paper's setting"]
+    assert made.notes[0].startswith("trial 2 is left out") and f"{cut}/0/predictions.parquet" in made.notes[0]
+    assert f"{shorter}/*/predictions.parquet: seeds 0, 1" in made.notes[1]
+    assert "(dev rows: 60 of seed 0, 59 of seed 1)" in made.notes[1]
+    assert made.notes[2].startswith("trial 4 is left out") and other in made.notes[2]
+    with pytest.raises(RecordError, match=f"{cut}/0/predictions.parquet cannot be read"):
+        compare(load_study(folder), "trial 2")
+
+
+def test_what_is_not_there_or_out_of_range_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 10, 5, configurations=2)
+    csv = tmp_path / "t.csv"
+    for flag, value, words in (
+        ("--scope", "fr/speech", "--scope fr/speech: no such scope was compared; there is en/speech+text, "),
+        ("--configuration", "ERM", "--configuration ERM: no such configuration was compared; there is paper's setting"),
+    ):
+        assert main([folder.uri, "--resamples", "20", flag, value, "--csv", str(csv)]) == 2
+        assert words in capsys.readouterr().err and not csv.exists()
+    for flag, value in (("--resamples", "19"), ("--resamples", "many"), ("--seed", "-1"), ("--seed", "0.5")):
+        with pytest.raises(SystemExit) as stop:
+            main([folder.uri, flag, value])
+        assert stop.value.code == 2
+        assert f"argument {flag}: {value!r} is not a whole number from" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,95 @@ def test_missing_seeds_make_a_configuration_incomplete(tmp_path: Path) -> None:
     assert (row["n_seeds"], row["complete"], row["dev_w_f1"]) == (1, False, 0.6)
 
 
+def test_other_seeds_than_planned_are_not_as_good(tmp_path: Path) -> None:
+    """Two seeds are planned, 0 and 1, and two have finished, 0 and 7."""
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1, 7))
+    studies.write_trial(folder, 0, "aa")
+    for seed in (0, 7):
+        studies.write_run(folder, "aa", seed, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    assert load_study(folder).configurations["complete"].tolist() == [False]
+    studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    with pytest.raises(RecordError, match=r"runs/aa/7 is of seed 7, .* its seeds are 0, 1\. Add it with --seeds"):
+        load_study(folder)
+
+
+PREDICTIONS, UTTERANCES = "runs/00abcdefabcd/0/predictions.parquet", "utterances.parquet"
+AGAIN = "start the study again"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "words"),
+    [
+        (PREDICTIONS, None, f"is missing.*finished.json.*{AGAIN}"),
+        (PREDICTIONS, b"PAR1 and no more", f"cannot be read.*{AGAIN}"),
+        (PREDICTIONS, {"modality": None}, "lacks modality"),
+        (PREDICTIONS, {"score_joy": np.nan}, f"score that is NaN.*{AGAIN}"),
+        (PREDICTIONS, {"split": "test"}, f"has no dev predictions.*{AGAIN}"),
+        (UTTERANCES, None, "is missing. Start the study again"),
+        (UTTERANCES, b"", "cannot be read.*Start the study again"),
+        (UTTERANCES, {"gender": None}, "lacks gender"),
+        (UTTERANCES, {"utterance_id": "u0"}, "lists 'u0' twice"),
+    ],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_damaged_tables_are_named(tmp_path: Path, name: str, fault: object, words: str, again: bool) -> None:
+    """Whether read for their own sake, or for other figures of every run."""
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
+    frame = folder.read_parquet(name)
+    if isinstance(fault, dict):
+        ((column, value),) = fault.items()
+        folder.write_parquet(name, frame.drop(columns=column) if value is None else frame.assign(**{column: value}))
+    elif isinstance(fault, bytes):
+        folder.write_bytes(name, fault)
+    else:
+        folder.remove(name)
+    with pytest.raises(RecordError, match=rf"{name}.*{words}"):
+        if again:
+            load_study(folder, "gap_of_means")
+        study = load_study(folder)
+        load_predictions(study, load_utterances(study), "00abcdefabcd", 0, "dev")
+
+
+def test_a_parquet_file_cut_anywhere_is_named(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
+    study, whole = load_study(folder), folder.read_bytes(PREDICTIONS)
+    utterances = load_utterances(study)
+    for length in np.linspace(0, len(whole) - 1, 30).astype(int):
+        folder.write_bytes(PREDICTIONS, whole[:length])
+        with pytest.raises(RecordError, match=f"{PREDICTIONS} cannot be read"):
+            load_predictions(study, utterances, "00abcdefabcd", 0, "dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks", "words"),
+    [
+        ("trials/00000.json", ["state"], "lacks state.*Move it away"),
+        ("trials/00000.json", ["state", "config_id"], "lacks config_id, state"),
+        ("runs/aa/0/finished.json", ["dev"], f"lacks dev.*Delete runs/aa/0/finished.json.*{AGAIN}"),
+        ("study.json", ["seeds"], "lacks seeds"),
+    ],
+)
+def test_records_that_lack_something_are_named(tmp_path: Path, name: str, lacks: list[str], words: str) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 0, "aa")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    folder.write_json(name, {key: value for key, value in folder.read_json(name).items() if key not in lacks})
+    with pytest.raises(RecordError, match=rf"{name} {words}"):
+        load_study(folder)
+    for other in ({}, [], None) if name != "study.json" else ():
+        folder.write_json(name, other)
+        with pytest.raises(RecordError, match=f"{name} lacks"):
+            load_study(folder)
+
+
+def test_a_finished_run_of_another_name_is_refused(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    folder.write_bytes("runs/aa/1/finished.json", folder.read_bytes("runs/aa/0/finished.json"))
+    with pytest.raises(RecordError, match="runs/aa/1/finished.json says it is of configuration aa, seed 0"):
+        load_study(folder)
+
+
 def test_failed_trials_stand_apart_whatever_they_left(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa")

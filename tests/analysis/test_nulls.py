@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis.clusters import cluster_counts
 from analysis.nulls import NoiseFloor, noise_floor, swap_test, swapped_differences
@@ -115,6 +117,44 @@ def test_genders_missing_or_unknown() -> None:
     assert with_them.fewest_clusters == without.fewest_clusters == 5
 
 
+def voices_of(heard: dict[str, tuple[str, ...]], per_gender: int = 8) -> pd.DataFrame:
+    """Voices of each gender, every one heard in these languages, right or wrong at random."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"utterance_id": f"{gender}{voice}-{language}-{i}", "language": language, "modality": "speech",
+         "gender": gender, "speaker": f"{gender}{voice}", "emotion": EMOTIONS[i % 7],
+         "predicted": EMOTIONS[i % 7] if rng.random() < 0.6 else str(rng.choice(EMOTIONS))}
+        for gender, languages in heard.items()
+        for voice in range(per_gender)
+        for language in languages
+        for i in range(14)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_cell_that_lacks_a_gender_does_not_keep_others_from_being_dealt() -> None:
+    """German women are unknown: no stratum of voices heard in the same three languages has both genders."""
+    frame = voices_of({"female": ("en", "ja", "de"), "male": ("en", "ja", "de")})
+    german_women = (frame["language"] == "de") & (frame["gender"] == "female")
+    for lacking in (frame[~german_women], frame.assign(gender=frame["gender"].mask(german_women, "unknown"))):
+        floor, without = floor_of(lacking), floor_of(frame[frame["language"] != "de"])
+        assert without is not None and floor == without
+        assert floor.low < floor.mean < floor.high
+
+
+def test_where_genders_never_share_their_languages_there_is_no_floor() -> None:
+    """Women speak both languages, men one each: every stratum has one gender, and permuting it changes nothing."""
+    women = voices_of({"female": ("en", "ja")})
+    men = [voices_of({"male": (language,)}).replace({"speaker": r"^"}, {"speaker": language}, regex=True)
+           for language in ("en", "ja")]  # fmt: skip
+    assert floor_of(pd.concat([women, *men])) is None
+
+
+def test_one_dialogue_has_only_itself_and_its_mirror() -> None:
+    one = four_voices(dialogues=True).query("dialogue == 'd0'")
+    assert noise_floor(cluster_counts({0: one}, "dialogue")) is None
+
+
 def test_the_same_seed_gives_the_same_floor_and_another_seed_another() -> None:
     frame = predictions(40, 10, 0.1, 0)
     assert floor_of(frame, seed=3) == floor_of(frame, seed=3)
@@ -144,3 +184,22 @@ def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
     # sd 0.01 of clusters and 0.01 of seeds: 0.03 is 2.1 of them together, at Satterthwaite's 16 degrees of freedom
     assert swap_test(0.03, draws, five, rng).p == pytest.approx(0.05, abs=0.02)
     assert np.isnan(swap_test(np.nan, draws, five, rng).p)
+
+
+@given(
+    st.lists(st.integers(-40, 40), min_size=1, max_size=140),
+    st.integers(0, 41),
+    st.booleans(),
+)
+def test_the_bar_contains_0_exactly_where_p_is_at_least_5_per_cent(draws, difference, several_seeds) -> None:
+    seeds = SeedSpread(observed=0.01, explained=0.0, n_seeds=3) if several_seeds else ONE_SEED
+    made = swap_test(difference / 100, np.array(draws) / 100, seeds, np.random.default_rng(0))
+    assert (difference / 100 - made.reach <= 0) == (made.p >= 0.05)
+
+
+def test_a_bar_at_the_edge() -> None:
+    """Of 39 swaps 0.01 to 0.39, p is 0.05 where one is as large: at 0.39. Of 19, no p is below 0.05."""
+    draws, rng = np.arange(1, 40) / 100, np.random.default_rng(0)
+    assert swap_test(0.39, draws, ONE_SEED, rng) == pytest.approx((0.05, 0.39))
+    assert swap_test(0.391, draws, ONE_SEED, rng) == pytest.approx((0.025, 0.39))
+    assert swap_test(0.9, draws[:19], ONE_SEED, rng) == pytest.approx((0.05, np.inf))

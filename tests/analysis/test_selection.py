@@ -159,3 +159,12 @@ def test_the_command_prints_a_row_a_rule(tmp_path: Path, capsys: pytest.CaptureF
     assert "at most 4.0 points below ERM" in lines[2] and "trial 2" in lines[2]
     assert any(studies.NOTE in line for line in lines)
     assert main([str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--within-gap", "--within-accuracy"])
+@pytest.mark.parametrize("value", ["5", "-0.1", "nan", "much"])
+def test_limits_are_fractions(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["nowhere", f"{flag}={value}"])
+    assert stop.value.code == 2
+    assert f"argument {flag}: {value!r} is not a fraction from 0 to 1; 0.05 is 5 points" in capsys.readouterr().err

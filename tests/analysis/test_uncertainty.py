@@ -12,6 +12,7 @@ from scipy import stats
 
 from analysis.clusters import SIGNED, figures
 from analysis.uncertainty import SeedSpread, bootstrap, holm, interval
+from study.groups import Cell
 from study.metrics import GAP_KINDS
 from tests.analysis.simulations import simulate, truth
 
@@ -69,6 +70,22 @@ def test_the_interval_narrows_with_the_root_of_the_clusters() -> None:
         assert made.low < truth(0.0, ("w_f1",))["w_f1"] < made.high
         widths.append(made.high - made.low)
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.25)
+
+
+def test_clusters_of_a_mean_are_those_of_the_cells_that_have_the_figure() -> None:
+    """English dialogues 0 to 39, of both genders; German ones 0 to 4, of women alone: no gap, and no men there."""
+    english = simulate(0)[0]
+    german = english.counts.copy()
+    german[:, 5:] = german[:, :, :, 1] = 0.0
+    both = replace(
+        english, cells=(Cell("en", "speech"), Cell("de", "speech")), counts=np.concatenate([english.counts, german], 2)
+    )
+    draws = bootstrap(both, ("w_f1", "w_f1_female", "w_f1_male", "signed_tpr", "avg"), 20)
+    assert [draws.clusters(name, [0, 1]) for name in draws.names] == [5, 5, 40, 40, 40]
+    assert draws.used("signed_tpr", [0, 1]) == [0] and draws.used("w_f1_female", [0, 1]) == [0, 1]
+    assert draws.clusters("avg", [1]) == 0
+    made = draws.of("signed_tpr", [0, 1])[0]
+    assert made == pytest.approx(bootstrap(english, ("signed_tpr",), 20).of("signed_tpr", [0])[0])
 
 
 def test_pairing_takes_away_what_systems_share() -> None:
