@@ -11,7 +11,7 @@ import sys
 
 import pandas as pd
 
-from analysis.comparison import QUANTITIES, in_words, p_in_words
+from analysis.comparison import DRAWS, QUANTITIES, SEED, in_words, p_in_words
 from analysis.confirmation import confirmation, confirmation_table
 from analysis.load import SPLITS, Study, load_study
 from analysis.page import Section, Table
@@ -108,8 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
     parser.add_argument("--tuned", metavar="STUDY_DIR", help="the search of coefficients (default: the same study)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
-    parser.add_argument("--resamples", type=int, default=2000, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: %(default)s)")
+    parser.add_argument("--resamples", type=DRAWS, default=2000, help="default: %(default)s")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the resamples (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         plain = load_study(options.study)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.comparison import NO_CLAIM, Comparison, in_words, p_in_words
 from analysis.tables import POINTS
-from analysis.uncertainty import LEVEL, holm
+from analysis.uncertainty import ALPHA, holm
 
 OBJECTIVES = ("w_f1", "avg")
 NOT_TOLD = "not told apart"
@@ -23,7 +23,7 @@ def adjusted(comparison: Comparison) -> Comparison:
     table = comparison.table.copy()
     for quantity in OBJECTIVES:
         rows = table[(table["scope"] == comparison.overall) & (table["quantity"] == quantity)]
-        doubtful = rows.index[(holm(rows["p"]) >= 1 - LEVEL) & (rows["says"] != NO_CLAIM)]
+        doubtful = rows.index[(holm(rows["p"]) >= ALPHA) & (rows["says"] != NO_CLAIM)]
         table.loc[doubtful, "says"] = NOT_TOLD
     return replace(comparison, table=table)
 

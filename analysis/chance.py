@@ -24,7 +24,7 @@ class Uncertainty:
     Attributes:
         reference: the name of the configuration whose predictions gave the floors.
         by: what was resampled as a whole.
-        floor: its noise floor, ``None`` where no cell has both genders.
+        floor: its noise floor, ``None`` where no cell has both genders or too few clusters can exchange theirs.
         floors: by cell (``en/speech``), its noise floor there; cells without both genders are absent.
         intervals: by config_id, the interval of W-F1 as fractions, see ``INTERVALS_OF_ALL``.
     """

@@ -386,6 +386,9 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+DRAWS, SEED = whole_number(20, 100_000), whole_number(0, 2**32 - 1)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(
@@ -395,10 +398,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", default=ERM, help="label, name or config_id (default: %(default)s)")
     parser.add_argument("--split", choices=SPLITS, default="dev", help="default: %(default)s")
     parser.add_argument("--by", choices=("dialogue", "speaker"), help="what is resampled (default: as the corpus asks)")
-    parser.add_argument("--resamples", type=whole_number(20, 100_000), default=2000, help="default: %(default)s")
-    parser.add_argument(
-        "--seed", type=whole_number(0, 2**32 - 1), default=0, help="of the resamples (default: %(default)s)"
-    )
+    parser.add_argument("--resamples", type=DRAWS, default=2000, help="default: %(default)s")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the resamples (default: %(default)s)")
     parser.add_argument(
         "--class-average", choices=get_args(ClassAverage), default="mean_of_gaps",
         help="how gaps of TPR and FPR by class become one number (default: %(default)s)",

@@ -45,8 +45,13 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
         f"women and {smallest['n_male']} of men on dev."
     )
     floor = chance.floor
-    if floor is None:
+    if floor is None and points["dev_gap"].isna().all():
         notes.append(f"{size} No cell has both genders, so there is no gap to report.")
+    elif floor is None:
+        notes.append(
+            f"{size} No noise floor: in some cell too few {chance.by}s can exchange their genders, so what gap chance "
+            "alone gives is not known."
+        )
     else:
         inside = points[points["dev_gap"] <= floor.high]["name"].tolist()
         which = f"the dev gaps of {some(inside)} are not above it" if inside else "every dev gap is above it"

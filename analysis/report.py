@@ -23,7 +23,7 @@ from analysis.answers import question_sections
 from analysis.arms import arms, arms_table
 from analysis.benchmark import benchmark, benchmark_csv, benchmark_latex
 from analysis.chance import uncertainty_of
-from analysis.comparison import Comparison
+from analysis.comparison import DRAWS, SEED, Comparison
 from analysis.drawing import render
 from analysis.figures import pareto_figure
 from analysis.findings import answer, warnings_of
@@ -142,22 +142,18 @@ def _paper_tables(study: Study, in_layout: dict[str, pd.DataFrame], comparison: 
     return {name: text.encode() for name, text in made.items()}
 
 
-def natural(text: str) -> int:
-    """A number of draws, for argparse."""
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of draws; 1 or more")
-    return int(text)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write the report of a study.")
     parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
     parser.add_argument(
-        "--permutations", type=natural, default=200, help="draws of the noise floors (default: %(default)s)"
+        "--permutations",
+        type=DRAWS,
+        default=200,
+        help="draws of the noise floors (default: %(default)s)",
     )
-    parser.add_argument("--resamples", type=natural, default=300, help="draws of the intervals (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of both (default: %(default)s)")
+    parser.add_argument("--resamples", type=DRAWS, default=300, help="draws of the intervals (default: %(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of both (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         paths = write_report(options.study, options.permutations, options.resamples, options.seed)
