@@ -89,6 +89,9 @@ def show(console: Console, draft: Draft, write: bool) -> int:
         console.print(
             f"trial {trial.number} failed: {trial.reason} (logs: {draft.folder.path('runs', str(trial.config_id))})"
         )
+    for record in read_trials(draft.folder).values():
+        for seed, reason in record.get("failed_seeds", {}).items():
+            console.print(f"trial {record['number']} is incomplete, seed {seed} failed: {reason}")
     if study.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
