@@ -281,8 +281,8 @@ def _drop_checkpoints(template: TrialTemplate) -> None:
 class FailureRecorder(tune.Callback):
     """Keeps why a trial failed, also where its driver died; a trial cut off by Ctrl-C has not failed.
 
-    One that had finished, and failed in a seed that it was given since, keeps what it has: the seed and the reason stand
-    in its ``failed_seeds``.
+    One that had finished, and failed in a seed that it was given since, keeps what it has: seed and reason stand in its
+    ``failed_seeds``.
     """
 
     def __init__(self, template: TrialTemplate):
