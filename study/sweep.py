@@ -146,6 +146,10 @@ def show_status(folder: StudyFolder, console: Console) -> int:
     )
     for config_id, progress in status.open.items():
         console.print(f"{'':11}{config_id}: {progress}")
+    if status.seeds:
+        console.print(
+            f"{'seeds':11}{status.seeds} runs of finished trials are missing: the study has got more seeds since"
+        )
     console.print(f"{'writer':11}{status.holder or 'none: the command of the study goes on with what is missing'}")
     console.print(f"{'cost':11}{status.worker_hours:.3g} worker-hours so far, unfinished trials apart")
     if status.left is not None:

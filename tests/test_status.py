@@ -28,6 +28,8 @@ def trial(folder, number, config_id, state="finished", seconds=60.0, **more):
 def test_the_status_counts_what_is_done_running_and_left(tmp_path):
     folder = write_plan(tmp_path / "s", seeds=(0, 1), placement={"ranks": 2, "zero_stage": 2})
     trial(folder, 0, "a", values=[0.4, 0.1])
+    for seed in (0, 1):
+        folder.write_json(f"runs/a/{seed}/finished.json", {})
     trial(folder, 1, "b", "failed", 30.0)
     trial(folder, 2, "c", "pruned", 30.0)
     folder.write_json("runs/d/0/finished.json", {})
@@ -39,6 +41,31 @@ def test_the_status_counts_what_is_done_running_and_left(tmp_path):
     assert status.left == 6 * 60  # of 8 trials, two of them done, at a minute each, one at a time
     with hold(folder):
         assert "process" in (read_status(folder).holder or "")
+
+
+def test_the_status_counts_the_seeds_that_finished_trials_lack(tmp_path):
+    folder = write_plan(tmp_path / "s", seeds=(0, 1, 2), trials=2)
+    for number, config_id in enumerate(("a", "b")):
+        trial(folder, number, config_id, by_seed={"0": [0.4, 0.1]})
+        folder.write_json(f"runs/{config_id}/0/finished.json", {})
+    folder.write_jsonl("runs/a/1/epochs.jsonl", [{"epoch": 1}])
+    status = read_status(folder)
+    assert status.open == {"a": "seed 0: finished, seed 1: epoch 1, seed 2: not begun"}
+    assert status.counts == {"finished": 2} and status.seeds == 4
+    assert status.left == 4 * 60  # at a minute a run, nobody writing it
+
+
+def test_a_failure_that_worked_when_it_was_tried_again_is_none(tmp_path):
+    folder = write_plan(tmp_path / "s")
+    for number, config_id in enumerate(("worked", "running", "again")):
+        trial(folder, number, config_id, "failed", retried=True)
+        folder.write_json(f"runs/{config_id}/0/settings.json", {})
+    folder.write_json("runs/worked/0/finished.json", {})
+    trial(folder, 3, "worked")
+    trial(folder, 4, "again", "failed")
+    status = read_status(folder)
+    assert status.counts == {"finished": 1, "failed": 2}  # one configuration, twice
+    assert status.open == {"running": "seed 0: not begun"}
 
 
 PLAN = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.1"], "seeds": [0]}
