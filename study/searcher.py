@@ -125,8 +125,13 @@ def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]
     """Whether the journal was written for these knobs and has the values that the records have."""
     if study.user_attrs.get(SPACE) != knobs:
         return False
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    return all(records[trial.number].get("values") == trial.values for trial in complete if trial.number in records)
+    ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.FAIL])
+    return all(
+        records[trial.number].get("values") == trial.values
+        for trial in ended
+        if trial.number in records
+        and (trial.state == TrialState.COMPLETE or records[trial.number]["state"] == "finished")
+    )
 
 
 def _replay(study: optuna.Study, search: Search, records: dict[int, dict[str, Any]]) -> None:

@@ -295,6 +295,19 @@ def test_more_seeds_change_the_values_that_optuna_has(journal):
     assert [trial.number for trial in again.trials] == [trial.number for trial in study.trials]
 
 
+def test_a_trial_that_ended_badly_after_its_record_was_written_has_finished(journal):
+    search = Search("s", SPACE, SETTINGS)
+    open_study(journal, search, {})
+    searcher = make_searcher(journal, search, 0)
+    knobs = knobs_of(searcher.suggest("0"))
+    searcher.on_trial_complete("0", None, error=True)
+    records = {0: {"label": "ERM", "state": "finished", "knobs": knobs, "values": [0.4, 0.1]}}
+    study = open_study(journal, search, records)
+    reconcile(study, records)
+    assert study.trials[0].values == [0.4, 0.1]
+    assert [trial.user_attrs["label"] for trial in study.trials[1:]] == ["paper's setting", "ERM, balanced"]
+
+
 def test_trials_that_lack_seeds_are_given_as_they_are_and_no_others():
     given = Listed([{"number": 3, "label": None, "objective.power": 1}])
     assert given.suggest("a") == {"number": 3, "label": None, "objective.power": 1}
