@@ -48,6 +48,17 @@ PAPER: dict[str, Any] = {f"{WEIGHT}.schedule": "adaptive", f"{WEIGHT}.initial": 
 """arXiv 2603.21050, adaptive from 0 (its step size is our guess), where it is not the default of a knob."""
 
 
+PREPARED: dict[str, str] = {
+    "corpus": "the corpus is read, split and turned into features once, for all trials",
+    "backbone.spec": "the backbone is loaded, and features are made for it, once for all trials",
+    "prompt": "the tiny backbone's words are made from the prompt once, for all trials",
+    "modalities": "all trials are compared on the same cells",
+    "control": "all trials are selected on the same utterances of dev",
+    "optimisation.epochs": "the stops, the cost and the time left of a study count the same epochs for all trials",
+}
+"""What trials of a study have in common, so that none of them can have its own: settings, and all below them."""
+
+
 class SpaceFile(Frozen):
     """What a TOML file declares."""
 
@@ -124,7 +135,7 @@ def pruned(knobs: Sequence[Knob], fixed: Sequence[str], settings: Settings) -> t
         settings: those that hold them.
 
     Raises:
-        SettingsError: a condition on what is neither a setting nor an earlier knob.
+        SettingsError: a condition on what is neither a setting nor an earlier knob, or on a value that it cannot have.
     """
     out = {knob.name for knob in knobs if any(knob.name == key or knob.name.startswith(f"{key}.") for key in fixed)}
     searched = {knob.name for knob in knobs} - out
@@ -137,6 +148,7 @@ def pruned(knobs: Sequence[Knob], fixed: Sequence[str], settings: Settings) -> t
             continue
         strangers = [parent for parent in knob.when if parent not in {**given, **left} and parent not in {*out, *gone}]
         faults += [f"--space: {knob.name} depends on {p}, which is no setting and no knob before it" for p in strangers]
+        faults += [] if strangers else _impossible(knob, {other.name: other for other in knobs}, settings)
         settled = {parent: allowed for parent, allowed in knob.when.items() if parent not in left}
         if exists(knob.model_copy(update={"when": settled}), given):
             conditions = {parent: allowed for parent, allowed in knob.when.items() if parent in left}
@@ -146,6 +158,23 @@ def pruned(knobs: Sequence[Knob], fixed: Sequence[str], settings: Settings) -> t
     if faults:
         raise SettingsError(faults)
     return tuple(left.values())
+
+
+def _impossible(knob: Knob, searched: Mapping[str, Knob], settings: Settings) -> list[str]:
+    """Values of a knob's conditions that their parents cannot have."""
+    faults = []
+    for parent, allowed in knob.when.items():
+        words = f"--space: {knob.name} depends on {parent} being"
+        for value in allowed:
+            if parent in searched:
+                if not searched[parent].holds(value):
+                    faults.append(f"{words} {value!r}, which it cannot be; it is {searched[parent].range()}")
+                continue
+            try:
+                settings.with_overrides({parent: value})
+            except SettingsError as error:
+                faults += [f"{words} {value!r}, which it cannot be: {fault}" for fault in error.faults]
+    return faults
 
 
 def references(knobs: Sequence[Knob], left: Sequence[Knob], settings: Settings) -> tuple[Reference, ...]:
@@ -185,4 +214,12 @@ def _of_file(part: str) -> KnobMaker:
     except (OSError, ValueError) as error:
         faults = error.faults if isinstance(error, SettingsError) else [str(error)]
         raise SettingsError([f"--space {part}: {fault}" for fault in faults]) from None
+    shared = [
+        f"--space {part}: {knob.name} cannot be searched: {reason}; leave it out, and give it by a flag or --fix"
+        for knob in knobs
+        for key, reason in PREPARED.items()
+        if knob.name == key or knob.name.startswith(f"{key}.")
+    ]
+    if shared:
+        raise SettingsError(shared)
     return lambda languages, settings: knobs

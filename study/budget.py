@@ -10,7 +10,16 @@ from typing import Any
 from rich.console import Console
 
 from study.planning import StudyPlan
-from study.records import RecordError, StudyFolder, finished_runs, read_study, read_trials, run_directory, trials_done
+from study.records import (
+    RecordError,
+    StudyFolder,
+    finished_runs,
+    missing_seeds,
+    read_study,
+    read_trials,
+    run_directory,
+    trials_done,
+)
 from study.settings import SettingsError
 
 ENOUGH = 30  # runs of a study that are looked at
@@ -42,10 +51,10 @@ class Pace:
 
 
 def require_budget(plan: StudyPlan, console: Console) -> None:
-    """Print what the trials that are missing will take, and what the budget holds.
+    """Print what the missing trials, and the missing seeds of finished ones, will take, and what the budget holds.
 
     Raises:
-        SettingsError: it is more than the budget.
+        SettingsError: it is more than the budget, or nothing is known to hold the budget against.
     """
     draft = plan.draft
     at_once = (draft.cores or 0) // draft.placement.ranks
@@ -53,28 +62,41 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
     pace = measured_pace(plan)
     if pace is None:
         console.print(f"{'cost':11}{groups}; not known: no finished run of this corpus, backbone and ranks beside it")
+        if draft.budget is not None:
+            raise SettingsError(["--budget: no finished run to measure by; run one trial first, or leave --budget out"])
         return
-    done = trials_done(read_trials(draft.folder).values())
+    epochs, ranks = draft.settings.optimisation.epochs, draft.placement.ranks
+    trials = read_trials(draft.folder)
+    done = trials_done(trials.values())
     missing = max(0, draft.trials - done)
-    seconds = pace.trial(len(draft.seeds), draft.settings.optimisation.epochs)
-    hours = seconds * draft.placement.ranks / 3600  # of workers, a trial
-    wall = f", {_duration(seconds * math.ceil(missing / min(at_once, draft.trials)))}" if at_once else ""
+    seconds = pace.trial(len(draft.seeds), epochs)
+    lacking = missing_seeds(draft.folder, trials.values(), draft.seeds)
+    growth = [pace.trial(len(seeds), epochs) for seeds in lacking.values()]
+    hours, grown = seconds * ranks / 3600, sum(growth) * ranks / 3600  # of workers: a trial; all seeds
+    needed = grown + missing * hours
+    wall = ""
+    if at_once:
+        rounds = [math.ceil(runs / min(at_once, draft.trials)) for runs in (missing, len(growth))]
+        wall = f", {_duration(rounds[0] * seconds + rounds[1] * max(growth, default=0.0))}"
+    more = f"more seeds of {len(growth)} finished trials at {grown:.3g} and " if growth else ""
     console.print(
-        f"{'cost':11}{groups}; {missing} trials at {hours:.3g} worker-hours: at most {missing * hours:.3g}{wall} "
+        f"{'cost':11}{groups}; {more}{missing} trials at {hours:.3g} worker-hours: at most {needed:.3g}{wall} "
         f"({pace.epoch:.3g} s an epoch, {pace.setup + pace.overhead:.3g} s to start; medians of {pace.runs} runs of "
         f"{', '.join(pace.studies)})"
     )
     if draft.budget is None:
         return
-    fits = done + int(draft.budget / hours)
-    console.print(f"{'budget':11}{draft.budget:g} worker-hours hold a study of {fits} trials")
-    if fits < draft.trials:
-        raise SettingsError(
-            [
-                f"--budget: {missing} more trials need up to {missing * hours:.3g} worker-hours, the budget is "
-                f"{draft.budget:g}; use --trials {fits}, fewer --seeds or fewer --epochs"
-            ]
-        )
+    fits = done + int((draft.budget - grown) / hours) if draft.budget >= grown else 0
+    if needed <= draft.budget:
+        console.print(f"{'budget':11}{draft.budget:g} worker-hours hold a study of {fits} trials")
+        return
+    fewer = f"--trials {fits}, " if fits else ""
+    raise SettingsError(
+        [
+            f"--budget: {more}{missing} more trials need up to {needed:.3g} worker-hours, the budget is "
+            f"{draft.budget:g}; use {fewer}fewer --seeds or fewer --epochs"
+        ]
+    )
 
 
 def measured_pace(plan: StudyPlan) -> Pace | None:

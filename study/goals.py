@@ -8,6 +8,7 @@ be named. Values are means over seeds, fractions for rates and gaps.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,9 +83,14 @@ def read_goals(objectives: str, requirements: Sequence[str]) -> tuple[Goals, lis
         match = re.fullmatch(r"\s*([^<>=\s]+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*", text)
         try:
             assert match
-            bounds.append(Requirement(_full_name(match[1]), match[2], float(match[3])))
+            bound = Requirement(_full_name(match[1]), match[2], float(match[3]))
+            assert math.isfinite(bound.bound)
         except (AssertionError, ValueError):
             faults.append(f"--require: {text!r} is not METRIC<=NUMBER or METRIC>=NUMBER, e.g. 'gap<=0.03'")
+            continue
+        if bound.metric != SECONDS and bound.bound > 1:
+            faults.append(f"--require: {text!r} is above 1, but gaps and rates are fractions: 0.03 is 3 points")
+        bounds.append(bound)
     return (Goals() if faults else Goals(tuple(wanted), tuple(bounds))), faults
 
 

@@ -220,7 +220,8 @@ def refresh_trials(template: TrialTemplate) -> None:
     for record in read_trials(template.folder).values():
         behind = record["state"] == "finished" and set(record.get("by_seed", {})) != seeds
         if behind and not _missing(template, record["config_id"]):
-            write_trial(template.folder, {**record, **result_record(template, record["config_id"])})
+            whole = {key: value for key, value in record.items() if key != "failed_seeds"}
+            write_trial(template.folder, {**whole, **result_record(template, record["config_id"])})
 
 
 def _tune(
@@ -278,7 +279,11 @@ def _drop_checkpoints(template: TrialTemplate) -> None:
 
 
 class FailureRecorder(tune.Callback):
-    """Keeps why a trial failed, also where its driver died; a trial cut off by Ctrl-C has not failed."""
+    """Keeps why a trial failed, also where its driver died; a trial cut off by Ctrl-C has not failed.
+
+    One that had finished, and failed in a seed that it was given since, keeps what it has: seed and reason stand in its
+    ``failed_seeds``.
+    """
 
     def __init__(self, template: TrialTemplate):
         self.template = template
@@ -288,10 +293,18 @@ class FailureRecorder(tune.Callback):
         self.started[trial.trial_id] = time.time()
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        record = {
-            **trial_record(trial.config, self.template),
+        record = trial_record(trial.config, self.template)
+        reason = _reason(trial.error_file)
+        before = read_trial(self.template.folder, record["number"])
+        if before and before["state"] == "finished":
+            failed = {
+                str(seed): reason for seed in _missing(self.template, record["config_id"])[:1]
+            }  # the first to run
+            write_trial(self.template.folder, {**before, "failed_seeds": failed})
+            return
+        record |= {
             "state": "failed",
-            "reason": _reason(trial.error_file),
+            "reason": reason,
             "seconds": time.time() - self.started.get(trial.trial_id, time.time()),
         }
         write_trial(self.template.folder, record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -135,8 +136,8 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     goals, faults = read_goals(flags.objectives, flags.require)
     if flags.sampler not in SAMPLERS:
         faults.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
-    if flags.budget is not None and flags.budget <= 0:
-        faults.append(f"--budget: {flags.budget:g} worker-hours are none")
+    if flags.budget is not None and not 0 < flags.budget < math.inf:
+        faults.append(f"--budget: {flags.budget:g} is no number of worker-hours; give one above 0")
     early_stopping = _early_stopping(flags.early_stopping, draft.settings, faults)
     if early_stopping and goals.objectives != Goals().objectives:
         faults.append("--early-stopping: epochs are compared by W-F1 and gap on dev, so leave out --objectives")
@@ -205,7 +206,7 @@ def _grid_faults(space: Space, trials: int) -> list[str]:
     size = sum(1 for _ in islice(space.points(), GRID_LIMIT + 1))
     if size > GRID_LIMIT:
         return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --fix some of its knobs"]
-    most = size + len(space.references)
+    most = size + sum(not reference.knobs for reference in space.references)  # with knobs, it is one of the points
     return [f"--trials: {trials} asked for, the grid has {size} points: at most {most}"] if trials > most else []
 
 

@@ -194,6 +194,16 @@ def finished_runs(folder: StudyFolder) -> list[tuple[str, int]]:
     return found
 
 
+def missing_seeds(
+    folder: StudyFolder, trials: Iterable[Mapping[str, Any]], seeds: Iterable[int]
+) -> dict[str, list[int]]:
+    """The seeds that finished trials lack, by configuration, because the study has got more since."""
+    runs = set(finished_runs(folder))
+    finished = dict.fromkeys(trial["config_id"] for trial in trials if trial["state"] == "finished")
+    lacking = {config_id: [seed for seed in seeds if (config_id, seed) not in runs] for config_id in finished}
+    return {config_id: missing for config_id, missing in lacking.items() if missing}
+
+
 def read_study(folder: StudyFolder) -> dict:
     """The plan of a study.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -25,6 +25,7 @@ from ray.tune.search.searcher import Searcher
 
 from search_spaces import Space
 from search_spaces.knobs import walk
+from study.evolution import Nsga2, Nsga3
 from study.goals import Goals
 from study.settings import Settings, flatten
 
@@ -35,8 +36,8 @@ SPACE = "space"  # the journal's note of the knobs that it was written with
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
-    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=POPULATION),
-    "nsga3": lambda seed: NSGAIIISampler(seed=seed, population_size=POPULATION),
+    "nsga2": lambda seed: Nsga2(seed=seed, population_size=POPULATION),
+    "nsga3": lambda seed: Nsga3(seed=seed, population_size=POPULATION),
     "random": lambda seed: RandomSampler(seed=seed),
     "grid": lambda seed: RandomSampler(seed=seed),  # it is never asked: every point of the grid is queued
 }
@@ -124,8 +125,13 @@ def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]
     """Whether the journal was written for these knobs and has the values that the records have."""
     if study.user_attrs.get(SPACE) != knobs:
         return False
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    return all(records[trial.number].get("values") == trial.values for trial in complete if trial.number in records)
+    ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.FAIL])
+    return all(
+        records[trial.number].get("values") == trial.values
+        for trial in ended
+        if trial.number in records
+        and (trial.state == TrialState.COMPLETE or records[trial.number]["state"] == "finished")
+    )
 
 
 def _replay(study: optuna.Study, search: Search, records: dict[int, dict[str, Any]]) -> None:
@@ -182,6 +188,7 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
         records: ``trials/*.json`` by trial number.
     """
     trials = study.get_trials(deepcopy=False)
+    queued = [trial.system_attrs.get("fixed_params") for trial in trials if trial.state == TrialState.WAITING]
     for trial in trials:
         record = records.get(trial.number)
         if trial.state == TrialState.RUNNING:
@@ -193,12 +200,12 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
                 continue
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
-        elif trial.state == TrialState.FAIL and _can_be_retried(trial, record):
+        elif trial.state == TrialState.FAIL and _can_be_retried(trial, record) and trial.params not in queued:
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
 
 
 def _can_be_retried(trial: FrozenTrial, record: dict[str, Any] | None) -> bool:
-    """A failed trial is queued again once; a named one by ``open_study``, as long as its space has it."""
+    """A failed trial is queued again once; by ``open_study`` a named one, as long as its space has it, and a grid's."""
     return record is not None and not record.get("retried") and not trial.user_attrs.get("label")
 
 

@@ -89,6 +89,9 @@ def show(console: Console, draft: Draft, write: bool) -> int:
         console.print(
             f"trial {trial.number} failed: {trial.reason} (logs: {draft.folder.path('runs', str(trial.config_id))})"
         )
+    for record in read_trials(draft.folder).values():
+        for seed, reason in record.get("failed_seeds", {}).items():
+            console.print(f"trial {record['number']} is incomplete, seed {seed} failed: {reason}")
     if study.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
@@ -143,6 +146,10 @@ def show_status(folder: StudyFolder, console: Console) -> int:
     )
     for config_id, progress in status.open.items():
         console.print(f"{'':11}{config_id}: {progress}")
+    if status.seeds:
+        console.print(
+            f"{'seeds':11}{status.seeds} runs of finished trials are missing: the study has got more seeds since"
+        )
     console.print(f"{'writer':11}{status.holder or 'none: the command of the study goes on with what is missing'}")
     console.print(f"{'cost':11}{status.worker_hours:.3g} worker-hours so far, unfinished trials apart")
     if status.left is not None:

@@ -74,11 +74,18 @@ def test_means_are_over_seeds_and_an_undefined_one_is_an_error(finished):
         ("a:max,b:max,c:max,d:max", [], "must name 2 or 3"),
         ("w_f1:max,gap:min", ["gap<0.03"], "'gap<0.03' is not METRIC<=NUMBER"),
         ("w_f1:max,gap:min", ["gap<=small"], "gap<=small"),
+        ("w_f1:max,gap:min", ["gap<=1e999"], "'gap<=1e999' is not METRIC<=NUMBER"),
+        ("w_f1:max,gap:min", ["gap@de<=3"], "'gap@de<=3' is above 1, but gaps and rates are fractions: 0.03 is 3"),
     ],
 )
 def test_faulty_goals_are_named(objectives, require, words):
     _, faults = read_goals(objectives, require)
     assert len(faults) == 1 and words in faults[0]
+
+
+def test_a_bound_on_seconds_is_no_fraction():
+    goals, faults = read_goals("w_f1:max,gap:min", ["seconds<=90"])
+    assert faults == [] and goals.requirements == (Requirement("seconds", "<=", 90.0),)
 
 
 def test_unknown_metrics_are_answered_with_the_known_ones():

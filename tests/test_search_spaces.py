@@ -159,6 +159,13 @@ def test_a_file_of_ones_own_is_a_space_alone_or_with_others(tmp_path):
         ("[[knob]]", "[[knobs]]", "knob: Field required"),
         ("default = 1", "default =", "Invalid value"),
         ("weight.schedule", "weight.shedule", "fairness_weight.shedule, which is no setting"),
+        ('["adaptive"]', '["adaptiv"]', "looks_per_epoch depends on .*schedule being 'adaptiv', which it cannot be"),
+        ("optimisation.weight_decay", "corpus.loudness", "corpus.loudness cannot be searched: the corpus is read"),
+        ("optimisation.weight_decay", "backbone.spec", "backbone.spec cannot be searched: the backbone is loaded"),
+        ("optimisation.weight_decay", "prompt.question", "prompt.question cannot be searched"),
+        ("optimisation.weight_decay", "modalities", "modalities cannot be searched"),
+        ("optimisation.weight_decay", "control.fraction", "control.fraction cannot be searched"),
+        ("optimisation.weight_decay", "optimisation.epochs", "optimisation.epochs cannot be searched"),
     ],
 )
 def test_a_faulty_file_is_refused_with_its_name(tmp_path, old, new, words):
@@ -166,7 +173,22 @@ def test_a_faulty_file_is_refused_with_its_name(tmp_path, old, new, words):
     path.write_text(FILE.replace(old, new))
     with pytest.raises(SettingsError, match=words) as caught:
         made(f"schedules+{path}")
-    assert "shedule" in new or str(path) in str(caught.value)
+    assert "shedule" in new or "adaptiv" in new or str(path) in str(caught.value)
+
+
+def test_a_condition_on_a_setting_that_is_not_searched_needs_a_value_that_it_can_have(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE.replace('["adaptive"]', '["adaptive", "adaptiv"]'))
+    with pytest.raises(
+        SettingsError, match="looks_per_epoch depends on .*schedule being 'adaptiv', which it cannot be"
+    ):
+        made(str(path))
+
+
+def test_what_a_trial_can_have_of_its_own_can_be_searched(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE.replace("optimisation.weight_decay", "backbone.lora_dropout"))
+    assert [knob.name for knob in made(str(path)).knobs][0] == "backbone.lora_dropout"
 
 
 def test_a_knob_out_of_its_settings_range_is_named_before_the_start():

@@ -6,15 +6,17 @@ import json
 import math
 
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from search_spaces import ablation, space_maker
+from search_spaces import Knob, Space, ablation, space_maker
 from search_spaces.ablations import arms_of
 from study.goals import Goals, Requirement
 from study.groups import cells
 from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
 from study.settings import TINY, Placement, Settings, config_id, context_faults
 
+pytestmark = pytest.mark.filterwarnings("ignore:Define-by-run")  # Ray's, of a second that a loaded machine may need
 SETTINGS = Settings().with_overrides(TINY)
 SPACE = space_maker("fairness")(["en", "de"], SETTINGS)
 
@@ -224,6 +226,23 @@ def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
     assert sorted([*points, last], key=str) == sorted(space.points(), key=str)
 
 
+def test_a_point_of_a_grid_that_failed_runs_once_more_and_not_twice(journal):
+    space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
+    search = Search("s", space, SETTINGS, sampler="grid")
+    open_study(journal, search, {})
+    searcher = make_searcher(journal, search, seed=0)
+    for i in range(3):
+        searcher.suggest(str(i))
+        searcher.on_trial_complete(str(i), {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
+    failed = knobs_of(searcher.suggest("3"))
+    searcher.on_trial_complete("3", None, error=True)
+    records = {3: {"label": None, "state": "failed", "knobs": failed}}
+    study = open_study(journal, search, records)
+    reconcile(study, records)
+    waiting = [trial.system_attrs["fixed_params"] for trial in study.trials if trial.state == TrialState.WAITING]
+    assert waiting.count(failed) == 1 and len(waiting) == 9  # of 10 points, the paper's has run
+
+
 def test_optuna_knows_what_a_requirement_lacks(journal, tmp_path):
     goals = Goals(
         objectives=(("dev_uar", "max"), ("seconds", "min"), ("dev_gap@de", "min")),
@@ -276,7 +295,64 @@ def test_more_seeds_change_the_values_that_optuna_has(journal):
     assert [trial.number for trial in again.trials] == [trial.number for trial in study.trials]
 
 
+def test_a_trial_that_ended_badly_after_its_record_was_written_has_finished(journal):
+    search = Search("s", SPACE, SETTINGS)
+    open_study(journal, search, {})
+    searcher = make_searcher(journal, search, 0)
+    knobs = knobs_of(searcher.suggest("0"))
+    searcher.on_trial_complete("0", None, error=True)
+    records = {0: {"label": "ERM", "state": "finished", "knobs": knobs, "values": [0.4, 0.1]}}
+    study = open_study(journal, search, records)
+    reconcile(study, records)
+    assert study.trials[0].values == [0.4, 0.1]
+    assert [trial.user_attrs["label"] for trial in study.trials[1:]] == ["paper's setting", "ERM, balanced"]
+
+
 def test_trials_that_lack_seeds_are_given_as_they_are_and_no_others():
     given = Listed([{"number": 3, "label": None, "objective.power": 1}])
     assert given.suggest("a") == {"number": 3, "label": None, "objective.power": 1}
     assert given.suggest("b") == Listed.FINISHED
+
+
+@pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental", "ignore:Nsga3 is experimental")
+def test_nsga_converges_where_random_does_not_with_references_outside_the_space():
+    knobs = tuple(
+        Knob(name=f"optimisation.{name}", reason="-", default=1.0, low=0.0, high=1.0)
+        for name in ("warmup_fraction", "weight_decay", "gradient_clipping")
+    )
+    space = Space("box", knobs, SPACE.references[::2])  # ERM, with and without balanced batches: no knob of the space
+
+    def missed(sampler):
+        """How far the last 20 of 200 trials lie from the front, on which the last two knobs are 0."""
+        storage, search = InMemoryStorage(), Search("s", space, SETTINGS, sampler=sampler)
+        study, searcher = open_study(storage, search, {}), make_searcher(storage, search, seed=0)
+        far = []
+        for i in range(200):
+            suggestion = searcher.suggest(str(i))
+            first, *others = (suggestion.get(knob.name, 1.0) for knob in knobs)
+            far.append(sum(others))
+            values = {"dev_w_f1": first - far[-1], "dev_gap": first + far[-1]}
+            searcher.on_trial_complete(str(i), {**values, "complete": True})
+        assert [t.user_attrs.get("label") for t in study.trials[:3]] == ["ERM", "ERM, balanced", None]
+        return sum(far[-20:]) / 20
+
+    found = {sampler: missed(sampler) for sampler in ("random", "nsga2", "nsga3")}
+    assert found["random"] > 0.8 and max(found["nsga2"], found["nsga3"]) < 0.6, found
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_nsga2_crosses_conditional_knobs_also_from_a_journal_written_anew(tmp_path, rebuilt):
+    journal, records = open_journal(str(tmp_path / "one.log")), {}
+    search = Search("s", SPACE, SETTINGS, sampler="nsga2")
+
+    def metrics(number):
+        return {"dev_w_f1": 0.4, "dev_gap": 0.01}
+
+    played(journal, search, 24, records, metrics)
+    journal = open_journal(str(tmp_path / "two.log")) if rebuilt else journal
+    suggested = played(journal, search, 10, records, metrics)
+    known = {(name, value) for number in range(24) for name, value in records[number]["knobs"].items()}
+    handed_on = [
+        sum((name, value) in known for name, value in knobs.items() if "." in str(value)) for knobs in suggested
+    ]
+    assert sum(handed_on) >= 10  # numbers that a parent had; random ones would have none

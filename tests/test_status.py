@@ -28,6 +28,8 @@ def trial(folder, number, config_id, state="finished", seconds=60.0, **more):
 def test_the_status_counts_what_is_done_running_and_left(tmp_path):
     folder = write_plan(tmp_path / "s", seeds=(0, 1), placement={"ranks": 2, "zero_stage": 2})
     trial(folder, 0, "a", values=[0.4, 0.1])
+    for seed in (0, 1):
+        folder.write_json(f"runs/a/{seed}/finished.json", {})
     trial(folder, 1, "b", "failed", 30.0)
     trial(folder, 2, "c", "pruned", 30.0)
     folder.write_json("runs/d/0/finished.json", {})
@@ -39,6 +41,31 @@ def test_the_status_counts_what_is_done_running_and_left(tmp_path):
     assert status.left == 6 * 60  # of 8 trials, two of them done, at a minute each, one at a time
     with hold(folder):
         assert "process" in (read_status(folder).holder or "")
+
+
+def test_the_status_counts_the_seeds_that_finished_trials_lack(tmp_path):
+    folder = write_plan(tmp_path / "s", seeds=(0, 1, 2), trials=2)
+    for number, config_id in enumerate(("a", "b")):
+        trial(folder, number, config_id, by_seed={"0": [0.4, 0.1]})
+        folder.write_json(f"runs/{config_id}/0/finished.json", {})
+    folder.write_jsonl("runs/a/1/epochs.jsonl", [{"epoch": 1}])
+    status = read_status(folder)
+    assert status.open == {"a": "seed 0: finished, seed 1: epoch 1, seed 2: not begun"}
+    assert status.counts == {"finished": 2} and status.seeds == 4
+    assert status.left == 4 * 60  # at a minute a run, nobody writing it
+
+
+def test_a_failure_that_worked_when_it_was_tried_again_is_none(tmp_path):
+    folder = write_plan(tmp_path / "s")
+    for number, config_id in enumerate(("worked", "running", "again")):
+        trial(folder, number, config_id, "failed", retried=True)
+        folder.write_json(f"runs/{config_id}/0/settings.json", {})
+    folder.write_json("runs/worked/0/finished.json", {})
+    trial(folder, 3, "worked")
+    trial(folder, 4, "again", "failed")
+    status = read_status(folder)
+    assert status.counts == {"finished": 1, "failed": 2}  # one configuration, twice
+    assert status.open == {"running": "seed 0: not begun"}
 
 
 PLAN = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.1"], "seeds": [0]}
@@ -152,6 +179,58 @@ def test_the_cost_is_that_of_runs_like_these_and_a_budget_holds_so_many(planned,
         require_budget(planned("--study", "new", "--trials", "10", "--seeds", "0,1", "--budget", "0.5"), console)
     require_budget(planned("--study", "new", "--trials", "6", "--seeds", "0,1", "--budget", "0.5"), console)
     assert "budget     0.5 worker-hours hold a study of 6 trials" in console.text
+
+
+@pytest.fixture
+def measured(planned, tmp_path):
+    """Of a study beside, one run: 10 s to start and 20 s an epoch."""
+    plan = planned()
+    settings = plan.draft.settings.model_dump(mode="json")
+    corpus = {"spec": settings["corpus"]["spec"], "hash": plan.corpus.content_hash}
+    changes = {"settings": settings, "corpus": corpus, "backbone": {"spec": "tiny", "hash": "x"}}
+    folder = write_plan(tmp_path / "beside", placement={"ranks": 2, "zero_stage": 2}, **changes)
+    folder.write_json("runs/a/0/finished.json", {"epochs_run": 3, "seconds": {"setup": 10.0, "total": 70.0}})
+
+
+def test_seeds_that_finished_trials_lack_are_paid_for(planned, measured, tmp_path):
+    folder = StudyFolder(str(tmp_path / "grown"))
+    for number, config_id in enumerate(("a", "b", "b")):  # b was proposed twice
+        trial(folder, number, config_id)
+        folder.write_json(f"runs/{config_id}/0/finished.json", {"epochs_run": 3, "seconds": {"total": 70.0}})
+    folder.write_json("runs/a/1/finished.json", {"epochs_run": 3, "seconds": {"total": 70.0}})
+    grown = ("--study", "grown", "--trials", "3", "--seeds", "0,1,2")
+    console = Lines()
+    require_budget(planned(*grown), console)
+    # seed 2 of a, and 1 and 2 of b: three runs of 70 s on 2 ranks = 0.117 worker-hours
+    assert "more seeds of 2 finished trials at 0.117 and 0 trials" in console.text and "at most 0.117" in console.text
+    with pytest.raises(SettingsError, match=r"need up to 0\.117 .* is 0\.1; use fewer --seeds or fewer --epochs"):
+        require_budget(planned(*grown, "--budget", "0.1"), console)
+    require_budget(planned(*grown, "--budget", "0.12"), console)
+
+
+def test_a_budget_that_holds_no_trial_recommends_none(planned, measured):
+    with pytest.raises(SettingsError, match=r"the budget is 0\.01; use fewer --seeds"):
+        require_budget(planned("--study", "new", "--budget", "0.01"), Lines())
+
+
+def test_a_budget_without_a_pace_cannot_be_checked(planned):
+    with pytest.raises(SettingsError, match="no finished run to measure by; run one trial first"):
+        require_budget(planned("--study", "new", "--budget", "5"), Lines())
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
+def test_a_budget_is_a_number_of_hours(planned, hours):
+    with pytest.raises(SettingsError, match="is no number of worker-hours"):
+        planned("--budget", hours)
+
+
+def test_the_end_of_a_grid_counts_the_papers_setting_once(planned):
+    # of the power alone 2 points, one of them the paper's setting; ERM stands beside them, on two kinds of batches
+    fixed = ("--fix", "objective.reduction=mean", "--fix", "objective.estimator.kind=batch")
+    grid = ("--space", "penalty", "--sampler", "grid", *fixed)
+    assert len(planned(*grid, "--trials", "4").space.references) == 3
+    with pytest.raises(SettingsError, match="5 asked for, the grid has 2 points: at most 4"):
+        planned(*grid, "--trials", "5")
 
 
 def test_a_confirmation_needs_fresh_seeds_and_the_studys_own_settings(planned, tmp_path):

@@ -1,0 +1,58 @@
+"""A study that gets more seeds: what a seed that fails does to the record of a trial that had finished."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from analysis.goals import goals_front
+from study.groups import cells
+from study.orchestration import FailureRecorder, TrialTemplate, trial_record, trials_without_seeds
+from study.records import StudyFolder, read_trial, write_trial
+from study.settings import TINY, Placement, Settings
+
+KNOBS = {"objective.power": 1}
+SUGGESTION = {**KNOBS, "number": 3, "label": None}
+
+
+@pytest.fixture
+def template(tmp_path):
+    settings = Settings().with_overrides(TINY)
+    return TrialTemplate(
+        settings=settings,
+        placement=Placement(),
+        seeds=(0, 1, 2),
+        features=tmp_path,
+        backbone="tiny",
+        cells=cells(["en"], settings.modalities),
+        corpus_hash="c",
+        backbone_hash="b",
+        folder=StudyFolder(str(tmp_path / "s")),
+        use_gpu=False,
+    )
+
+
+def fail(template, tmp_path):
+    error = tmp_path / "error.txt"
+    error.write_text("Traceback\nFloatingPointError: epoch 2: the objective is nan\n")
+    trial = SimpleNamespace(trial_id="t", config=SUGGESTION, error_file=str(error))
+    FailureRecorder(template).on_trial_error(1, [], trial)
+    return read_trial(template.folder, 3)
+
+
+def test_a_seed_that_fails_leaves_a_finished_trial_as_it_was(template, tmp_path):
+    outcome = {"state": "finished", "reason": None, "seconds": 7.0, "values": [0.4, 0.1], "by_seed": {"0": [0.4, 0.1]}}
+    before = {**trial_record(SUGGESTION, template), **outcome}
+    write_trial(template.folder, before)
+    template.folder.write_json(f"runs/{before['config_id']}/0/finished.json", {})
+    after = fail(template, tmp_path)
+    assert after == {**before, "failed_seeds": {"1": "FloatingPointError: epoch 2: the objective is nan"}}
+    assert trials_without_seeds(template) == [after]  # the next call tries again
+    plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "seeds": [0, 1, 2]}
+    assert goals_front(plan, [after]).empty  # incomplete, so in no front
+
+
+def test_a_trial_that_never_finished_is_failed(template, tmp_path):
+    record = fail(template, tmp_path)
+    assert record["state"] == "failed" and "the objective is nan" in record["reason"]
