@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.load import Study
+from analysis.tables import POINTS
 
-POINTS = 100
 FIGURES = {"W-F1": "w_f1", "gap": "gap"}
 
 
