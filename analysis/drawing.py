@@ -60,6 +60,10 @@ def look(family: str) -> tuple[str, str, str]:
     return FAMILIES.get(family, (*_OTHER, family))
 
 
+IN_A_ROW = 5
+"""Entries of a legend beside each other."""
+
+
 def canvas(width: float, height: float) -> Figure:
     """An empty figure, in inches, that can be drawn without a screen."""
     figure = Figure(figsize=(width, height))
@@ -79,7 +83,8 @@ def family_legend(figure: Figure, families: Iterable[str]) -> Legend:
                 [], [], marker=marker, color=colour, ls="", ms=7 * SIZES.get(marker, 1) ** 0.5, mec="white", label=said
             )
         )
-    return figure.legend(handles=handles, loc="lower left", ncols=len(handles), frameon=False, fontsize="small")
+    columns = min(IN_A_ROW, len(handles))
+    return figure.legend(handles=handles, loc="lower left", ncols=columns, frameon=False, fontsize="small")
 
 
 def short(name: str, most: int = 36) -> str:
@@ -101,12 +106,14 @@ def words(figure: Figure, title: str, subtitle: str, caption: str, left: float =
     line = 0.165
     lines = textwrap.wrap(caption, int((width - left) * 15.4)) if caption else []
     bottom = 0.12 + line * len(lines)
-    height = max(height, bottom + 0.85 + 1 + 0.95)
+    rows = max((-(-len(legend.get_texts()) // IN_A_ROW) for legend in figure.legends), default=1)
+    under = bottom + 0.85 + 0.2 * (rows - 1)
+    height = max(height, under + 1 + 0.95)
     figure.set_figheight(height)
     for legend in figure.legends:
         legend.set_bbox_to_anchor((left / width - 0.02, bottom / height, 1, 1))
     figure.subplots_adjust(
-        left=left / width, right=1 - 0.2 / width, bottom=(bottom + 0.85) / height, top=1 - 0.95 / height, wspace=0.25
+        left=left / width, right=1 - 0.2 / width, bottom=under / height, top=1 - 0.95 / height, wspace=0.25
     )
     figure.text(left / width, 1 - 0.15 / height, title, fontsize="large", fontweight="bold", va="top")
     figure.text(left / width, 1 - 0.42 / height, subtitle, fontsize="medium", color=GREY, va="top")
