@@ -11,13 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2AudioProcessor
 
 from study.backbone import Batch
-from study.features import audio_tokens
+from study.features import audio_tokens, mels_of
 from study.groups import EMOTIONS, UNKNOWN_GROUP, Cell, group_id
 from study.objective import Sampling
 from study.settings import Prompt
+from study.tower_cache import TowerCache
 
 _TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -49,7 +52,9 @@ class Examples:
         utterances: (n,) row of ``dataset`` of each example.
         modalities: (n,) its modality.
         labels, groups, lengths: (n,) int64; a length is that of the whole prompt, audio included, in tokens.
+        frames: (n,) true length of each clip in mel frames.
         input_ids: n lists of token ids, one audio token each.
+        states: those of a frozen tower by row of ``dataset``; None where the tower is to be run.
     """
 
     dataset: Dataset
@@ -58,10 +63,12 @@ class Examples:
     labels: np.ndarray
     groups: np.ndarray
     lengths: np.ndarray
+    frames: np.ndarray
     input_ids: list[list[int]]
     mel_bins: int
     audio_token_id: int
     pad_token_id: int
+    states: TowerCache | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -74,6 +81,7 @@ class Examples:
         cells_in_use: Sequence[Cell],
         prompt: Prompt,
         processor: Qwen2AudioProcessor,
+        states: TowerCache | None = None,
     ) -> Examples:
         """The utterances at the positions ``rows``, each in every modality in use."""
         meta = dataset.select_columns(["language", "gender", "emotion", "transcript", "frames"]).to_pandas()
@@ -99,36 +107,39 @@ class Examples:
                 dtype=np.int64,
             ),
             lengths=np.array([len(i) - 1 + audio_tokens(f) for i, f in zip(input_ids, chosen["frames"], strict=True)]),
+            frames=chosen["frames"].to_numpy(),
             input_ids=input_ids,
             mel_bins=processor.feature_extractor.feature_size,
             audio_token_id=processor.tokenizer.convert_tokens_to_ids(processor.audio_token),
             pad_token_id=processor.tokenizer.pad_token_id,
+            states=states,
         )
 
     def collate(self, rows: Sequence[int]) -> Batch:
         """The examples ``rows`` as one padded batch; audio tokens are expanded to each clip's number."""
-        clips = [self.dataset[int(self.utterances[row])] for row in rows]
-        mels = [np.asarray(clip["log_mel"], dtype=np.float32).reshape(-1, self.mel_bins) for clip in clips]
-        frames = np.array([int(clip["frames"]) for clip in clips])
-        longest = max(map(len, mels))
-        log_mel = np.zeros((len(rows), longest, self.mel_bins), dtype=np.float32)
+        frames = self.frames[list(rows)]
         prompts = []
-        for i, row in enumerate(rows):
-            log_mel[i, : len(mels[i])] = mels[i]
+        for row, length in zip(rows, frames, strict=True):
             ids = self.input_ids[row]
             at = ids.index(self.audio_token_id)
-            prompts.append([*ids[:at], *[self.audio_token_id] * audio_tokens(int(frames[i])), *ids[at + 1 :]])
+            prompts.append([*ids[:at], *[self.audio_token_id] * audio_tokens(int(length)), *ids[at + 1 :]])
         width = max(map(len, prompts))
         padded = [p + [self.pad_token_id] * (width - len(p)) for p in prompts]
         return Batch(
             input_ids=torch.tensor(padded),
             prompt_lengths=torch.tensor([len(p) for p in prompts]),
-            log_mel=torch.from_numpy(log_mel),
+            **self._audio([int(utterance) for utterance in self.utterances[list(rows)]]),
             frames=torch.from_numpy(frames),
             labels=torch.from_numpy(self.labels[list(rows)]),
             groups=torch.from_numpy(self.groups[list(rows)]),
             rows=torch.tensor(list(rows)),
         )
+
+    def _audio(self, utterances: list[int]) -> dict[str, Tensor]:
+        """What the model hears of some utterances, by its name in ``Batch``."""
+        if self.states is None:
+            return {"log_mel": mels_of([self.dataset[utterance] for utterance in utterances], self.mel_bins)}
+        return {"tower_states": pad_sequence([self.states[utterance] for utterance in utterances], batch_first=True)}
 
 
 def batches_of_epoch(

@@ -53,6 +53,7 @@ from study.schedules import AdaptiveWeight
 from study.settings import Placement, Settings
 from study.splits import rows_of_splits
 from study.step_records import epoch_record, step_record
+from study.tower_cache import shared_states
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -181,8 +182,11 @@ class Run:
         languages = [language for language in LANGUAGES if language in set(self.utterances["language"])]
         self.cells: tuple[Cell, ...] = cells(languages, settings.modalities)
         processor = load_processor(plan.backbone)
+        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        mel_bins = processor.feature_extractor.feature_size
+        states = shared_states(plan.features, dataset, plan.backbone, settings, self.dtype, self.device, mel_bins)
         self.examples = {
-            split: Examples.of_rows(dataset, rows, self.cells, settings.prompt, processor)
+            split: Examples.of_rows(dataset, rows, self.cells, settings.prompt, processor, states)
             for split, rows in rows_of_splits(self.utterances, settings.control).items()
         }
         self.answers = answer_ids(settings.prompt, processor)
@@ -222,8 +226,7 @@ class Run:
         config = engine_config(optimisation, self.plan.placement, on_gpu)
         # ZeRO-3 shards weights while they are loaded, if transformers knows beforehand (by weak reference).
         self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.placement.zero_stage == 3 else None
-        dtype = torch.bfloat16 if on_gpu else torch.float32
-        peft_model = load_model(self.plan.backbone, self.plan.settings.backbone, dtype)
+        peft_model = load_model(self.plan.backbone, self.plan.settings.backbone, self.dtype)
         model = EmotionModel(peft_model, self.answers, processor.tokenizer.pad_token_id).to(self.device)
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
