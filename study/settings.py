@@ -152,9 +152,15 @@ class Computation(Frozen):
 
     ``tower_states``: those of a frozen tower, kept on disk and shared by all trials ("cached") or computed in every
     pass; "auto" keeps them where the disk has room. A tower that is trained, or drops activations, is always computed.
+
+    ``length_buckets``: whether a training pass goes through its utterances in groups of like length, or all at once.
+    ``micro_batch_tokens``: tokens, padding included, that a rank takes in one training pass; a share of more is cut
+    into several. Beside ``optimisation.micro_batch_size``, which counts utterances.
     """
 
+    length_buckets: bool = True
     tower_states: Literal["auto", "cached", "computed"] = "auto"
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
 class ControlSplit(Frozen):

@@ -1,9 +1,9 @@
 """One run: one configuration, one seed, over the ranks of a process group. No Ray: it also runs under torchrun.
 
 The loop is the objective's: losses of the whole effective batch are gathered, their weights computed, and each rank
-back-propagates its share (``study.collectives``). Without accumulation a step is one forward and one backward pass;
-with A micro-batches it is A more forward passes without gradient, which replay the same dropout masks: a third more
-arithmetic (1.33 times a step's seconds for A = 2, ``tests/benchmarks/accumulation.py``).
+back-propagates its share (``study.collectives``). Where memory holds the whole share, a step is one forward and one
+backward pass over it, in buckets of like length. Otherwise it is cut into several passes, and goes through all of them
+once more, without gradient and with the same dropout masks: a third more arithmetic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.profiler import record_function
 from transformers.integrations import HfDeepSpeedConfig
 
 from study import checkpoints, features
@@ -36,6 +38,7 @@ from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
 from study.groups import LANGUAGES, Cell, cells
 from study.metrics import evaluate
+from study.micro_batches import OVERHEAD, cut, deal
 from study.objective import (
     ErmMinMaxGap,
     HeldOutGaps,
@@ -202,7 +205,7 @@ class Run:
         self.rng = np.random.default_rng(seed)
         self._scored: dict[str, tuple[int, tuple[np.ndarray, dict[str, Any]]]] = {}
 
-        self.micro, self.accumulation = micro_batches(optimisation, self.ranks)
+        self.micro, _ = micro_batches(optimisation, self.ranks)
         self.batches_per_epoch = len(self.examples["train"]) // optimisation.batch_size
         if optimisation.epochs and not self.batches_per_epoch:
             raise ValueError(
@@ -210,6 +213,7 @@ class Run:
                 "training examples; make it smaller"
             )
         self.engine = self._engine(processor)
+        self.tokens = settings.computation.micro_batch_tokens
         torch.manual_seed(seed * 100_003 + self.rank)  # the same new weights on every rank, but not the same dropout
 
     @property
@@ -298,30 +302,47 @@ class Run:
         batches = batches_of_epoch(self.objective.sampled(), examples.groups, size, self.rng)
         count = self.objective.looks_per_epoch if isinstance(self.objective, Penalised) else 1
         looks = {round(len(batches) * (i + 1) / count) for i in range(count)}
-        for done, rows in enumerate(batches, start=1):
-            weights = self.fairness_weights()
-            parts, by_utterance = self.step(rows[self.rank :: self.ranks], weights)
-            place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
-            self.steps.append(place | step_record(self.cells, weights, parts, by_utterance))
-            if done in looks:
-                self.look()
+        with ThreadPoolExecutor(max_workers=1) as aside:  # the next batch is put together while one is computed
+            ahead = aside.submit(self.collated, deal(batches[0], examples.lengths, self.ranks))
+            for done in range(1, len(batches) + 1):
+                with record_function("data wait"):
+                    own = ahead.result()
+                if done < len(batches):
+                    ahead = aside.submit(self.collated, deal(batches[done], examples.lengths, self.ranks))
+                weights = self.fairness_weights()
+                parts, by_utterance = self.step(own, weights)
+                place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
+                self.steps.append(place | step_record(self.cells, weights, parts, by_utterance))
+                if done in looks:
+                    self.look()
         self.seconds["train"] += time.perf_counter() - began - (self.seconds["evaluate"] - evaluating)
 
-    def step(self, rows: np.ndarray, weights: tuple[float, ...]) -> tuple[ObjectiveParts, UtteranceWeights]:
-        """One optimiser step on this rank's rows of an effective batch; returns the whole batch's parts and weights.
+    def collated(self, shares: Sequence[np.ndarray]) -> list[list[Batch]]:
+        """This rank's share of an effective batch as passes of buckets (``study.micro_batches``), on the CPU.
+
+        Args:
+            shares: rows of every rank, since all go through as many of them.
+        """
+        examples = self.examples["train"]
+        overhead = OVERHEAD if self.plan.settings.computation.length_buckets else None
+        plans = cut(shares, examples.lengths, self.micro, self.tokens, overhead)
+        return [[examples.collate(bucket) for bucket in buckets] for buckets in plans[self.rank]]
+
+    def step(self, passes: list[list[Batch]], weights: tuple[float, ...]) -> tuple[ObjectiveParts, UtteranceWeights]:
+        """One optimiser step on this rank's ``collated`` share; returns the whole batch's parts and weights.
 
         Raises:
             LossNotFinite: before anything is changed.
         """
-        examples = self.examples["train"]
-        batches = [examples.collate(rows[i : i + self.micro]).to(self.device) for i in range(0, len(rows), self.micro)]
-        if len(batches) == 1:
-            losses, states = self.engine(batches[0], score=False)
-            passes = iter([(losses, states)])
+        passes = [[batch.to(self.device) for batch in buckets] for buckets in passes]
+        if len(passes) == 1:
+            losses, states = self.outcomes(passes[0])
+            with_gradient = iter([(losses, states)])
         else:
-            losses, states, random_states = self.outcomes_without_gradient(batches)
-            passes = self.outcomes_replayed(batches, random_states)
-        whole, own = self.gathered(losses.detach(), states.detach(), torch.cat([batch.groups for batch in batches]))
+            losses, states, random_states = self.outcomes_without_gradient(passes)
+            with_gradient = self.outcomes_replayed(passes, random_states)
+        groups = torch.cat([batch.groups for buckets in passes for batch in buckets])
+        whole, own = self.gathered(losses.detach(), states.detach(), groups)
         by_utterance, parts = utterance_weights(self.objective, whole, weights, self.memory)
         if not math.isfinite(float(parts.total)):
             raise LossNotFinite(
@@ -329,16 +350,16 @@ class Run:
                 f"nats, fairness weights {weights}); lower optimisation.learning_rate or the fairness weight"
             )
         self.memory = parts.memory
-        # DeepSpeed averages over ranks and accumulation steps; J is over the whole batch.
-        scale = self.ranks * self.accumulation
-        sizes = [len(batch.rows) for batch in batches]
+        scale = self.ranks  # DeepSpeed averages over ranks; J is over the whole batch
+        sizes = [sum(len(batch.rows) for batch in buckets) for buckets in passes]
         loss_shares = (scale * by_utterance.losses[own]).split(sizes)
         state_shares = None if by_utterance.states is None else (scale * by_utterance.states[own]).split(sizes)
-        for i, (losses, states) in enumerate(passes):
+        for i, (losses, states) in enumerate(with_gradient):
             weighted = (loss_shares[i] * losses).sum()
             if state_shares is not None:
                 weighted = weighted + (state_shares[i] * states).sum()
-            self.engine.backward(weighted)
+            self.engine.set_gradient_accumulation_boundary(i == len(passes) - 1)
+            self.engine.backward(weighted, scale_wrt_gas=False)
             self.engine.step()
         return parts, by_utterance
 
@@ -349,24 +370,29 @@ class Run:
         all_states = gather_rows(states)[0] if self.objective.uses_states else None
         return WholeBatch(all_losses, all_groups, self.cells, all_states), own
 
-    def outcomes_without_gradient(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
-        """Losses (n,) and states (n, D) over the micro-batches, and the random state before each, so that the second
-        pass drops the same."""
+    def outcomes(self, buckets: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses (n,) and states (n, D) of a pass."""
+        losses, states = zip(*(self.engine(batch, score=False) for batch in buckets), strict=True)
+        return torch.cat(losses), torch.cat(states)
+
+    def outcomes_without_gradient(self, passes: list[list[Batch]]) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        """Losses (n,) and states (n, D) over all passes, and the random state before each, so that the second time it
+        drops the same."""
         random_states, outcomes = [], []
         with torch.no_grad():
-            for batch in batches:
+            for buckets in passes:
                 random_states.append(random_state())
-                outcomes.append(self.engine(batch, score=False))
+                outcomes.append(self.outcomes(buckets))
         losses, states = zip(*outcomes, strict=True)
         return torch.cat(losses), torch.cat(states), random_states
 
     def outcomes_replayed(
-        self, batches: list[Batch], random_states: list[Any]
+        self, passes: list[list[Batch]], random_states: list[Any]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The outcomes again, with gradient, one micro-batch at a time and each with the random state it had."""
-        for batch, state in zip(batches, random_states, strict=True):
+        """The outcomes again, with gradient, one pass at a time and each with the random state it had."""
+        for buckets, state in zip(passes, random_states, strict=True):
             set_random_state(state)
-            yield self.engine(batch, score=False)
+            yield self.outcomes(buckets)
 
     def evaluate(self, split: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Scores (n, 7) and figures of a split; computed once a step."""

@@ -169,7 +169,7 @@ def test_accumulation_replays_the_same_dropout(run_plan):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     rows = np.arange(24)
     examples = run.examples["train"]
-    batches = [examples.collate(rows[:12]), examples.collate(rows[12:])]
+    batches = [[examples.collate(rows[:12])], [examples.collate(rows[12:])]]
     first, _, states = run.outcomes_without_gradient(batches)
     replayed = run.outcomes_replayed(batches, states)
     torch.testing.assert_close(torch.cat([losses for losses, _ in replayed]), first, rtol=0, atol=0)
