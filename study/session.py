@@ -70,10 +70,10 @@ def run_script(run: Callable[[], int]) -> int:
 def read_draft(flags: argparse.Namespace) -> Draft:
     """What the flags say, those of a search included where there are any."""
     stay_on_loopback()
-    from study import orchestration  # Ray and torch take seconds to import: not for --help
+    from study import connection  # Ray takes seconds to import: not for --help
 
-    orchestration.set_environment()
-    draft = read_flags(flags, orchestration.in_reach())
+    connection.set_environment()
+    draft = read_flags(flags, connection.in_reach())
     return read_search(draft, flags) if "sampler" in flags else draft
 
 
@@ -148,7 +148,7 @@ def describe_subject(plan: StudyPlan, console: Console) -> None:
 
 def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     """Run the trials that are missing."""
-    from study import orchestration
+    from study import connection, orchestration, trials
     from study.preparation import prepare
     from study.progress import StudyProgress
     from study.searcher import Search
@@ -158,8 +158,8 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(draft, record)
-    console.print(f"{'running on':11}{orchestration.connect(stops_trials=draft.early_stopping is not None)}")
-    template = orchestration.TrialTemplate(
+    console.print(f"{'running on':11}{connection.connect(stops_trials=draft.early_stopping is not None)}")
+    template = trials.TrialTemplate(
         settings=draft.settings,
         placement=draft.placement,
         seeds=draft.seeds,
@@ -169,22 +169,22 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         corpus_hash=plan.corpus.content_hash,
         backbone_hash=prepared.backbone_hash,
         folder=draft.folder,
-        use_gpu=orchestration.has_gpus(),
+        use_gpu=connection.has_gpus(),
         goals=draft.goals,
     )
-    orchestration.require_room(draft.placement)
+    connection.require_room(draft.placement)
     utterances = plan.corpus.utterances
     draft.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
-    lacking = orchestration.trials_without_seeds(template)
+    lacking = trials.trials_without_seeds(template)
     if lacking:
         console.print(
             f"{'seeds':11}{len(lacking)} finished trials have not all of {len(draft.seeds)} seeds: these first"
         )
         progress = StudyProgress(console, len(lacking), 0, _epochs(draft), script.words)
         _with_progress(progress, partial(orchestration.add_seeds, template, lacking, [progress]))
-    orchestration.refresh_trials(template)
+    trials.refresh_trials(template)
     done = trials_done(read_trials(draft.folder).values())
     if done < draft.trials:
         search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler)
