@@ -26,9 +26,7 @@ def borrow(source: str, settings: BackboneSettings, dtype: torch.dtype) -> PeftM
 def give_back(peft_model: PeftModel, source: str, settings: BackboneSettings, dtype: torch.dtype) -> None:
     """Keep the base without its LoRA matrices, unless more than these was trained."""
     if not settings.trainable:
-        base = peft_model.unload()
-        del base.peft_config
-        _kept[_key(source, settings, dtype)] = base
+        _kept[_key(source, settings, dtype)] = peft_model.unload()
 
 
 def _key(source: str, settings: BackboneSettings, dtype: torch.dtype) -> tuple:
