@@ -122,6 +122,12 @@ class Knob(Frozen):
             update={"choices": choices, "default": nearest, "low": None, "high": None, "scale": "linear"}
         )
 
+    def held_at(self, value: Choice) -> Knob:
+        """The same knob with this value alone, wherever it exists; it need not lie in the range."""
+        return self.model_copy(
+            update={"choices": (value,), "default": value, "low": None, "high": None, "scale": "linear"}
+        )
+
     def range(self) -> str:
         """The range as a reader would write it."""
         unit = f" {self.unit}" if self.unit else ""

@@ -7,13 +7,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from search_spaces import Space, SpaceMaker, space_maker
+from search_spaces import Space, SpaceMaker, space_maker, split_fixed
 from study.checks import corpus_faults, knob_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.goals import Goals, goal_faults, read_goals
@@ -41,6 +41,7 @@ class Draft:
         space: name of what is searched.
         cache: where corpus, features and tiny backbone are kept, shared by studies.
         fixed: settings given by ``--fix``, which the space then does not search.
+        held: those of ``--fix`` that only some configurations have, such as the ramp of a schedule that is searched.
         goals: what the search looks for.
         sampler: which of ``SAMPLERS`` proposes configurations.
         budget: worker-hours that the study may take, None for any.
@@ -60,6 +61,7 @@ class Draft:
     cores: int | None
     fixed: tuple[str, ...]
     faults: tuple[str, ...]
+    held: dict[str, Any] = field(default_factory=dict)
     goals: Goals = Goals()
     sampler: str = "tpe"
     budget: float | None = None
@@ -97,6 +99,12 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     if flags.backbone is not None:
         base = on_backbone(base, resolved_backbone(flags.backbone))
     overrides, faults = _overrides(flags, base)
+    held: dict[str, Any] = {}
+    if flags.space not in NAMED:
+        try:
+            overrides, held = split_fixed(flags.space, base, overrides)
+        except SettingsError as error:
+            faults += error.faults
     settings, more = _tolerant(base, overrides)
     faults += more
     ranks = flags.ranks if flags.ranks is not None else min(2, cores or 2)
@@ -108,8 +116,6 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     seeds = _integers(flags.seeds, "--seeds", faults)
     if flags.trials < 1:
         faults.append(f"--trials: {flags.trials} asked for; at least 1")
-    if flags.space not in NAMED:
-        faults += _faults_of(space_maker, flags.space)
     name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
@@ -126,8 +132,9 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         seeds=seeds,
         cache=cache,
         cores=cores,
-        fixed=tuple(item.partition("=")[0] for item in flags.fix),
+        fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.fix) if key not in held),
         faults=tuple(faults),
+        held=held,
     )
 
 
@@ -176,7 +183,7 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     faults += context_faults(settings, draft.placement, languages, draft.cores)
     space = Space(draft.space, (), ())
     try:
-        space = (make_space or space_maker(draft.space, draft.fixed))(languages, settings)
+        space = (make_space or space_maker(draft.space, draft.fixed, draft.held))(languages, settings)
     except SettingsError as error:
         faults += [fault for fault in error.faults if fault not in faults]
     if draft.sampler == "grid" and space.knobs:
@@ -208,14 +215,6 @@ def _grid_faults(space: Space, trials: int) -> list[str]:
         return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --fix some of its knobs"]
     most = size + sum(not reference.knobs for reference in space.references)  # with knobs, it is one of the points
     return [f"--trials: {trials} asked for, the grid has {size} points: at most {most}"] if trials > most else []
-
-
-def _faults_of(make: Callable[..., Any], *arguments: Any) -> tuple[str, ...]:
-    try:
-        make(*arguments)
-    except SettingsError as error:
-        return error.faults
-    return ()
 
 
 def default_storage() -> str:

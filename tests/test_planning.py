@@ -99,6 +99,37 @@ def test_what_is_fixed_is_not_searched(tmp_path, manifest):
         plan(tmp_path, *given, "--fix", "objective.method=group_dro")
 
 
+@pytest.mark.parametrize(
+    ("schedule", "children"),
+    [
+        ("constant", ["weight"]),
+        ("cosine", ["weight", "ramp_fraction"]),
+        ("step", ["weight", "start_fraction"]),
+        ("adaptive", ["initial", "step_size"]),
+    ],
+)
+def test_a_fixed_schedule_leaves_its_own_knobs_to_search(tmp_path, manifest, schedule, children):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
+    found = plan(tmp_path, *given, "--fix", f"objective.fairness_weight.schedule={schedule}")
+    assert [knob.name.rpartition(".")[2] for knob in found.space.knobs] == children
+    assert found.draft.settings.objective.fairness_weight.schedule == schedule
+
+
+def test_a_fixed_knob_of_some_configurations_is_held_there_and_another_value_is_another_study(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules+penalty")
+    ramp, decay = "objective.fairness_weight.ramp_fraction", "objective.estimator.decay"
+    found = plan(tmp_path, *given, "--fix", f"{ramp}=0.25", "--fix", f"{decay}=0.8")
+    choices = {knob.name: knob.choices for knob in found.space.knobs}
+    assert choices[ramp] == (0.25,) and choices[decay] == (0.8,)
+    there = study_record(found, "hash")
+    assert conflicts(there, found.draft) == []
+    assert conflicts(there, plan(tmp_path, *given, "--fix", f"{ramp}=0.25").draft) == [f"{decay}: 0.8 there, None now"]
+    with pytest.raises(SettingsError, match="ramp_fraction at 7: .*less than or equal to 1"):
+        plan(tmp_path, *given, "--fix", f"{ramp}=7")
+    with pytest.raises(SettingsError, match="objective.estimator.decay: there is no such setting"):
+        plan(tmp_path, *given[:3], "schedules", "--fix", f"{decay}=0.8")
+
+
 def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."))
     narrow = plan(tmp_path, *given, "--space", "schedules", "--seeds", "0,1")
