@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,10 @@ from search_spaces import Space, SpaceMaker, space_maker, split_fixed
 from study.checks import corpus_faults, knob_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.goals import Goals, goal_faults, read_goals
-from study.groups import LANGUAGES, cells
+from study.groups import LANGUAGES, Cell, cells
 from study.halving import Halving, read_rule
 from study.records import StudyFolder, read_trials
-from study.settings import Placement, Settings, SettingsError, context_faults, on_backbone, parse
+from study.settings import Placement, Settings, SettingsError, config_id, context_faults, on_backbone, parse
 from study.trackers import tracker_faults
 
 SINGLE = "single"
@@ -188,7 +188,7 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
         faults += [fault for fault in error.faults if fault not in faults]
     if draft.sampler == "grid" and space.knobs:
         space = space.on_grid(GRID_POINTS)
-        faults += _grid_faults(space, draft.trials)
+    faults += _size_faults(space, draft, cells(languages, settings.modalities))
     faults += _method_faults(draft.fixed, space)
     faults += knob_faults(space, settings, draft.placement, languages)
     faults += reference_faults(space, settings, draft.placement, languages)
@@ -208,13 +208,30 @@ def _method_faults(fixed: tuple[str, ...], space: Space) -> list[str]:
     return []
 
 
-def _grid_faults(space: Space, trials: int) -> list[str]:
-    """A grid has an end, and is listed whole."""
-    size = sum(1 for _ in islice(space.points(), GRID_LIMIT + 1))
-    if size > GRID_LIMIT:
+def _size_faults(space: Space, draft: Draft, in_use: Sequence[Cell]) -> list[str]:
+    """A grid, or a space of choices alone, has an end: no configuration is run twice."""
+    if not (space.knobs and space.finite):
+        return []
+    grid = draft.sampler == "grid"
+    if grid and sum(1 for _ in islice(space.points(), GRID_LIMIT + 1)) > GRID_LIMIT:  # it is queued whole
         return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --fix some of its knobs"]
-    most = size + sum(not reference.knobs for reference in space.references)  # with knobs, it is one of the points
-    return [f"--trials: {trials} asked for, the grid has {size} points: at most {most}"] if trials > most else []
+    named = ({**reference.knobs, **reference.fixed} for reference in space.references)
+    different = {_identity(draft.settings, knobs, in_use) for knobs in named}
+    size = 0
+    for point in space.points():
+        size += 1
+        different.add(_identity(draft.settings, point, in_use))
+        if len(different) >= draft.trials:
+            return []
+    what = "grid" if grid else f"space {space.name}"
+    return [f"--trials: {draft.trials} asked for, the {what} has {size} points: at most {len(different)}"]
+
+
+def _identity(settings: Settings, knobs: Mapping[str, Any], in_use: Sequence[Cell]) -> str:
+    try:
+        return config_id(settings.with_overrides(knobs), in_use, "", "")
+    except ValueError:  # a knob out of range, which is named elsewhere
+        return str(knobs)
 
 
 def default_storage() -> str:

@@ -187,7 +187,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     orchestration.refresh_trials(template)
     done = trials_done(read_trials(draft.folder).values())
     if done < draft.trials:
-        search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler)
+        search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler, template.cells)
         progress = StudyProgress(console, draft.trials, done, _epochs(draft), script.words)
         place = draft.folder.uri if draft.folder.is_local else "."
         callbacks = [progress, *make_trackers(draft.trackers, draft.name, place)]

@@ -91,6 +91,14 @@ def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifes
     assert len(caught.value.faults) == 3
 
 
+def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "penalty", "--fix", "objective.estimator.kind=batch")
+    given = (*given, "--fix", "objective.temperature=0.1", "--trials")
+    assert plan(tmp_path, *given, "8").space.finite  # two powers, three reductions, and ERM with and without balance
+    with pytest.raises(SettingsError, match="--trials: 9 asked for, the space penalty has 6 points: at most 8"):
+        plan(tmp_path, *given, "9")
+
+
 def test_what_is_fixed_is_not_searched(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     fixed = plan(tmp_path, *given, "--fix", "objective.fairness_weight.step_size=1.0")

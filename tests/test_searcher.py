@@ -226,6 +226,20 @@ def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
     assert sorted([*points, last], key=str) == sorted(space.points(), key=str)
 
 
+@pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental", "ignore:Nsga3 is experimental")
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "random"])
+def test_a_repeated_configuration_takes_no_trial_and_a_small_space_comes_to_its_end(journal, sampler):
+    fixed = ("objective.estimator.kind", "objective.temperature")
+    space = space_maker("penalty", fixed)(["en", "de"], SETTINGS)
+    search, records = Search("s", space, SETTINGS, sampler=sampler), {}
+    # power 1 or 2, reduction max, mean or softmax: 6 configurations, the paper's among them, and ERM twice
+    suggested = [*played(journal, search, 5, records), *played(journal, search, 3, records)]
+    assert len({search.identity(knobs) for knobs in suggested}) == 8
+    searcher = make_searcher(journal, search, seed=9)
+    assert searcher.suggest("x") == searcher.FINISHED
+    assert all(trial.state != TrialState.RUNNING for trial in open_study(journal, search, records).trials)
+
+
 def test_a_point_of_a_grid_that_failed_runs_once_more_and_not_twice(journal):
     space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
     search = Search("s", space, SETTINGS, sampler="grid")
@@ -337,7 +351,7 @@ def test_nsga_converges_where_random_does_not_with_references_outside_the_space(
         return sum(far[-20:]) / 20
 
     found = {sampler: missed(sampler) for sampler in ("random", "nsga2", "nsga3")}
-    assert found["random"] > 0.8 and max(found["nsga2"], found["nsga3"]) < 0.6, found
+    assert found["random"] > 0.8 and max(found["nsga2"], found["nsga3"]) < 0.7, found  # none repeats its best
 
 
 @pytest.mark.parametrize("rebuilt", [False, True])
