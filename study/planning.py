@@ -43,7 +43,8 @@ class Draft:
         fixed: settings given by ``--fix``, which the space then does not search.
         held: those of ``--fix`` that only some configurations have, such as the ramp of a schedule that is searched.
         goals: what the search looks for.
-        sampler: which of ``SAMPLERS`` proposes configurations.
+        sampler: which of ``SAMPLERS`` proposes configurations.  sampler_seed: of it.
+        retries: how often a trial that fails is tried again within one call.
         budget: worker-hours that the study may take, None for any.
         faults: what is wrong so far; ``complete`` adds to them and raises.
         trackers: where trials are sent besides the study's own records.
@@ -64,6 +65,8 @@ class Draft:
     held: dict[str, Any] = field(default_factory=dict)
     goals: Goals = Goals()
     sampler: str = "tpe"
+    sampler_seed: int = 0
+    retries: int = 1
     budget: float | None = None
     early_stopping: Halving | None = None
     trackers: tuple[str, ...] = ()
@@ -143,6 +146,10 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     goals, faults = read_goals(flags.objectives, flags.require)
     if flags.sampler not in SAMPLERS:
         faults.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
+    if not 0 <= flags.sampler_seed < 2**32:
+        faults.append(f"--sampler-seed: {flags.sampler_seed} must be from 0 to {2**32 - 1}")
+    if flags.retries < 0:
+        faults.append(f"--retries: {flags.retries} must be 0 or more")
     if flags.budget is not None and not 0 < flags.budget < math.inf:
         faults.append(f"--budget: {flags.budget:g} is no number of worker-hours; give one above 0")
     early_stopping = _early_stopping(flags.early_stopping, draft.settings, faults)
@@ -153,6 +160,8 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     read = {
         "goals": goals,
         "sampler": flags.sampler,
+        "sampler_seed": flags.sampler_seed,
+        "retries": flags.retries,
         "budget": flags.budget,
         "early_stopping": early_stopping,
         "trackers": trackers,

@@ -34,6 +34,7 @@ DIRECTIONS = {"max": "maximize", "min": "minimize"}
 STARTUP_TRIALS = 5  # random ones before TPE models anything, the references among them
 POPULATION = 20  # of NSGA-II and NSGA-III; a study of fewer trials is a random search to them
 ASKS = 50  # of a sampler that proposes what has run; then a finite space is searched for what has not
+FAR = 1_000_003  # between the seeds of two samplers, more than a study has trials
 SPACE = "space"  # the journal's note of the knobs that it was written with
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
@@ -53,6 +54,8 @@ class Search:
         name: of the study.
         settings: what every trial starts from.
         sampler: one of ``SAMPLERS``.
+        seed: of the sampler.
+        retries: how often a trial that fails is tried again within one call.
         cells: those of the study, by which coefficients are told apart.
     """
 
@@ -61,6 +64,8 @@ class Search:
     settings: Settings
     goals: Goals = Goals()
     sampler: str = "tpe"
+    seed: int = 0
+    retries: int = 0
     cells: tuple[Cell, ...] = cells(LANGUAGES, MODALITIES)
 
     def identity(self, knobs: dict[str, Any]) -> str:
@@ -130,7 +135,7 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
         if reference.label not in told:
             study.enqueue_trial(dict(reference.knobs), user_attrs=search.attributes(reference.label))
     if search.sampler == "grid":
-        _queue_grid(study, search.space)
+        _queue_grid(study, search)
     return study
 
 
@@ -178,14 +183,14 @@ def tell(study: optuna.Study, trial: Trial, record: dict[str, Any]) -> None:
     study.tell(trial, record["values"])
 
 
-def _queue_grid(study: optuna.Study, space: Space) -> None:
+def _queue_grid(study: optuna.Study, search: Search) -> None:
     """Queue the points of a grid that the study does not have, in an order that is shuffled but always the same."""
     trials = study.get_trials(deepcopy=False)
     there = [trial.params for trial in trials if trial.state not in (TrialState.WAITING, TrialState.FAIL)]
     there += [trial.system_attrs["fixed_params"] for trial in trials if trial.state == TrialState.WAITING]
     known = {json.dumps(values, sort_keys=True) for values in there}
-    points = list(space.points())
-    for i in np.random.default_rng(0).permutation(len(points)):
+    points = list(search.space.points())
+    for i in np.random.default_rng(search.seed).permutation(len(points)):
         if json.dumps(points[i], sort_keys=True) not in known:
             study.enqueue_trial(points[i])
 
@@ -276,7 +281,7 @@ def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearc
     """The searcher of one call of a sweep.
 
     Args:
-        seed: of the sampler; another one on every continuation, or it would repeat its suggestions.
+        seed: the number of trials so far: another one on every continuation, or it would repeat its suggestions.
     """
     searcher = StudySearch(
         space=partial(_suggest, search.space),
@@ -284,7 +289,7 @@ def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearc
         mode=[mode for _, mode in search.goals.objectives],
         storage=storage,
         study_name=search.name,
-        sampler=SAMPLERS[search.sampler](seed),
+        sampler=SAMPLERS[search.sampler]((search.seed * FAR + seed) % 2**32),
     )
     searcher.search = search
     ended = searcher._ot_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])

@@ -118,6 +118,7 @@ def describe(plan: StudyPlan, console: Console) -> None:
         goals = [f"{metric} {mode}" for metric, mode in draft.goals.objectives]
         console.print(
             f"{'goals':11}{', '.join([*goals, *map(str, draft.goals.requirements)])}; sampler {draft.sampler}"
+            f"{f', seed {draft.sampler_seed}' if draft.sampler_seed else ''}"
         )
     if draft.early_stopping:
         rungs = ", ".join(map(str, draft.early_stopping.rungs(epochs)))
@@ -187,7 +188,16 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     orchestration.refresh_trials(template)
     done = trials_done(read_trials(draft.folder).values())
     if done < draft.trials:
-        search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler, template.cells)
+        search = Search(
+            draft.name,
+            plan.space,
+            draft.settings,
+            draft.goals,
+            draft.sampler,
+            draft.sampler_seed,
+            draft.retries,
+            template.cells,
+        )
         progress = StudyProgress(console, draft.trials, done, _epochs(draft), script.words)
         place = draft.folder.uri if draft.folder.is_local else "."
         callbacks = [progress, *make_trackers(draft.trackers, draft.name, place)]

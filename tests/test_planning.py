@@ -157,6 +157,20 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
 
 
+def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."))
+    found = plan(tmp_path, *given, "--sampler-seed", "3", "--retries", "2")
+    assert (found.draft.sampler_seed, found.draft.retries) == (3, 2)
+    there = study_record(found, "hash")
+    assert there["sampler_seed"] == 3
+    assert conflicts(there, plan(tmp_path, *given).draft) == ["--sampler-seed: 3 there, 0 now"]
+    del there["sampler_seed"]  # a study from before there was one
+    assert conflicts(there, plan(tmp_path, *given).draft) == []
+    with pytest.raises(SettingsError) as caught:
+        plan(tmp_path, *given, "--sampler-seed", "-1", "--retries", "-1")
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["--sampler-seed", "--retries"]
+
+
 def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
     flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping")
     assert plan(tmp_path, *flags, "mo-asha:grace=2").draft.early_stopping.rungs(3) == (2,)

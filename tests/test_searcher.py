@@ -215,6 +215,16 @@ def test_a_continuation_of_any_sampler_repeats_nothing_and_a_repetition_everythi
     assert whole("two.log") == one  # seeded
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_another_seed_of_the_sampler_proposes_others_and_the_same_one_the_same(tmp_path, sampler):
+    def proposed(name, seed):
+        search = Search("s", SPACE, SETTINGS, sampler=sampler, seed=seed)
+        return played(open_journal(str(tmp_path / name)), search, 5, {})[3:]
+
+    zero, one, again = (proposed(name, seed) for name, seed in (("a", 0), ("b", 1), ("c", 1)))
+    assert one == again and not any(knobs in zero for knobs in one)
+
+
 def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
     space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
     search, records = Search("s", space, SETTINGS, sampler="grid"), {}
