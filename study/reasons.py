@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-NAMED = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Died|Killed)\b.*")
+ENDS = "Error|Exception|Interrupt|Exit"
+NAMED = re.compile(rf"(?:\([^)]*\)\s*)?((?:(?:[a-z_]\w*\.)+[A-Z]\w*|[A-Z]\w*(?:{ENDS}))(?:\(\w+\))?(?::.*)?)")
+"""A line of an exception's class, with a path or a usual ending, and its message, perhaps behind a worker's tag."""
+AROUND = re.compile(r"\[.*\]:?|File \"|ray::|\(|[~^]+$|Traceback")
 CARRIERS = ("RayTaskError", "ControllerError", "WorkerGroupError", "TrainingFailedError", "TuneError", "RayError")
 """Ray's wrappers, which say where an error passed, not what it was."""
 LENGTH = 500
 
 
 def reason_of(text: str, log: str | None = None) -> str:
-    """The last exception that a text names by class and message, Ray's wrappers set aside; else its last line.
+    """The last exception that a text names by class and message; if it has Ray's wrappers alone, what the first of them
+    says; else its last line.
 
     Args:
         text: tracebacks and messages, perhaps coloured.
@@ -24,13 +28,12 @@ def reason_of(text: str, log: str | None = None) -> str:
     'ended without saying why (log: runs/ab/worker-0.log)'
     """
     lines = [line.strip() for line in ANSI.sub("", text).splitlines() if line.strip()]
-    named = [found[0] for line in lines if (found := NAMED.search(line)) and _begins(line, found.start())]
-    own = [line for line in named if not line.partition(":")[0].rpartition(".")[2].startswith(CARRIERS)]
-    chosen = [*lines[-1:], *named[-1:], *own[-1:]]
-    reason = (chosen[-1] if chosen else "ended without saying why")[:LENGTH]
-    return f"{reason} (log: {log})" if log else reason
-
-
-def _begins(line: str, start: int) -> bool:
-    """Whether an exception's name heads a line, perhaps behind a worker's tag, and is no word of a sentence."""
-    return not start or bool(re.fullmatch(r"\([^)]*\)\s*", line[:start]))
+    named = [(i, found[1]) for i, line in enumerate(lines) if (found := NAMED.fullmatch(line))]
+    own = [line for _, line in named if not line.partition(":")[0].rpartition(".")[2].startswith(CARRIERS)]
+    if own:
+        reason = own[-1]
+    else:  # what follows the first wrapper, or the last line of all
+        after = lines[named[0][0] + 1 :] if named else lines[-1:]
+        said = [line for line in after if not AROUND.match(line)]
+        reason = next(iter(said), named[0][1] if named else "ended without saying why")
+    return reason[:LENGTH] + (f" (log: {log})" if log else "")

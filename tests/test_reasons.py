@@ -28,10 +28,15 @@ ray.exceptions.RayTaskError(WorkerGroupError): the task failed
         ("ray.exceptions.ActorDiedError: The actor died\n  gone", "ray.exceptions.ActorDiedError: The actor died"),
         ("x\nWorkerGroupError: one\n", "WorkerGroupError: one"),  # a wrapper is better than a sentence
         ("\x1b[31mone\x1b[0m\nsay that a ValueError: came\n", "say that a ValueError: came"),  # no line of an exception
+        ("a.b.LossNotFinite: epoch 1: nan\n", "a.b.LossNotFinite: epoch 1: nan"),
+        (
+            "ray.train.WorkerGroupError: Failed:\n[Rank 0 Error Snippet]:\nA worker health check failed.\nWorker(\n)",
+            "A worker health check failed.",
+        ),
         ("  \n", "ended without saying why"),
         ("KeyError: " + "x" * 600, ("KeyError: " + "x" * 600)[:LENGTH]),
     ],
-)  # fmt: skip
+)
 def test_the_reason_is_the_exceptions_own_line(text, reason):
     assert reason_of(text) == reason
 
