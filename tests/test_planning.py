@@ -181,6 +181,15 @@ def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, m
         plan(tmp_path, *flags, "mo-asha:eta=1")
 
 
+def test_early_stopping_names_the_objectives_that_it_cannot_rank_by(tmp_path, manifest):
+    flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping", "mo-asha", "--objectives")
+    assert plan(tmp_path, *flags, "gap:min,w_f1:max").draft.early_stopping
+    with pytest.raises(
+        SettingsError, match="dev_uar, seconds are not measured after every epoch.*dev_w_f1 and dev_gap"
+    ):
+        plan(tmp_path, *flags, "uar:max,gap:min,seconds:min")
+
+
 def test_trackers_are_known_and_installed(tmp_path, manifest, monkeypatch):
     given = ("--corpus", manifest(transcript="Ja."), "--track")
     monkeypatch.setattr("study.trackers.find_spec", lambda name: None if name == "wandb" else object())
