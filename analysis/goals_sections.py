@@ -82,7 +82,7 @@ def goals_history(points: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
 
 
 def goals_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
-    """The first objective against each other one; what misses a requirement is a hollow cross."""
+    """The first objective against each other one; a cross misses a requirement."""
     (first, mode), *others = [(str(metric), str(mode)) for metric, mode in plan["objectives"]]
     missed = points["missed"].astype(bool)
     looks = (
