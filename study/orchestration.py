@@ -17,6 +17,7 @@ from study.connection import capacity, concurrent_trials, driver_resources
 from study.early_stopping import MoAsha
 from study.goals import mean_metrics
 from study.halving import Halving, Rungs, Standing
+from study.reasons import reason_of
 from study.records import StudyFolder, read_trial, read_trials, run_directory, trials_done, write_trial
 from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
 from study.trials import TrialTemplate, finished_figures, missing_seeds, result_record, trial_record
@@ -49,20 +50,23 @@ def run_trials(
             write_trial(template.folder, {**record, "retried": True})
     searcher = make_searcher(storage, search, seed=len(study.get_trials(deepcopy=False)))
     scheduler = _scheduler(template, halving, search.goals.objectives) if halving else None
-    _tune(template, searcher, trials - trials_done(records.values()), callbacks, scheduler)
+    _tune(template, searcher, trials - trials_done(records.values()), search.retries, callbacks, scheduler)
     _drop_checkpoints(template)
 
 
-def add_seeds(template: TrialTemplate, records: Sequence[dict[str, Any]], callbacks: Sequence[tune.Callback]) -> None:
+def add_seeds(
+    template: TrialTemplate, records: Sequence[dict[str, Any]], retries: int, callbacks: Sequence[tune.Callback]
+) -> None:
     """Run the seeds that finished trials lack, and those alone."""
     given = [{**record["knobs"], "number": record["number"], "label": record["label"]} for record in records]
-    _tune(template, Listed(given), len(given), callbacks)
+    _tune(template, Listed(given), len(given), retries, callbacks)
 
 
 def _tune(
     template: TrialTemplate,
     searcher: Any,
     samples: int,
+    retries: int,
     callbacks: Sequence[tune.Callback],
     scheduler: MoAsha | None = None,
 ) -> None:
@@ -83,6 +87,7 @@ def _tune(
             name="tune",
             storage_path=template.folder.path("ray"),
             callbacks=[FailureRecorder(template), *callbacks],
+            failure_config=tune.FailureConfig(max_failures=retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs keep their own
             verbose=0,
         ),
@@ -131,7 +136,8 @@ class FailureRecorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         record = trial_record(trial.config, self.template)
-        reason = _reason(trial.error_file)
+        file = Path(trial.error_file or "")
+        reason = reason_of(file.read_text(errors="replace") if file.is_file() else "")
         before = read_trial(self.template.folder, record["number"])
         if before and before["state"] == "finished":
             failed = {
@@ -142,6 +148,7 @@ class FailureRecorder(tune.Callback):
         record |= {
             "state": "failed",
             "reason": reason,
+            "log": self.template.folder.path("runs", record["config_id"]),
             "seconds": time.time() - self.started.get(trial.trial_id, time.time()),
         }
         write_trial(self.template.folder, record)
@@ -200,13 +207,6 @@ class TrialDriver(tune.Trainable):
         if self.workers and self.at_work:
             self.workers.abandon()
             self.at_work = False
-
-
-def _reason(error_file: str | None) -> str:
-    """The last line of what Tune kept of an error, which names the worker's own."""
-    text = Path(error_file).read_text(errors="replace") if error_file and os.path.exists(error_file) else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[-1] if lines else "ended without saying why")[:500]
 
 
 def _journal_path(folder: StudyFolder) -> str:
