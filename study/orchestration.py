@@ -5,7 +5,6 @@ One trial is one configuration over its seeds in one worker group, which then ta
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
