@@ -17,6 +17,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.profiler import record_function
 from transformers import AutoConfig, AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from study.features import audio_tokens
@@ -187,11 +188,12 @@ class EmotionModel(nn.Module):
             (B, A, D) embeddings, and the mask (B, A) of those that belong to a clip.
         """
         base = self.peft_model.get_base_model().model
-        states = batch.tower_states
-        if states is None:
-            states = tower_states(base.audio_tower, batch.log_mel, batch.frames)
-        kept = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
-        return base.multi_modal_projector(states), kept
+        with record_function("encoder"):
+            states = batch.tower_states
+            if states is None:
+                states = tower_states(base.audio_tower, batch.log_mel, batch.frames)
+            kept = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
+            return base.multi_modal_projector(states), kept
 
     def prompt_embeddings(self, input_ids: Tensor, batch: Batch) -> Tensor:
         """Token embeddings (B, T, D) with the clips' embeddings in place of the audio tokens."""
@@ -213,15 +215,18 @@ class EmotionModel(nn.Module):
         ids = nn.functional.pad(batch.input_ids, (0, len(offsets) - 1), value=self.pad_token_id)
         ids = ids.scatter(1, at[:, :-1], targets[:, :-1].clamp(min=0))
         lengths = batch.prompt_lengths + given.sum(1) - 1
-        hidden = base.model.language_model(
-            inputs_embeds=self.prompt_embeddings(ids, batch),
-            attention_mask=(torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long(),
-            use_cache=False,
-        ).last_hidden_state
+        embedded = self.prompt_embeddings(ids, batch)
+        with record_function("language model"):
+            hidden = base.model.language_model(
+                inputs_embeds=embedded,
+                attention_mask=(torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long(),
+                use_cache=False,
+            ).last_hidden_state
         rows = torch.arange(len(ids), device=ids.device)[:, None]
         predicting = hidden[rows, at - 1]  # (B, S, D)
-        logits = base.lm_head(predicting).float()
-        losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+        with record_function("head"):
+            logits = base.lm_head(predicting).float().transpose(1, 2)
+            losses = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
         n_tokens = given.sum(1)
         states = (predicting * given[..., None]).sum(1) / n_tokens[:, None]
         return losses.sum(1) / n_tokens, states

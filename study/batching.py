@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,7 +21,13 @@ from study.features import audio_tokens, mels_of
 from study.groups import EMOTIONS, UNKNOWN_GROUP, Cell, group_id
 from study.objective import Sampling
 from study.settings import Prompt
-from study.tower_cache import TowerCache
+
+
+class States(Protocol):
+    """States (audio tokens, d_model) of clips by their row in the corpus; ``study.tower_cache`` has them."""
+
+    def __getitem__(self, row: int, /) -> Tensor: ...
+
 
 _TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -68,7 +75,7 @@ class Examples:
     mel_bins: int
     audio_token_id: int
     pad_token_id: int
-    states: TowerCache | None = None
+    states: States | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -81,7 +88,6 @@ class Examples:
         cells_in_use: Sequence[Cell],
         prompt: Prompt,
         processor: Qwen2AudioProcessor,
-        states: TowerCache | None = None,
     ) -> Examples:
         """The utterances at the positions ``rows``, each in every modality in use."""
         meta = dataset.select_columns(["language", "gender", "emotion", "transcript", "frames"]).to_pandas()
@@ -112,7 +118,6 @@ class Examples:
             mel_bins=processor.feature_extractor.feature_size,
             audio_token_id=processor.tokenizer.convert_tokens_to_ids(processor.audio_token),
             pad_token_id=processor.tokenizer.pad_token_id,
-            states=states,
         )
 
     def collate(self, rows: Sequence[int]) -> Batch:

@@ -25,6 +25,7 @@ from transformers import AutoConfig
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
 from study.backbone import backbone_hash
+from study.batching import Examples
 from study.collectives import least
 from study.features import audio_tokens, mels_of
 from study.settings import Settings, SettingsError
@@ -93,17 +94,16 @@ class TowerCache:
 
 def shared_states(
     features: Path,
-    dataset: Dataset,
+    examples: Examples,
     source: str,
     settings: Settings,
     dtype: torch.dtype,
     device: torch.device,
-    mel_bins: int,
 ) -> TowerCache | None:
     """The complete cache of a run, all ranks building what is missing of it; None where the tower has to be run.
 
     Args:
-        features: the folder of ``study.features.build``.  dataset: what it holds.
+        features: the folder of ``study.features.build``.  examples: any of that corpus.
         source: hub id or folder of the backbone.
 
     Raises:
@@ -118,10 +118,10 @@ def shared_states(
     elif not is_deterministic(source):
         fault = f"the tower of {source} drops activations in training"
     else:
-        store = open_cache(features, dataset, source, dtype)
+        store = open_cache(features, examples.dataset, source, dtype)
         fault = lacking_room(store)
     if least(fault is None, device):  # or every rank runs the tower
-        build(store, dataset, source, device, mel_bins)
+        build(store, examples.dataset, source, device, examples.mel_bins)
         return store
     if choice == "cached":
         raise SettingsError([f"computation.tower_states: cached is not possible: {fault or 'a rank has no room'}"])

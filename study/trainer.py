@@ -8,13 +8,14 @@ once more, without gradient and with the same dropout masks: a third more arithm
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,13 @@ from torch import nn
 from torch.profiler import record_function
 from transformers.integrations import HfDeepSpeedConfig
 
-from study import checkpoints, features
+from study import base_weights, checkpoints
 from study.adapter import write_adapter
-from study.backbone import Batch, EmotionModel, load_model, load_processor
-from study.batching import Examples, answer_ids, batches_of_epoch
+from study.backbone import Batch, EmotionModel
+from study.batching import batches_of_epoch
 from study.collectives import gather_rows, world
 from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
-from study.groups import LANGUAGES, Cell, cells
 from study.metrics import evaluate
 from study.micro_batches import OVERHEAD, cut, deal
 from study.objective import (
@@ -50,12 +50,13 @@ from study.objective import (
     signed_gaps,
     utterance_weights,
 )
+from study.profiling import StepProfile
 from study.randomness import random_state, seed_everything, set_random_state
-from study.records import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, StudyFolder, run_directory
+from study.records import PREDICTION_COLUMNS, StudyFolder, run_directory
 from study.schedules import AdaptiveWeight
 from study.settings import Placement, Settings
-from study.splits import rows_of_splits
 from study.step_records import epoch_record, step_record
+from study.subject import read_subject
 from study.tower_cache import shared_states
 
 Report = Callable[[dict[str, Any]], None]
@@ -83,13 +84,22 @@ class LossNotFinite(FloatingPointError):
     """The loss of a step was not finite; the message names the epoch and the remedy."""
 
 
-def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dict[str, Any]:
+def train(
+    plan: RunPlan,
+    seed: int,
+    report: Report,
+    export: bool = False,
+    waited: Mapping[str, float] | None = None,
+    profile: bool = False,
+) -> dict[str, Any]:
     """Train and score one run, and leave its records; one that was cut off goes on from its last checkpoint.
 
     Args:
         seed: of sampling, dropout and new weights.
         report: called on every rank after each epoch with its figures.
         export: whether to leave the trained weights of the selected epoch as an adapter (``study.adapter``).
+        waited: seconds before this call that the record of the start-up shall show too, by what they went to.
+        profile: whether rank 0 leaves a profile of a few steps (``study.profiling``).
 
     Returns:
         What ``finished.json`` holds, on every rank.
@@ -97,6 +107,18 @@ def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dic
     started = time.perf_counter()
     join_process_group()
     run = Run(plan, seed)
+    if profile and run.rank == 0:
+        run.profile = StepProfile(plan.folder, run.directory, run.device.type == "cuda")
+    try:
+        return _train(run, started, report, export, waited or {})
+    finally:
+        if run.profile:
+            run.profile.close()
+        run.close()
+
+
+def _train(run: Run, started: float, report: Report, export: bool, waited: Mapping[str, float]) -> dict[str, Any]:
+    plan, seed = run.plan, run.seed
     best = checkpoints.load(run)
     directory, optimisation = run.directory, plan.settings.optimisation
     if run.rank == 0:
@@ -149,13 +171,13 @@ def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dic
         "dev": best.dev,
         "test": test,
         "seconds": {key: round(value, 3) for key, value in run.seconds.items()},
+        "startup": {key: round(value, 3) for key, value in {**waited, **run.startup}.items()},
     }
     if run.rank == 0:
         predictions = pd.concat([run.frame("dev", best.scores), run.frame("test", test_scores)])
         plan.folder.write_parquet(f"{directory}/predictions.parquet", predictions[list(PREDICTION_COLUMNS)])
         plan.folder.write_json(f"{directory}/finished.json", finished)
         checkpoints.remove(plan.folder, directory)
-    run.close()
     return finished
 
 
@@ -180,19 +202,18 @@ class Run:
         self.device = (
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
-        dataset = features.load(plan.features)
-        self.utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
-        languages = [language for language in LANGUAGES if language in set(self.utterances["language"])]
-        self.cells: tuple[Cell, ...] = cells(languages, settings.modalities)
-        processor = load_processor(plan.backbone)
-        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        mel_bins = processor.feature_extractor.feature_size
-        states = shared_states(plan.features, dataset, plan.backbone, settings, self.dtype, self.device, mel_bins)
-        self.examples = {
-            split: Examples.of_rows(dataset, rows, self.cells, settings.prompt, processor, states)
-            for split, rows in rows_of_splits(self.utterances, settings.control).items()
-        }
-        self.answers = answer_ids(settings.prompt, processor)
+        self._dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        began = time.perf_counter()
+        subject = read_subject(plan.features, plan.backbone, settings.prompt, settings.modalities, settings.control)
+        self.utterances, self.cells = subject.utterances, subject.cells
+        self.answers, self._pad_token_id = subject.answers, subject.pad_token_id
+        self.startup = {"examples": time.perf_counter() - began}
+        began = time.perf_counter()
+        states = shared_states(
+            plan.features, subject.examples["train"], plan.backbone, settings, self._dtype, self.device
+        )
+        self.examples = {split: replace(examples, states=states) for split, examples in subject.examples.items()}
+        self.startup["tower states"] = time.perf_counter() - began
         self.objective = settings.objective
         self.multipliers: list[float] = []
         if isinstance(self.objective, Penalised) and isinstance(self.objective.fairness_weight, AdaptiveWeight):
@@ -212,8 +233,9 @@ class Run:
                 f"optimisation.batch_size: {optimisation.batch_size} is more than the {len(self.examples['train'])} "
                 "training examples; make it smaller"
             )
-        self.engine = self._engine(processor)
+        self.engine = self._engine()
         self.tokens = settings.computation.micro_batch_tokens
+        self.profile: StepProfile | None = None
         torch.manual_seed(seed * 100_003 + self.rank)  # the same new weights on every rank, but not the same dropout
 
     @property
@@ -224,14 +246,16 @@ class Run:
     def total_steps(self) -> int:
         return self.batches_per_epoch * self.plan.settings.optimisation.epochs
 
-    def _engine(self, processor: Any) -> deepspeed.DeepSpeedEngine:
+    def _engine(self) -> deepspeed.DeepSpeedEngine:
         optimisation = self.plan.settings.optimisation
         on_gpu = self.device.type == "cuda"
         config = engine_config(optimisation, self.plan.placement, on_gpu)
         # ZeRO-3 shards weights while they are loaded, if transformers knows beforehand (by weak reference).
         self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.placement.zero_stage == 3 else None
-        peft_model = load_model(self.plan.backbone, self.plan.settings.backbone, self.dtype)
-        model = EmotionModel(peft_model, self.answers, processor.tokenizer.pad_token_id).to(self.device)
+        began = time.perf_counter()
+        peft_model = base_weights.borrow(self.plan.backbone, self.plan.settings.backbone, self._dtype)
+        model = EmotionModel(peft_model, self.answers, self._pad_token_id).to(self.device)
+        self.startup["model"] = time.perf_counter() - began
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
         engine, *_ = deepspeed.initialize(
@@ -241,6 +265,7 @@ class Run:
             lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor),
             config=config,
         )
+        self.startup["engine"] = time.perf_counter() - began - self.startup["model"]
         return engine
 
     def _learning_rate_factor(self, step: int) -> float:
@@ -305,14 +330,18 @@ class Run:
         with ThreadPoolExecutor(max_workers=1) as aside:  # the next batch is put together while one is computed
             ahead = aside.submit(self.collated, deal(batches[0], examples.lengths, self.ranks))
             for done in range(1, len(batches) + 1):
+                weights = self.fairness_weights()
+                stepped = time.perf_counter()
                 with record_function("data wait"):
                     own = ahead.result()
                 if done < len(batches):
                     ahead = aside.submit(self.collated, deal(batches[done], examples.lengths, self.ranks))
-                weights = self.fairness_weights()
                 parts, by_utterance = self.step(own, weights)
+                self.startup.setdefault("first step", time.perf_counter() - stepped)
                 place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
                 self.steps.append(place | step_record(self.cells, weights, parts, by_utterance))
+                if self.profile:
+                    self.profile.step()
                 if done in looks:
                     self.look()
         self.seconds["train"] += time.perf_counter() - began - (self.seconds["evaluate"] - evaluating)
@@ -342,7 +371,8 @@ class Run:
             losses, states, random_states = self.outcomes_without_gradient(passes)
             with_gradient = self.outcomes_replayed(passes, random_states)
         groups = torch.cat([batch.groups for buckets in passes for batch in buckets])
-        whole, own = self.gathered(losses.detach(), states.detach(), groups)
+        with record_function("collectives"):
+            whole, own = self.gathered(losses.detach(), states.detach(), groups)
         by_utterance, parts = utterance_weights(self.objective, whole, weights, self.memory)
         if not math.isfinite(float(parts.total)):
             raise LossNotFinite(
@@ -359,8 +389,10 @@ class Run:
             if state_shares is not None:
                 weighted = weighted + (state_shares[i] * states).sum()
             self.engine.set_gradient_accumulation_boundary(i == len(passes) - 1)
-            self.engine.backward(weighted, scale_wrt_gas=False)
-            self.engine.step()
+            with record_function("backward"):
+                self.engine.backward(weighted, scale_wrt_gas=False)
+            with record_function("optimiser"):
+                self.engine.step()
         return parts, by_utterance
 
     def gathered(self, losses: torch.Tensor, states: torch.Tensor, groups: torch.Tensor) -> tuple[WholeBatch, slice]:
@@ -440,8 +472,16 @@ class Run:
         self._scored.clear()
 
     def close(self) -> None:
+        """Free what the run holds, but the base weights, which the next run in this process may use."""
+        peft_model = self.engine.module.peft_model
         self.engine.destroy()
         self._sharded_loading = None
+        del self.engine
+        if self.plan.placement.zero_stage < 3:
+            base_weights.give_back(peft_model, self.plan.backbone, self.plan.settings.backbone, self._dtype)
+        if self.device.type == "cuda":  # the optimiser lies in cycles, and the next run needs its room
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def join_process_group() -> None:
