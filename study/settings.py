@@ -134,7 +134,8 @@ class Optimisation(Frozen):
     """The training loop; defaults are those of arXiv 2603.21050 where it states them (warm-up and clipping are ours).
 
     ``epochs``: at most so many; 0 scores the backbone as it is.
-    ``micro_batch_size``: utterances a rank takes in one forward pass; None takes its whole share of the batch.
+    ``micro_batch_size``: utterances a rank takes in one training pass; None takes as many of its share of the batch as
+    memory has room for, see ``computation``.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 20
@@ -155,7 +156,8 @@ class Computation(Frozen):
 
     ``length_buckets``: whether a training pass goes through its utterances in groups of like length, or all at once.
     ``micro_batch_tokens``: tokens, padding included, that a rank takes in one training pass; a share of more is cut
-    into several. Beside ``optimisation.micro_batch_size``, which counts utterances.
+    into several. None takes as many as free memory has room for, unless ``optimisation.micro_batch_size``, which counts
+    utterances, is given.
     """
 
     length_buckets: bool = True

@@ -33,7 +33,7 @@ from study.tower import is_deterministic, load_tower, tower_states
 
 SHARD = 256  # clips of a file
 AT_ONCE = 32  # clips of a pass through the tower
-LEFT_FREE = 0.05  # of the disk
+DISK_LEFT_FREE = 0.05
 GB = 1e9
 
 
@@ -150,7 +150,7 @@ _hash = cache(backbone_hash)  # a worker asks for it again with every seed
 def lacking_room(store: TowerCache) -> str | None:
     """Why the missing shards cannot be kept, None if they can."""
     need, disk = store.bytes_of(store.missing()), shutil.disk_usage(store.folder)
-    free = disk.free - LEFT_FREE * disk.total
+    free = disk.free - DISK_LEFT_FREE * disk.total
     if need <= free:
         return None
     return f"{need / GB:.1f} GB are needed in {store.folder} and {max(free, 0) / GB:.1f} GB are free"

@@ -34,9 +34,11 @@ from study import base_weights, checkpoints
 from study.adapter import write_adapter
 from study.backbone import Batch, EmotionModel
 from study.batching import batches_of_epoch
-from study.collectives import gather_rows, world
+from study.collectives import gather_rows, least, world
 from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
+from study.machine import free_memory
+from study.memory import LEFT_FREE, bytes_a_token
 from study.metrics import evaluate
 from study.micro_batches import OVERHEAD, cut, deal
 from study.objective import (
@@ -235,6 +237,8 @@ class Run:
             )
         self.engine = self._engine()
         self.tokens = settings.computation.micro_batch_tokens
+        if self.tokens is None and optimisation.micro_batch_size is None:
+            self.tokens = self._tokens_that_fit()
         self.profile: StepProfile | None = None
         torch.manual_seed(seed * 100_003 + self.rank)  # the same new weights on every rank, but not the same dropout
 
@@ -257,7 +261,9 @@ class Run:
         model = EmotionModel(peft_model, self.answers, self._pad_token_id).to(self.device)
         self.startup["model"] = time.perf_counter() - began
         trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trainable, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay, fused=True
+        )
         engine, *_ = deepspeed.initialize(
             model=model,
             model_parameters=trainable,
@@ -267,6 +273,16 @@ class Run:
         )
         self.startup["engine"] = time.perf_counter() - began - self.startup["model"]
         return engine
+
+    def _tokens_that_fit(self) -> int:
+        """Tokens of a training pass for which the rank with the least free memory has room, with the model loaded."""
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info()[0] if on_gpu else free_memory() / (os.cpu_count() or 1)
+        config = self.engine.module.peft_model.get_base_model().config
+        room = (1 - LEFT_FREE) * free / bytes_a_token(config, self.plan.settings.backbone, self._dtype.itemsize)
+        return max(1, least(int(room), self.device))
 
     def _learning_rate_factor(self, step: int) -> float:
         """Linear warm-up, then linear decay to 0 (ours; the paper's schedule is not known to us)."""
