@@ -48,7 +48,8 @@ class Study:
             epochs_run, seconds`` and the ``FIGURE_COLUMNS``, such as ``dev_w_f1``.
         configurations: one row a config_id, figures averaged over its finished seeds: ``config_id, number, label,
             name, family, knobs, n_seeds, complete, seconds`` (of all seeds together) and the ``FIGURE_COLUMNS``.
-            ``complete`` is true where every seed of the plan has finished.
+            ``complete`` is true where every seed of the plan has finished, with every modality of the study: the
+            figures of an arm that heard one of two are means over other cells.
         cells: one row a (config_id, seed, split, language, modality): ``n_female, n_male, n_unknown, w_f1,
             accuracy, uar, invalid, gap, gap_standardised``, ``signed_``, ``absolute_`` and ``standardised_`` gaps by
             kind, and ``w_f1_``, ``accuracy_`` and ``invalid_`` of ``female`` and ``male``.
@@ -122,8 +123,12 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
         cells += _cell_rows(finished)
     runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
     runs = runs.astype(dict.fromkeys(FIGURE_COLUMNS, float))
+    of_cells = pd.DataFrame(cells)
     configurations = _configurations(runs, plan["seeds"])
-    return Study(folder, plan, runs, configurations, pd.DataFrame(cells), failed, pruned, class_average)
+    if not of_cells.empty:
+        heard = of_cells.groupby("config_id")["modality"].agg(lambda names: set(plan["modalities"]) <= set(names))
+        configurations["complete"] &= configurations["config_id"].map(heard).astype(bool)
+    return Study(folder, plan, runs, configurations, of_cells, failed, pruned, class_average)
 
 
 def load_epochs(study: Study) -> pd.DataFrame:
