@@ -52,10 +52,13 @@ def test_every_point_and_the_band_are_inside_the_axes(study) -> None:
 
 
 def test_names_hide_no_marker(study) -> None:
-    figure = pareto_figure(pareto_info(study))
-    axes = figure.axes[0]
+    info = pareto_info(study)
+    axes = pareto_figure(info).axes[0]
     boxes = [t.get_window_extent() for t in axes.texts]
+    assert len(boxes) >= 4  # ERM, the paper's setting and some of the front
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    markers = axes.transData.transform(info.points[["dev_gap", "dev_w_f1"]].to_numpy(dtype=float))
+    assert not any(box.contains(x, y) for box in boxes for x, y in markers)
 
 
 def test_a_study_without_any_gap_says_so(study) -> None:
