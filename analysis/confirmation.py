@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.goals import goals_front, own_goals, scale_of
 from analysis.load import Study
 from analysis.tables import POINTS
+from study.records import read_trials
 
 FIGURES = {"W-F1": "w_f1", "gap": "gap"}
 
@@ -36,16 +38,43 @@ def confirmation(search: Study, again: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def with_goals(rows: pd.DataFrame, search: Study, again: Study) -> pd.DataFrame:
+    """The rows of :func:`confirmation` with a study's own objectives, where these are not W-F1 and gap alone.
+
+    Returns:
+        The same with the objective ``NAME`` as ``goal NAME``, on fresh seeds as ``fresh_goal NAME``; fractions, or
+        seconds; NaN where a trial lacks seeds.
+    """
+    if not own_goals(search.plan):
+        return rows
+    for prefix, study in (("", search), ("fresh_", again)):
+        points = goals_front(search.plan | {"seeds": study.plan["seeds"]}, [*read_trials(study.folder).values()])
+        points = points.set_index("config_id").reindex(rows["config_id"])
+        own = {
+            f"{prefix}goal {metric}": points[metric].to_numpy(dtype=float) for metric, _ in search.plan["objectives"]
+        }
+        missed = [", ".join(each) if isinstance(each, dict) else "" for each in points["missed"]]
+        rows = rows.assign(**own, **({f"{prefix}missed": missed} if search.plan.get("requirements") else {}))
+    return rows
+
+
 def confirmation_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same for a reader, in points: as searched, then on fresh seeds."""
+    """The same for a reader, in points: as searched, then on fresh seeds; a study's own objectives first."""
     table = pd.DataFrame({"configuration": rows["name"]})
     table["seeds"] = [f"{a} → {b}" for a, b in zip(rows["seeds"], rows["fresh_seeds"], strict=True)]
+    for column in [name for name in map(str, rows) if name.startswith("goal ")]:
+        metric = column.removeprefix("goal ")
+        pairs = zip(rows[column], rows[f"fresh_{column}"], strict=True)
+        table[metric] = [" → ".join(_shown(value, scale_of(metric)) for value in pair) for pair in pairs]
+    if "missed" in rows:
+        pairs = zip(rows["missed"], rows["fresh_missed"], strict=True)
+        table["misses"] = [f"{found or 'nothing'} → {fresh or 'nothing'}" for found, fresh in pairs]
     for split in ("dev", "test"):
         for words, figure in FIGURES.items():
             pairs = zip(rows[f"{split}_{figure}"], rows[f"fresh_{split}_{figure}"], strict=True)
-            table[f"{split} {words}"] = [f"{_points(found)} → {_points(fresh)}" for found, fresh in pairs]
+            table[f"{split} {words}"] = [f"{_shown(found)} → {_shown(fresh)}" for found, fresh in pairs]
     return table
 
 
-def _points(value: float) -> str:
-    return "–" if value != value else f"{POINTS * value:.1f}"
+def _shown(value: float, scale: float = POINTS) -> str:
+    return "–" if value != value else f"{scale * value:.1f}"

@@ -11,7 +11,29 @@ import pandas as pd
 from analysis.tables import knobs_in_words
 
 POINTS = 100
+USUAL = {("dev_w_f1", "max"), ("dev_gap", "min")}
 COLUMNS = ("number", "name", "config_id", "knobs", "missed")
+
+
+def own_goals(plan: dict[str, Any]) -> bool:
+    """Whether a study searched for anything but W-F1 and gap: other objectives, or requirements beside them."""
+    objectives = plan.get("objectives")
+    return bool(plan.get("requirements")) or (objectives is not None and _pairs(objectives) != USUAL)
+
+
+def in_words(plan: dict[str, Any]) -> str:
+    """What a study searched for.
+
+    >>> in_words({"objectives": [["dev_uar", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.1"]})
+    'dev_uar max, seconds min, with dev_gap<=0.1'
+    """
+    required = f", with {' and '.join(plan['requirements'])}" if plan.get("requirements") else ""
+    return ", ".join(f"{metric} {mode}" for metric, mode in plan["objectives"]) + required
+
+
+def scale_of(metric: str) -> int:
+    """From a value, or a bound on it, to what a reader is shown: points for rates and gaps, seconds as they are."""
+    return 1 if metric.startswith("seconds") else POINTS
 
 
 def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -56,7 +78,10 @@ def goals_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
     chosen = front[front["on_front"]].sort_values(names[0], ascending=objectives[0][1] == "min")
     table = pd.DataFrame({"configuration": chosen["name"]})
     for name in names:
-        scale = 1 if name == "seconds" else POINTS
-        table[name] = [f"{scale * value:.1f}" for value in chosen[name]]
+        table[name] = [f"{scale_of(name) * value:.1f}" for value in chosen[name]]
     table["knobs"] = [knobs_in_words(knobs) for knobs in chosen["knobs"]]
     return table
+
+
+def _pairs(objectives: Sequence[Sequence[str]]) -> set[tuple[str, str]]:
+    return {(str(metric), str(mode)) for metric, mode in objectives}

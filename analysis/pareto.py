@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import moocore
 import pandas as pd
 
+from analysis.goals import own_goals
 from analysis.load import ERM, PAPER, Study
 from analysis.nulls import NoiseFloor
 
@@ -102,11 +103,12 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
             f"(mean {100 * floor.mean:.1f}, {100 * floor.low:.1f} to {100 * floor.high:.1f} in 90 % of "
             f"{floor.permutations} deals of the genders, cluster by cluster, their label priors kept)."
         )
+    also = "Also: e" if own_goals(plan) else "E"
     return ParetoInfo(
         points=points,
         test_of_named_only=many,
         floor=None if floor is None else (100 * floor.low, 100 * floor.mean, 100 * floor.high),
-        title=f"Emotion recognition against gender gap ({plan['corpus']['name']} corpus)",
+        title=f"{also}motion recognition against gender gap ({plan['corpus']['name']} corpus)",
         subtitle=f"{n} configuration{'s' if n != 1 else ''}, backbone {plan['backbone']['spec']}, "
         f"{' and '.join(plan['modalities'])}; {seeds}",
         caption=" ".join([*sentences, *plan["corpus"].get("notes", [])]),

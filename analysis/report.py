@@ -27,6 +27,8 @@ from analysis.comparison import DRAWS, SEED, Comparison
 from analysis.drawing import render
 from analysis.figures import pareto_figure
 from analysis.findings import answer, warnings_of
+from analysis.goals import own_goals
+from analysis.goals_sections import goals_answer, goals_sections
 from analysis.latex import tabular
 from analysis.load import Study, load_study
 from analysis.page import render_page
@@ -83,10 +85,11 @@ def write_report(
     certainty = certainty_section(study, resamples, seed)
     page = render_page(
         title=str(study.plan["name"]),
-        answer=answer(points),
+        answer=goals_answer(study) + answer(points),
         warnings=warnings_of(study, points, chance),
         sections=[
-            *front_sections(points, svg),
+            *goals_sections(study),
+            *front_sections(points, svg, also=own_goals(study.plan)),
             *([] if comparison is None else [comparison_section(study, comparison)]),
             choices_section(study),
             configurations_section(study, points, chance),

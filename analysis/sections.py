@@ -55,12 +55,13 @@ def compared_with_erm(study: Study, config_ids: Sequence[str], resamples: int, s
     return compare(study, ERM, "test", resamples=enough, seed=seed, only=only) if only else None
 
 
-def front_sections(points: pd.DataFrame, pareto_svg: bytes) -> list[Section]:
-    """The Pareto figure and the front as a table."""
+def front_sections(points: pd.DataFrame, pareto_svg: bytes, also: bool = False) -> list[Section]:
+    """The Pareto figure of W-F1 and gap, and that front as a table; ``also`` where the study searched for others."""
+    said = "Also: W-F1 against the gap" if also else "Pareto front"
     return [
-        Section("Pareto front", blocks=(Picture(pareto_svg, _pareto_in_words(points)),)),
+        Section(said, blocks=(Picture(pareto_svg, _pareto_in_words(points)),)),
         Section(
-            "The front",
+            "The front of W-F1 and gap" if also else "The front",
             "Chosen on dev; test is shown beside it and chose nothing. Figures in points; the gap is AVG: the mean of "
             "the absolute differences between women and men in TPR, FPR, W-F1 and accuracy, averaged over languages "
             "and modalities.",

@@ -88,6 +88,13 @@ class Knob(Frozen):
         assert self.low is not None and self.high is not None
         return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
 
+    def values(self) -> Sequence[Choice] | None:
+        """Every value that it can have; None where there is no end of them."""
+        if self.choices or not self.integer:
+            return self.choices or None
+        assert self.low is not None and self.high is not None
+        return range(int(self.low), int(self.high) + 1)
+
     def contains(self, other: Knob) -> bool:
         """Whether it has every value of another knob, so that a study that searched that one can go on with this."""
         return bool(self.choices) == bool(other.choices) and all(self.holds(value) for value in other.ends())
@@ -120,6 +127,12 @@ class Knob(Frozen):
         nearest = min(choices, key=lambda value: abs(value - float(self.default)))
         return self.model_copy(
             update={"choices": choices, "default": nearest, "low": None, "high": None, "scale": "linear"}
+        )
+
+    def held_at(self, value: Choice) -> Knob:
+        """The same knob with this value alone, wherever it exists; it need not lie in the range."""
+        return self.model_copy(
+            update={"choices": (value,), "default": value, "low": None, "high": None, "scale": "linear"}
         )
 
     def range(self) -> str:
@@ -173,8 +186,13 @@ class Space:
         )
         return Space(self.name, knobs, references)
 
+    @property
+    def finite(self) -> bool:
+        """Whether it has an end of configurations."""
+        return all(knob.values() is not None for knob in self.knobs)
+
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every configuration of a space whose knobs all have choices."""
+        """Every configuration of a finite space."""
         return _points(self.knobs, {})
 
 
@@ -198,5 +216,5 @@ def _points(knobs: Sequence[Knob], values: dict[str, Any]) -> Iterator[dict[str,
     elif not exists(knobs[0], values):
         yield from _points(knobs[1:], values)
     else:
-        for choice in knobs[0].choices:
+        for choice in knobs[0].values() or ():
             yield from _points(knobs[1:], {**values, knobs[0].name: choice})

@@ -24,6 +24,7 @@ from search_spaces import declared
 from search_spaces.declared import COEFFICIENTS, WEIGHT
 from search_spaces.knobs import Knob, Reference, Space, exists, walk
 from study.frozen import Frozen
+from study.groups import LANGUAGES
 from study.settings import Settings, SettingsError, flatten, parse
 
 KnobMaker = Callable[[Sequence[str], Settings], tuple[Knob, ...]]
@@ -65,16 +66,57 @@ class SpaceFile(Frozen):
     knob: tuple[Knob, ...]
 
 
-def space_maker(name: str, fixed: Sequence[str] = ()) -> SpaceMaker:
+def space_maker(name: str, fixed: Sequence[str] = (), held: Mapping[str, Any] | None = None) -> SpaceMaker:
     """The maker of a space.
 
     Args:
         name: names of ``SPACES`` and paths of TOML files, joined with ``+``.
         fixed: dotted settings that are given and so not searched.
+        held: values of conditional knobs that are given: each has this value wherever it exists.
 
     Raises:
         SettingsError: a name that is none, or a file that cannot be read; the message names the knob and the remedy.
     """
+    return partial(_make, name, _parts(name), tuple(fixed), held or {})
+
+
+def split_fixed(name: str, base: Settings, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given of a study, parted into what all of its trials have and what only some can have.
+
+    A conditional knob of the space, whose condition the settings do not meet, is held at its value where it exists.
+    Where a given setting brings knobs along that have no default of their own (a constant schedule its weight), the
+    settings start from the knobs' defaults.
+
+    Args:
+        name: of the space, as for :func:`space_maker`.
+        base: settings before anything is given.
+        given: dotted overrides of them.
+
+    Returns:
+        Overrides of the settings, and values to hold.
+
+    Raises:
+        SettingsError: as :func:`space_maker`.
+
+    >>> schedule = "objective.fairness_weight.schedule"
+    >>> split_fixed("schedules", Settings(), {schedule: "constant"})[0]["objective.fairness_weight.weight"]
+    0.3
+    >>> split_fixed("schedules", Settings(), {"objective.fairness_weight.ramp_fraction": 0.5})
+    ({}, {'objective.fairness_weight.ramp_fraction': 0.5})
+    """
+    knobs = [knob for knob in composed([(part, make(LANGUAGES, base)) for part, make in _parts(name)]) if knob.when]
+    plain = flatten(base.model_dump(mode="json"))
+    overrides, held = dict(given), {}
+    for knob in knobs:
+        if exists(knob, {**plain, **overrides}):
+            if any(overrides.get(parent, plain.get(parent)) != plain.get(parent) for parent in knob.when):
+                overrides.setdefault(knob.name, knob.default)
+        elif knob.name in overrides and knob.name not in plain:
+            held[knob.name] = overrides.pop(knob.name)
+    return overrides, held
+
+
+def _parts(name: str) -> tuple[tuple[str, KnobMaker], ...]:
     parts, faults = [], []
     for part in name.split("+"):
         try:
@@ -83,13 +125,14 @@ def space_maker(name: str, fixed: Sequence[str] = ()) -> SpaceMaker:
             faults += error.faults
     if faults:
         raise SettingsError(faults)
-    return partial(_make, name, tuple(parts), tuple(fixed))
+    return tuple(parts)
 
 
 def _make(
     name: str,
     parts: Sequence[tuple[str, KnobMaker]],
     fixed: Sequence[str],
+    held: Mapping[str, Any],
     languages: Sequence[str],
     settings: Settings,
 ) -> Space:
@@ -98,9 +141,18 @@ def _make(
         having = f"{', '.join(languages)} and {', '.join(settings.modalities)}"
         raise SettingsError([f"--space {name}: with {having} it has nothing to search"])
     left = pruned(knobs, fixed, settings)
+    nowhere = [knob for knob in knobs if knob.name in held and knob.name not in {there.name for there in left}]
+    if nowhere:
+        raise SettingsError([_nowhere(knob, name) for knob in nowhere])
+    left = tuple(knob.held_at(held[knob.name]) if knob.name in held else knob for knob in left)
     if not left:
         raise SettingsError([f"--fix: with {', '.join(fixed)} the space {name} has nothing left to search"])
     return Space(name, left, references(knobs, left, settings))
+
+
+def _nowhere(knob: Knob, name: str) -> str:
+    only = " and ".join(f"{parent} is {' or '.join(map(str, values))}" for parent, values in knob.when.items())
+    return f"--fix {knob.name}: no configuration of the space {name} has it: only where {only}; leave it out"
 
 
 def composed(parts: Sequence[tuple[str, tuple[Knob, ...]]]) -> tuple[Knob, ...]:

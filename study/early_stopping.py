@@ -34,7 +34,7 @@ class MoAsha(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         config_id = result["config_id"]
-        if result["complete"] or result["seed"] != self.seed:
+        if result["seed"] != self.seed:
             self.rungs.end(config_id)
             return TrialScheduler.CONTINUE
         values = minimised(result, self.objectives)
@@ -43,3 +43,7 @@ class MoAsha(FIFOScheduler):
             return TrialScheduler.CONTINUE
         self.on_stop(trial.config, result, standing)
         return TrialScheduler.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if result.get("complete"):
+            self.rungs.end(result["config_id"])

@@ -111,6 +111,21 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         "(default: tpe)",
     )
     search.add_argument(
+        "--sampler-seed",
+        default=0,
+        type=int,
+        metavar="N",
+        help="of what the sampler draws; each call of a study draws anew from it (default: 0)",
+    )
+    search.add_argument(
+        "--retries",
+        default=1,
+        type=int,
+        metavar="N",
+        help="how often a trial that fails is tried again at once, from its last epoch (default: 1); the next call "
+        "tries it once more",
+    )
+    search.add_argument(
         "--budget",
         default=None,
         type=float,

@@ -20,6 +20,8 @@ from study.records import StudyFolder, run_directory
 from study.settings import SettingsError, parse
 
 NAME = "mo-asha"
+EPOCH_METRICS = ("dev_w_f1", "dev_gap")
+"""What a worker reports after every epoch, so what rungs can rank by."""
 Objectives = Sequence[tuple[str, str]]
 """(metric, "max" | "min")."""
 

@@ -41,10 +41,12 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
         "objectives": [list(objective) for objective in draft.goals.objectives],
         "requirements": [str(requirement) for requirement in draft.goals.requirements],
         "sampler": draft.sampler,
+        "sampler_seed": draft.sampler_seed,
         "trials": draft.trials,
         "early_stopping": draft.early_stopping and draft.early_stopping.model_dump(),
         "seeds": list(draft.seeds),
         "settings": settings.model_dump(mode="json"),
+        "held": draft.held,
         "placement": draft.placement.model_dump(),
         "versions": {"python": sys.version.split()[0], **{package: version(package) for package in VERSIONED}},
         "command": shlex.join(["python", *sys.argv]),
@@ -54,7 +56,7 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
 
 def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
     """How a study on disk differs from a draft of the same name; trials and seeds may grow."""
-    now = {**_goals_in_words(draft), **flatten(draft.settings.model_dump(mode="json"))}
+    now = {**_search_in_words(draft), **flatten(draft.settings.model_dump(mode="json")), **draft.held}
     try:  # a setting that is younger than the study has its default there
         settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
     except ValidationError:
@@ -63,7 +65,9 @@ def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
     then = {
         "--objectives": ",".join(":".join(objective) for objective in objectives),
         "--require": " ".join(record.get("requirements", [])),
+        "--sampler-seed": record.get("sampler_seed", 0),
         **flatten(settings),
+        **record.get("held", {}),
     }
     if not set(record["seeds"]) <= set(draft.seeds):
         then["--seeds"], now["--seeds"] = record["seeds"], list(draft.seeds)
@@ -101,8 +105,9 @@ def space_record(plan: StudyPlan) -> dict[str, Any]:
     }
 
 
-def _goals_in_words(draft: Draft) -> dict[str, str]:
+def _search_in_words(draft: Draft) -> dict[str, Any]:
     return {
         "--objectives": ",".join(":".join(objective) for objective in draft.goals.objectives),
         "--require": " ".join(map(str, draft.goals.requirements)),
+        "--sampler-seed": draft.sampler_seed,
     }

@@ -7,20 +7,20 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from search_spaces import Space, SpaceMaker, space_maker
+from search_spaces import Space, SpaceMaker, space_maker, split_fixed
 from study.checks import corpus_faults, knob_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
 from study.goals import Goals, goal_faults, read_goals
-from study.groups import LANGUAGES, cells
-from study.halving import Halving, read_rule
+from study.groups import LANGUAGES, Cell, cells
+from study.halving import EPOCH_METRICS, Halving, read_rule
 from study.records import StudyFolder, read_trials
-from study.settings import Placement, Settings, SettingsError, context_faults, on_backbone, parse
+from study.settings import Placement, Settings, SettingsError, config_id, context_faults, on_backbone, parse
 from study.trackers import tracker_faults
 
 SINGLE = "single"
@@ -41,8 +41,10 @@ class Draft:
         space: name of what is searched.
         cache: where corpus, features and tiny backbone are kept, shared by studies.
         fixed: settings given by ``--fix``, which the space then does not search.
+        held: those of ``--fix`` that only some configurations have, such as the ramp of a schedule that is searched.
         goals: what the search looks for.
-        sampler: which of ``SAMPLERS`` proposes configurations.
+        sampler: which of ``SAMPLERS`` proposes configurations.  sampler_seed: of it.
+        retries: how often a trial that fails is tried again within one call.
         budget: worker-hours that the study may take, None for any.
         faults: what is wrong so far; ``complete`` adds to them and raises.
         trackers: where trials are sent besides the study's own records.
@@ -60,8 +62,11 @@ class Draft:
     cores: int | None
     fixed: tuple[str, ...]
     faults: tuple[str, ...]
+    held: dict[str, Any] = field(default_factory=dict)
     goals: Goals = Goals()
     sampler: str = "tpe"
+    sampler_seed: int = 0
+    retries: int = 1
     budget: float | None = None
     early_stopping: Halving | None = None
     trackers: tuple[str, ...] = ()
@@ -97,6 +102,12 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     if flags.backbone is not None:
         base = on_backbone(base, resolved_backbone(flags.backbone))
     overrides, faults = _overrides(flags, base)
+    held: dict[str, Any] = {}
+    if flags.space not in NAMED:
+        try:
+            overrides, held = split_fixed(flags.space, base, overrides)
+        except SettingsError as error:
+            faults += error.faults
     settings, more = _tolerant(base, overrides)
     faults += more
     ranks = flags.ranks if flags.ranks is not None else min(2, cores or 2)
@@ -108,8 +119,6 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     seeds = _integers(flags.seeds, "--seeds", faults)
     if flags.trials < 1:
         faults.append(f"--trials: {flags.trials} asked for; at least 1")
-    if flags.space not in NAMED:
-        faults += _faults_of(space_maker, flags.space)
     name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
@@ -126,8 +135,9 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         seeds=seeds,
         cache=cache,
         cores=cores,
-        fixed=tuple(item.partition("=")[0] for item in flags.fix),
+        fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.fix) if key not in held),
         faults=tuple(faults),
+        held=held,
     )
 
 
@@ -136,16 +146,27 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     goals, faults = read_goals(flags.objectives, flags.require)
     if flags.sampler not in SAMPLERS:
         faults.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
+    if not 0 <= flags.sampler_seed < 2**32:
+        faults.append(f"--sampler-seed: {flags.sampler_seed} must be from 0 to {2**32 - 1}")
+    if flags.retries < 0:
+        faults.append(f"--retries: {flags.retries} must be 0 or more")
     if flags.budget is not None and not 0 < flags.budget < math.inf:
         faults.append(f"--budget: {flags.budget:g} is no number of worker-hours; give one above 0")
     early_stopping = _early_stopping(flags.early_stopping, draft.settings, faults)
-    if early_stopping and goals.objectives != Goals().objectives:
-        faults.append("--early-stopping: epochs are compared by W-F1 and gap on dev, so leave out --objectives")
+    unknown = [metric for metric, _ in goals.objectives if metric not in EPOCH_METRICS]
+    if early_stopping and unknown:
+        faults.append(
+            f"--early-stopping: {', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not measured after every "
+            f"epoch, so trials cannot be ranked by it there; {' and '.join(EPOCH_METRICS)} are: search for these, or "
+            "leave --early-stopping out"
+        )
     trackers = tuple(flags.track.split(",")) if flags.track else ()
     faults += tracker_faults(trackers)
     read = {
         "goals": goals,
         "sampler": flags.sampler,
+        "sampler_seed": flags.sampler_seed,
+        "retries": flags.retries,
         "budget": flags.budget,
         "early_stopping": early_stopping,
         "trackers": trackers,
@@ -176,12 +197,12 @@ def complete(draft: Draft, make_space: SpaceMaker | None = None) -> StudyPlan:
     faults += context_faults(settings, draft.placement, languages, draft.cores)
     space = Space(draft.space, (), ())
     try:
-        space = (make_space or space_maker(draft.space, draft.fixed))(languages, settings)
+        space = (make_space or space_maker(draft.space, draft.fixed, draft.held))(languages, settings)
     except SettingsError as error:
         faults += [fault for fault in error.faults if fault not in faults]
     if draft.sampler == "grid" and space.knobs:
         space = space.on_grid(GRID_POINTS)
-        faults += _grid_faults(space, draft.trials)
+    faults += _size_faults(space, draft, cells(languages, settings.modalities))
     faults += _method_faults(draft.fixed, space)
     faults += knob_faults(space, settings, draft.placement, languages)
     faults += reference_faults(space, settings, draft.placement, languages)
@@ -201,21 +222,30 @@ def _method_faults(fixed: tuple[str, ...], space: Space) -> list[str]:
     return []
 
 
-def _grid_faults(space: Space, trials: int) -> list[str]:
-    """A grid has an end, and is listed whole."""
-    size = sum(1 for _ in islice(space.points(), GRID_LIMIT + 1))
-    if size > GRID_LIMIT:
+def _size_faults(space: Space, draft: Draft, in_use: Sequence[Cell]) -> list[str]:
+    """A grid, or a space of choices alone, has an end: no configuration is run twice."""
+    if not (space.knobs and space.finite):
+        return []
+    grid = draft.sampler == "grid"
+    if grid and sum(1 for _ in islice(space.points(), GRID_LIMIT + 1)) > GRID_LIMIT:  # it is queued whole
         return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --fix some of its knobs"]
-    most = size + sum(not reference.knobs for reference in space.references)  # with knobs, it is one of the points
-    return [f"--trials: {trials} asked for, the grid has {size} points: at most {most}"] if trials > most else []
+    named = ({**reference.knobs, **reference.fixed} for reference in space.references)
+    different = {_identity(draft.settings, knobs, in_use) for knobs in named}
+    size = 0
+    for point in space.points():
+        size += 1
+        different.add(_identity(draft.settings, point, in_use))
+        if len(different) >= draft.trials:
+            return []
+    what = "grid" if grid else f"space {space.name}"
+    return [f"--trials: {draft.trials} asked for, the {what} has {size} points: at most {len(different)}"]
 
 
-def _faults_of(make: Callable[..., Any], *arguments: Any) -> tuple[str, ...]:
+def _identity(settings: Settings, knobs: Mapping[str, Any], in_use: Sequence[Cell]) -> str:
     try:
-        make(*arguments)
-    except SettingsError as error:
-        return error.faults
-    return ()
+        return config_id(settings.with_overrides(knobs), in_use, "", "")
+    except ValueError:  # a knob out of range, which is named elsewhere
+        return str(knobs)
 
 
 def default_storage() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,11 +27,14 @@ from search_spaces import Space
 from search_spaces.knobs import walk
 from study.evolution import Nsga2, Nsga3
 from study.goals import Goals
-from study.settings import Settings, flatten
+from study.groups import LANGUAGES, MODALITIES, Cell, cells
+from study.settings import Settings, config_id, flatten
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 STARTUP_TRIALS = 5  # random ones before TPE models anything, the references among them
 POPULATION = 20  # of NSGA-II and NSGA-III; a study of fewer trials is a random search to them
+ASKS = 50  # of a sampler that proposes what has run; then a finite space is searched for what has not
+FAR = 1_000_003  # between the seeds of two samplers, more than a study has trials
 SPACE = "space"  # the journal's note of the knobs that it was written with
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
@@ -51,6 +54,9 @@ class Search:
         name: of the study.
         settings: what every trial starts from.
         sampler: one of ``SAMPLERS``.
+        seed: of the sampler.
+        retries: how often a trial that fails is tried again within one call.
+        cells: those of the study, by which coefficients are told apart.
     """
 
     name: str
@@ -58,6 +64,18 @@ class Search:
     settings: Settings
     goals: Goals = Goals()
     sampler: str = "tpe"
+    seed: int = 0
+    retries: int = 0
+    cells: tuple[Cell, ...] = cells(LANGUAGES, MODALITIES)
+
+    def identity(self, knobs: dict[str, Any]) -> str:
+        """The same for knobs that make the same configuration."""
+        return config_id(self.settings.with_overrides(knobs), self.cells, "", "")
+
+    def unseen(self, seen: Container[str]) -> dict[str, Any] | None:
+        """The first point of a finite space whose identity is not among these; None if there is none."""
+        points = self.space.points() if self.space.finite else iter(())
+        return next((point for point in points if self.identity(point) not in seen), None)
 
     @property
     def directions(self) -> list[str]:
@@ -117,7 +135,7 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
         if reference.label not in told:
             study.enqueue_trial(dict(reference.knobs), user_attrs=search.attributes(reference.label))
     if search.sampler == "grid":
-        _queue_grid(study, search.space)
+        _queue_grid(study, search)
     return study
 
 
@@ -165,14 +183,14 @@ def tell(study: optuna.Study, trial: Trial, record: dict[str, Any]) -> None:
     study.tell(trial, record["values"])
 
 
-def _queue_grid(study: optuna.Study, space: Space) -> None:
+def _queue_grid(study: optuna.Study, search: Search) -> None:
     """Queue the points of a grid that the study does not have, in an order that is shuffled but always the same."""
     trials = study.get_trials(deepcopy=False)
     there = [trial.params for trial in trials if trial.state not in (TrialState.WAITING, TrialState.FAIL)]
     there += [trial.system_attrs["fixed_params"] for trial in trials if trial.state == TrialState.WAITING]
     known = {json.dumps(values, sort_keys=True) for values in there}
-    points = list(space.points())
-    for i in np.random.default_rng(0).permutation(len(points)):
+    points = list(search.space.points())
+    for i in np.random.default_rng(search.seed).permutation(len(points)):
         if json.dumps(points[i], sort_keys=True) not in known:
             study.enqueue_trial(points[i])
 
@@ -218,13 +236,34 @@ class StudySearch(OptunaSearch):
     the sampler about requirements.
 
     A trial that Tune's scheduler stopped is told as pruned: its result is ``done`` without being ``complete``.
+
+    A proposal that repeats a configuration is failed at once and another one asked for, so that it takes no trial. What
+    is queued, a reference or a failed trial's second try, always runs.
     """
 
-    goals: Goals
+    search: Search
+    seen: set[str]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        for _ in range(ASKS):
+            suggestion = super().suggest(trial_id)
+            trial = self._ot_trials[trial_id]
+            fixed = trial.user_attrs.get("fixed")
+            queued = "fixed_params" in trial.storage.get_trial_system_attrs(trial._trial_id)
+            identity = self.search.identity(fixed or trial.params)
+            if fixed or queued or identity not in self.seen:
+                self.seen.add(identity)
+                return suggestion
+            self._ot_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
+        point = self.search.unseen(self.seen)
+        if point is None:
+            return Searcher.FINISHED
+        self._ot_study.enqueue_trial(point)
+        return self.suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         result = result or {}
-        values = {metric: result.get(metric) for metric in self.goals.metrics}
+        values = {metric: result.get(metric) for metric in self.search.goals.metrics}
         finite = all(value is not None and math.isfinite(value) for value in values.values())
         if error or not finite or not result.get("complete"):
             stopped = not error and result.get("done") and not result.get("complete")
@@ -233,7 +272,7 @@ class StudySearch(OptunaSearch):
                 self._ot_study.tell(self._ot_trials[trial_id], state=state)
                 self._completed_trials.add(trial_id)
             return
-        for words, violation in self.goals.violations(values).items():
+        for words, violation in self.search.goals.violations(values).items():
             self._ot_trials[trial_id].set_constraint(words, violation)
         super().on_trial_complete(trial_id, result, error)
 
@@ -242,7 +281,7 @@ def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearc
     """The searcher of one call of a sweep.
 
     Args:
-        seed: of the sampler; another one on every continuation, or it would repeat its suggestions.
+        seed: the number of trials so far: another one on every continuation, or it would repeat its suggestions.
     """
     searcher = StudySearch(
         space=partial(_suggest, search.space),
@@ -250,9 +289,11 @@ def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearc
         mode=[mode for _, mode in search.goals.objectives],
         storage=storage,
         study_name=search.name,
-        sampler=SAMPLERS[search.sampler](seed),
+        sampler=SAMPLERS[search.sampler]((search.seed * FAR + seed) % 2**32),
     )
-    searcher.goals = search.goals
+    searcher.search = search
+    ended = searcher._ot_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
+    searcher.seen = {search.identity(trial.user_attrs.get("fixed") or trial.params) for trial in ended}
     return searcher
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import os
+import shutil
+import signal
 import sys
+import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +24,11 @@ from study.budget import require_budget
 from study.corpora import CorpusError, capped
 from study.groups import cells
 from study.halving import NAME
+from study.holding import hold
 from study.machine import rank_and_ranks, stay_on_loopback
 from study.plan_record import conflicts, space_conflicts, space_record, study_record
 from study.planning import Draft, StudyPlan, complete, read_flags, read_search
-from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, hold, read_study, read_trials, trials_done
+from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, read_study, read_trials, trials_done
 from study.settings import SettingsError
 
 
@@ -42,12 +49,30 @@ class Script:
     show: Callable[[Draft, bool], int]
 
 
+_terminated = threading.Event()
+"""Set by SIGTERM: what interrupts a script passes through Ray, which raises it anew as Ctrl-C's."""
+
+
+def heed_sigterm() -> None:
+    """End on SIGTERM as on Ctrl-C; again after what sets a handler of its own, such as Ray's start."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    if not _terminated.is_set():  # a second one would cut off what ends the first
+        _terminated.set()
+        raise KeyboardInterrupt
+
+
 def run_script(run: Callable[[], int]) -> int:
     """Run and turn what the user can mend into a message; the exit status.
 
     Returns:
-        What ``run`` does, 1 if training diverged, 2 for what the user can mend, 130 if interrupted.
+        What ``run`` does, 1 if training diverged, 2 for what the user can mend, 130 if interrupted, 143 if terminated.
     """
+    _terminated.clear()
+    heed_sigterm()
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
     try:
@@ -63,17 +88,18 @@ def run_script(run: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted: what has finished is kept; the same command goes on", file=sys.stderr)
-        return 130
+        told = "terminated" if _terminated.is_set() else "interrupted"
+        print(f"\n{told}: what has finished is kept; the same command goes on", file=sys.stderr)
+        return 143 if _terminated.is_set() else 130
 
 
 def read_draft(flags: argparse.Namespace) -> Draft:
     """What the flags say, those of a search included where there are any."""
     stay_on_loopback()
-    from study import orchestration  # Ray and torch take seconds to import: not for --help
+    from study import connection  # Ray takes seconds to import: not for --help
 
-    orchestration.set_environment()
-    draft = read_flags(flags, orchestration.in_reach())
+    connection.set_environment()
+    draft = read_flags(flags, connection.in_reach())
     return read_search(draft, flags) if "sampler" in flags else draft
 
 
@@ -98,8 +124,20 @@ def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> 
     if dry_run:
         return 0
     with hold(draft.folder):
-        _run_trials(plan, script, console)
+        try:
+            _run_trials(plan, script, console)
+        except OSError as error:
+            raise with_place(error, (draft.folder.uri, str(draft.cache), tempfile.gettempdir())) from error
     return script.show(draft, True)
+
+
+def with_place(error: OSError, places: Sequence[str]) -> OSError:
+    """The error, with the fullest of the places that are written to if it says that a disk is full and not which."""
+    here = [place for place in places if os.path.isdir(place)]
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename or not here:
+        return error
+    free, place = min((shutil.disk_usage(place).free, place) for place in here)
+    return OSError(error.errno, f"{error.strerror}, {free / 1e9:.2g} GB left of the disk", place)
 
 
 def describe(plan: StudyPlan, console: Console) -> None:
@@ -118,6 +156,7 @@ def describe(plan: StudyPlan, console: Console) -> None:
         goals = [f"{metric} {mode}" for metric, mode in draft.goals.objectives]
         console.print(
             f"{'goals':11}{', '.join([*goals, *map(str, draft.goals.requirements)])}; sampler {draft.sampler}"
+            f"{f', seed {draft.sampler_seed}' if draft.sampler_seed else ''}"
         )
     if draft.early_stopping:
         rungs = ", ".join(map(str, draft.early_stopping.rungs(epochs)))
@@ -148,7 +187,7 @@ def describe_subject(plan: StudyPlan, console: Console) -> None:
 
 def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     """Run the trials that are missing."""
-    from study import orchestration
+    from study import connection, orchestration, trials
     from study.preparation import prepare
     from study.progress import StudyProgress
     from study.searcher import Search
@@ -158,8 +197,9 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(draft, record)
-    console.print(f"{'running on':11}{orchestration.connect(stops_trials=draft.early_stopping is not None)}")
-    template = orchestration.TrialTemplate(
+    console.print(f"{'running on':11}{connection.connect(stops_trials=draft.early_stopping is not None)}")
+    heed_sigterm()
+    template = trials.TrialTemplate(
         settings=draft.settings,
         placement=draft.placement,
         seeds=draft.seeds,
@@ -169,25 +209,34 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         corpus_hash=plan.corpus.content_hash,
         backbone_hash=prepared.backbone_hash,
         folder=draft.folder,
-        use_gpu=orchestration.has_gpus(),
+        use_gpu=connection.has_gpus(),
         goals=draft.goals,
     )
-    orchestration.require_room(draft.placement)
+    connection.require_room(draft.placement)
     utterances = plan.corpus.utterances
     draft.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
-    lacking = orchestration.trials_without_seeds(template)
+    lacking = trials.trials_without_seeds(template)
     if lacking:
         console.print(
             f"{'seeds':11}{len(lacking)} finished trials have not all of {len(draft.seeds)} seeds: these first"
         )
         progress = StudyProgress(console, len(lacking), 0, _epochs(draft), script.words)
-        _with_progress(progress, partial(orchestration.add_seeds, template, lacking, [progress]))
-    orchestration.refresh_trials(template)
+        _with_progress(progress, partial(orchestration.add_seeds, template, lacking, draft.retries, [progress]))
+    trials.refresh_trials(template)
     done = trials_done(read_trials(draft.folder).values())
     if done < draft.trials:
-        search = Search(draft.name, plan.space, draft.settings, draft.goals, draft.sampler)
+        search = Search(
+            draft.name,
+            plan.space,
+            draft.settings,
+            draft.goals,
+            draft.sampler,
+            draft.sampler_seed,
+            draft.retries,
+            template.cells,
+        )
         progress = StudyProgress(console, draft.trials, done, _epochs(draft), script.words)
         place = draft.folder.uri if draft.folder.is_local else "."
         callbacks = [progress, *make_trackers(draft.trackers, draft.name, place)]

@@ -18,7 +18,7 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 import pandas as pd
 from rich.console import Console
 
-from analysis.confirmation import confirmation, confirmation_table
+from analysis.confirmation import confirmation, confirmation_table, with_goals
 from analysis.goals import goals_front, goals_table
 from analysis.load import ERM, load_study
 from analysis.pareto import front
@@ -130,7 +130,8 @@ def show_confirmation(console: Console, folder: StudyFolder, draft: Draft, write
     if write:
         write_report(draft.folder)
     console.print("\nas searched → on fresh seeds (percentage points); the front was chosen on the first of each pair")
-    console.print(as_text(confirmation_table(confirmation(load_study(folder), again))))
+    search = load_study(folder)
+    console.print(as_text(confirmation_table(with_goals(confirmation(search, again), search, again))))
     console.print(f"{'report':8}{draft.folder.path('report', 'report.html')} (fresh seeds alone)")
     return 0
 

@@ -8,11 +8,12 @@ arithmetic (1.33 times a step's seconds for A = 2, ``tests/benchmarks/accumulati
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,13 @@ import torch.distributed as dist
 from torch import nn
 from transformers.integrations import HfDeepSpeedConfig
 
-from study import checkpoints, features
+from study import base_weights, checkpoints
 from study.adapter import write_adapter
-from study.backbone import Batch, EmotionModel, load_model, load_processor
-from study.batching import Examples, answer_ids, batches_of_epoch
+from study.backbone import Batch, EmotionModel
+from study.batching import batches_of_epoch
 from study.collectives import gather_rows, world
 from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
-from study.groups import LANGUAGES, Cell, cells
 from study.metrics import evaluate
 from study.objective import (
     ErmMinMaxGap,
@@ -48,11 +48,11 @@ from study.objective import (
     utterance_weights,
 )
 from study.randomness import random_state, seed_everything, set_random_state
-from study.records import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, StudyFolder, run_directory
+from study.records import PREDICTION_COLUMNS, StudyFolder, run_directory
 from study.schedules import AdaptiveWeight
 from study.settings import Placement, Settings
-from study.splits import rows_of_splits
 from study.step_records import epoch_record, step_record
+from study.subject import read_subject
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -79,13 +79,16 @@ class LossNotFinite(FloatingPointError):
     """The loss of a step was not finite; the message names the epoch and the remedy."""
 
 
-def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dict[str, Any]:
+def train(
+    plan: RunPlan, seed: int, report: Report, export: bool = False, waited: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Train and score one run, and leave its records; one that was cut off goes on from its last checkpoint.
 
     Args:
         seed: of sampling, dropout and new weights.
         report: called on every rank after each epoch with its figures.
         export: whether to leave the trained weights of the selected epoch as an adapter (``study.adapter``).
+        waited: seconds before this call that the record of the start-up shall show too, by what they went to.
 
     Returns:
         What ``finished.json`` holds, on every rank.
@@ -93,6 +96,14 @@ def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dic
     started = time.perf_counter()
     join_process_group()
     run = Run(plan, seed)
+    try:
+        return _train(run, started, report, export, waited or {})
+    finally:
+        run.close()
+
+
+def _train(run: Run, started: float, report: Report, export: bool, waited: Mapping[str, float]) -> dict[str, Any]:
+    plan, seed = run.plan, run.seed
     best = checkpoints.load(run)
     directory, optimisation = run.directory, plan.settings.optimisation
     if run.rank == 0:
@@ -145,13 +156,13 @@ def train(plan: RunPlan, seed: int, report: Report, export: bool = False) -> dic
         "dev": best.dev,
         "test": test,
         "seconds": {key: round(value, 3) for key, value in run.seconds.items()},
+        "startup": {key: round(value, 3) for key, value in {**waited, **run.startup}.items()},
     }
     if run.rank == 0:
         predictions = pd.concat([run.frame("dev", best.scores), run.frame("test", test_scores)])
         plan.folder.write_parquet(f"{directory}/predictions.parquet", predictions[list(PREDICTION_COLUMNS)])
         plan.folder.write_json(f"{directory}/finished.json", finished)
         checkpoints.remove(plan.folder, directory)
-    run.close()
     return finished
 
 
@@ -176,21 +187,17 @@ class Run:
         self.device = (
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
-        dataset = features.load(plan.features)
-        self.utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
-        languages = [language for language in LANGUAGES if language in set(self.utterances["language"])]
-        self.cells: tuple[Cell, ...] = cells(languages, settings.modalities)
-        processor = load_processor(plan.backbone)
-        self.examples = {
-            split: Examples.of_rows(dataset, rows, self.cells, settings.prompt, processor)
-            for split, rows in rows_of_splits(self.utterances, settings.control).items()
-        }
-        self.answers = answer_ids(settings.prompt, processor)
+        began = time.perf_counter()
+        subject = read_subject(plan.features, plan.backbone, settings.prompt, settings.modalities, settings.control)
+        self.utterances, self.cells, self.examples = subject.utterances, subject.cells, subject.examples
+        self.answers, self._pad_token_id = subject.answers, subject.pad_token_id
+        self.startup = {"examples": time.perf_counter() - began}
         self.objective = settings.objective
         self.multipliers: list[float] = []
         if isinstance(self.objective, Penalised) and isinstance(self.objective.fairness_weight, AdaptiveWeight):
             count = self.objective.n_weights(len(self.cells))
             self.multipliers = [self.objective.fairness_weight.initial] * count
+        self._dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.memory: Memory = {}
         self.steps: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
@@ -205,7 +212,7 @@ class Run:
                 f"optimisation.batch_size: {optimisation.batch_size} is more than the {len(self.examples['train'])} "
                 "training examples; make it smaller"
             )
-        self.engine = self._engine(processor)
+        self.engine = self._engine()
         torch.manual_seed(seed * 100_003 + self.rank)  # the same new weights on every rank, but not the same dropout
 
     @property
@@ -216,15 +223,16 @@ class Run:
     def total_steps(self) -> int:
         return self.batches_per_epoch * self.plan.settings.optimisation.epochs
 
-    def _engine(self, processor: Any) -> deepspeed.DeepSpeedEngine:
+    def _engine(self) -> deepspeed.DeepSpeedEngine:
         optimisation = self.plan.settings.optimisation
         on_gpu = self.device.type == "cuda"
         config = engine_config(optimisation, self.plan.placement, on_gpu)
         # ZeRO-3 shards weights while they are loaded, if transformers knows beforehand (by weak reference).
         self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.placement.zero_stage == 3 else None
-        dtype = torch.bfloat16 if on_gpu else torch.float32
-        peft_model = load_model(self.plan.backbone, self.plan.settings.backbone, dtype)
-        model = EmotionModel(peft_model, self.answers, processor.tokenizer.pad_token_id).to(self.device)
+        began = time.perf_counter()
+        peft_model = base_weights.borrow(self.plan.backbone, self.plan.settings.backbone, self._dtype)
+        model = EmotionModel(peft_model, self.answers, self._pad_token_id).to(self.device)
+        self.startup["model"] = time.perf_counter() - began
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
         engine, *_ = deepspeed.initialize(
@@ -234,6 +242,7 @@ class Run:
             lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor),
             config=config,
         )
+        self.startup["engine"] = time.perf_counter() - began - self.startup["model"]
         return engine
 
     def _learning_rate_factor(self, step: int) -> float:
@@ -297,7 +306,9 @@ class Run:
         looks = {round(len(batches) * (i + 1) / count) for i in range(count)}
         for done, rows in enumerate(batches, start=1):
             weights = self.fairness_weights()
+            stepped = time.perf_counter()
             parts, by_utterance = self.step(rows[self.rank :: self.ranks], weights)
+            self.startup.setdefault("first step", time.perf_counter() - stepped)
             place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
             self.steps.append(place | step_record(self.cells, weights, parts, by_utterance))
             if done in looks:
@@ -411,8 +422,16 @@ class Run:
         self._scored.clear()
 
     def close(self) -> None:
+        """Free what the run holds, but the base weights, which the next run in this process may use."""
+        peft_model = self.engine.module.peft_model
         self.engine.destroy()
         self._sharded_loading = None
+        del self.engine
+        if self.plan.placement.zero_stage < 3:
+            base_weights.give_back(peft_model, self.plan.backbone, self.plan.settings.backbone, self._dtype)
+        if self.device.type == "cuda":  # the optimiser lies in cycles, and the next run needs its room
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def join_process_group() -> None:

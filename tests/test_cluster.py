@@ -67,7 +67,7 @@ def test_ray_accepts_the_cluster_file(prepared, name):
 
 def bundles(use_gpu: bool = True) -> tuple[dict, dict]:
     """What a trial asks for: its driver's resources, and one worker's."""
-    from study.orchestration import DRIVER_PLACE, driver_resources, worker_resources
+    from study.connection import DRIVER_PLACE, driver_resources, worker_resources
 
     return driver_resources({DRIVER_PLACE: 1}), worker_resources(use_gpu)
 
@@ -170,7 +170,7 @@ def planned(flags: list[str]):
 def test_a_job_gets_what_rays_runtime_environment_knows():
     from ray.runtime_env import RuntimeEnv
 
-    from study.orchestration import ENVIRONMENT, JOINED
+    from study.connection import ENVIRONMENT, JOINED
 
     ours = read("runtime-env.yaml")
     RuntimeEnv(**ours)

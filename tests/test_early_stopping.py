@@ -68,7 +68,7 @@ def test_a_rung_compares_what_the_search_would_be_told_then():
 def test_a_run_that_ended_early_stands_at_the_later_rungs():
     moasha = scheduler(Rungs(Halving(), epochs=20))
     decision(moasha, 0, 1, 0.40, 0.10)
-    moasha.on_trial_result(None, None, {"config_id": "c0", "complete": True})
+    moasha.on_trial_complete(None, None, {"config_id": "c0", "complete": True})
     assert moasha.rungs.reached == {1: {"c0": (-0.4, 0.1)}, 3: {"c0": (-0.4, 0.1)}, 9: {"c0": (-0.4, 0.1)}}
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from analysis.goals import goals_front
 from study.groups import cells
-from study.orchestration import FailureRecorder, TrialTemplate, trial_record, trials_without_seeds
+from study.orchestration import FailureRecorder
 from study.records import StudyFolder, read_trial, write_trial
 from study.settings import TINY, Placement, Settings
+from study.trials import TrialTemplate, trial_record, trials_without_seeds
 
 KNOBS = {"objective.power": 1}
 SUGGESTION = {**KNOBS, "number": 3, "label": None}

@@ -91,12 +91,51 @@ def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifes
     assert len(caught.value.faults) == 3
 
 
+def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "penalty", "--fix", "objective.estimator.kind=batch")
+    given = (*given, "--fix", "objective.temperature=0.1", "--trials")
+    assert plan(tmp_path, *given, "8").space.finite  # two powers, three reductions, and ERM with and without balance
+    with pytest.raises(SettingsError, match="--trials: 9 asked for, the space penalty has 6 points: at most 8"):
+        plan(tmp_path, *given, "9")
+
+
 def test_what_is_fixed_is_not_searched(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     fixed = plan(tmp_path, *given, "--fix", "objective.fairness_weight.step_size=1.0")
     assert "objective.fairness_weight.step_size" not in {knob.name for knob in fixed.space.knobs}
     with pytest.raises(SettingsError, match="--fix objective.method: the space schedules sets it"):
         plan(tmp_path, *given, "--fix", "objective.method=group_dro")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "children"),
+    [
+        ("constant", ["weight"]),
+        ("cosine", ["weight", "ramp_fraction"]),
+        ("step", ["weight", "start_fraction"]),
+        ("adaptive", ["initial", "step_size"]),
+    ],
+)
+def test_a_fixed_schedule_leaves_its_own_knobs_to_search(tmp_path, manifest, schedule, children):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
+    found = plan(tmp_path, *given, "--fix", f"objective.fairness_weight.schedule={schedule}")
+    assert [knob.name.rpartition(".")[2] for knob in found.space.knobs] == children
+    assert found.draft.settings.objective.fairness_weight.schedule == schedule
+
+
+def test_a_fixed_knob_of_some_configurations_is_held_there_and_another_value_is_another_study(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules+penalty")
+    ramp, decay = "objective.fairness_weight.ramp_fraction", "objective.estimator.decay"
+    found = plan(tmp_path, *given, "--fix", f"{ramp}=0.25", "--fix", f"{decay}=0.8")
+    choices = {knob.name: knob.choices for knob in found.space.knobs}
+    assert choices[ramp] == (0.25,) and choices[decay] == (0.8,)
+    there = study_record(found, "hash")
+    assert conflicts(there, found.draft) == []
+    assert conflicts(there, plan(tmp_path, *given, "--fix", f"{ramp}=0.25").draft) == [f"{decay}: 0.8 there, None now"]
+    with pytest.raises(SettingsError, match="ramp_fraction at 7: .*less than or equal to 1"):
+        plan(tmp_path, *given, "--fix", f"{ramp}=7")
+    with pytest.raises(SettingsError, match="objective.estimator.decay: there is no such setting"):
+        plan(tmp_path, *given[:3], "schedules", "--fix", f"{decay}=0.8")
 
 
 def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path, manifest):
@@ -118,6 +157,20 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
 
 
+def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."))
+    found = plan(tmp_path, *given, "--sampler-seed", "3", "--retries", "2")
+    assert (found.draft.sampler_seed, found.draft.retries) == (3, 2)
+    there = study_record(found, "hash")
+    assert there["sampler_seed"] == 3
+    assert conflicts(there, plan(tmp_path, *given).draft) == ["--sampler-seed: 3 there, 0 now"]
+    del there["sampler_seed"]  # a study from before there was one
+    assert conflicts(there, plan(tmp_path, *given).draft) == []
+    with pytest.raises(SettingsError) as caught:
+        plan(tmp_path, *given, "--sampler-seed", "-1", "--retries", "-1")
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["--sampler-seed", "--retries"]
+
+
 def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
     flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping")
     assert plan(tmp_path, *flags, "mo-asha:grace=2").draft.early_stopping.rungs(3) == (2,)
@@ -126,6 +179,15 @@ def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, m
         plan(tmp_path, *flags, "mo-asha:grace=3")
     with pytest.raises(SettingsError, match="--early-stopping: eta: "):
         plan(tmp_path, *flags, "mo-asha:eta=1")
+
+
+def test_early_stopping_names_the_objectives_that_it_cannot_rank_by(tmp_path, manifest):
+    flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping", "mo-asha", "--objectives")
+    assert plan(tmp_path, *flags, "gap:min,w_f1:max").draft.early_stopping
+    with pytest.raises(
+        SettingsError, match="dev_uar, seconds are not measured after every epoch.*dev_w_f1 and dev_gap"
+    ):
+        plan(tmp_path, *flags, "uar:max,gap:min,seconds:min")
 
 
 def test_trackers_are_known_and_installed(tmp_path, manifest, monkeypatch):

@@ -79,6 +79,19 @@ def test_a_fixed_parent_prunes_its_children_and_frees_those_that_are_left():
         made("schedules", settings, fixed=("objective.fairness_weight",))
 
 
+def test_a_fixed_child_holds_where_its_schedule_is_chosen_and_nowhere_else():
+    ramp = "objective.fairness_weight.ramp_fraction"
+    space = space_maker("schedules", held={ramp: 0.25})(LANGUAGES, BOTH)
+    assert knob_faults(space, BOTH, Placement(), LANGUAGES) == []
+    found = suggestions(space, 60)
+    assert {knobs[SCHEDULE] for knobs in found} == {"constant", "linear", "cosine", "step", "adaptive"}
+    assert all(knobs.get(ramp) == (0.25 if knobs[SCHEDULE] in ("linear", "cosine") else None) for knobs in found)
+    assert len(list(space.on_grid(3).points())) == 3 + 2 * 3 + 2 * 9  # linear and cosine: three weights each
+    constant = BOTH.with_overrides({SCHEDULE: "constant", WEIGHT: 0.3})
+    with pytest.raises(SettingsError, match="ramp_fraction: no configuration .* only where .* is linear or cosine"):
+        space_maker("schedules", (SCHEDULE,), {ramp: 0.25})(LANGUAGES, constant)
+
+
 def test_the_papers_setting_has_its_coefficients_whatever_is_fixed():
     settings = BOTH.with_overrides({"objective.coefficients.languages.ja": 3.0})
     space = made("fairness", settings, fixed=("objective.coefficients.languages.ja",))

@@ -215,6 +215,16 @@ def test_a_continuation_of_any_sampler_repeats_nothing_and_a_repetition_everythi
     assert whole("two.log") == one  # seeded
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_another_seed_of_the_sampler_proposes_others_and_the_same_one_the_same(tmp_path, sampler):
+    def proposed(name, seed):
+        search = Search("s", SPACE, SETTINGS, sampler=sampler, seed=seed)
+        return played(open_journal(str(tmp_path / name)), search, 5, {})[3:]
+
+    zero, one, again = (proposed(name, seed) for name, seed in (("a", 0), ("b", 1), ("c", 1)))
+    assert one == again and not any(knobs in zero for knobs in one)
+
+
 def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
     space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
     search, records = Search("s", space, SETTINGS, sampler="grid"), {}
@@ -224,6 +234,20 @@ def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
     assert len(points) == 9 and len({json.dumps(knobs, sort_keys=True) for knobs in points}) == 9
     (last,) = played(journal, search, 1, records)
     assert sorted([*points, last], key=str) == sorted(space.points(), key=str)
+
+
+@pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental", "ignore:Nsga3 is experimental")
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "random"])
+def test_a_repeated_configuration_takes_no_trial_and_a_small_space_comes_to_its_end(journal, sampler):
+    fixed = ("objective.estimator.kind", "objective.temperature")
+    space = space_maker("penalty", fixed)(["en", "de"], SETTINGS)
+    search, records = Search("s", space, SETTINGS, sampler=sampler), {}
+    # power 1 or 2, reduction max, mean or softmax: 6 configurations, the paper's among them, and ERM twice
+    suggested = [*played(journal, search, 5, records), *played(journal, search, 3, records)]
+    assert len({search.identity(knobs) for knobs in suggested}) == 8
+    searcher = make_searcher(journal, search, seed=9)
+    assert searcher.suggest("x") == searcher.FINISHED
+    assert all(trial.state != TrialState.RUNNING for trial in open_study(journal, search, records).trials)
 
 
 def test_a_point_of_a_grid_that_failed_runs_once_more_and_not_twice(journal):
@@ -337,7 +361,7 @@ def test_nsga_converges_where_random_does_not_with_references_outside_the_space(
         return sum(far[-20:]) / 20
 
     found = {sampler: missed(sampler) for sampler in ("random", "nsga2", "nsga3")}
-    assert found["random"] > 0.8 and max(found["nsga2"], found["nsga3"]) < 0.6, found
+    assert found["random"] > 0.8 and max(found["nsga2"], found["nsga3"]) < 0.7, found  # none repeats its best
 
 
 @pytest.mark.parametrize("rebuilt", [False, True])

@@ -32,9 +32,9 @@ LOCAL_RAY = """
 from study.machine import stay_on_loopback
 stay_on_loopback()
 import json, os, psutil, ray
-from study import orchestration
-orchestration.set_environment()
-orchestration.connect(stops_trials=True)
+from study import connection
+connection.set_environment()
+connection.connect(stops_trials=True)
 ray.get(ray.remote(lambda: 1).remote())
 own = psutil.Process()
 open_doors = {
@@ -49,12 +49,12 @@ config = ClusterConfig()
 workers = config.node_group_configs.add()
 workers.max_count = 3
 workers.resources["GPU"] = 8
-before = orchestration.capacity()
+before = connection.capacity()
 ray._private.worker.global_worker.gcs_client.internal_kv_put(
     ray._raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(), config.SerializeToString(), True,
     ray._raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode(),
 )
-after = orchestration.capacity()
+after = connection.capacity()
 print(json.dumps([sorted(open_doors), is_token_auth_enabled(), before, after]))
 """
 
@@ -87,7 +87,7 @@ def test_gpus_that_an_autoscaler_may_add_count_before_they_are_there(local_ray):
 
 
 def test_a_driver_asks_for_its_place_where_a_cluster_offers_one():
-    from study.orchestration import DRIVER, driver_resources
+    from study.connection import DRIVER, driver_resources
 
     assert driver_resources({"CPU": 4, "driver": 1000}) == {**DRIVER, "driver": 1}
     assert driver_resources({"CPU": 4}) == DRIVER

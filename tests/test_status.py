@@ -6,14 +6,15 @@ import argparse
 
 import pytest
 
-from analysis.confirmation import confirmation, confirmation_table
+from analysis.confirmation import confirmation, confirmation_table, with_goals
 from analysis.goals import goals_front, goals_table
 from analysis.load import load_study
 from study.budget import Pace, measured_pace, require_budget
 from study.confirm import confirm_draft, confirm_folder, confirm_references
 from study.flags import add_search_flags, add_study_flags
+from study.holding import hold
 from study.planning import complete, read_flags, read_search
-from study.records import StudyFolder, hold, read_trials, write_trial
+from study.records import StudyFolder, read_trials, write_trial
 from study.settings import SettingsError
 from study.status import read_status
 from tests.analysis.studies import figures, write_plan, write_run
@@ -118,6 +119,20 @@ def test_what_was_found_stands_beside_the_same_on_fresh_seeds(tmp_path):
     table = confirmation_table(rows)
     assert table["dev W-F1"].item() == "50.0 → 48.0" and table["dev gap"].item() == "5.0 → 7.0"
     assert table["seeds"].item() == "1 → 2"
+
+
+def test_a_studys_own_objectives_are_confirmed(tmp_path):
+    goals = {key: PLAN[key] for key in ("objectives", "requirements")}
+    search = write_plan(tmp_path / "s", **goals)
+    again = write_plan(tmp_path / "s" / "confirm", seeds=(10,), **goals)
+    for folder, seed, values, lacks in ((search, 0, [0.5, 20.0], -0.01), (again, 10, [0.45, 21.0], 0.02)):
+        trial(folder, 4, "aaa", values=values, by_seed={str(seed): values}, violations={"dev_gap<=0.1": lacks})
+        write_run(folder, "aaa", seed, figures(0.5, 0.05), figures(0.45, 0.06))
+    found, fresh = load_study(search), load_study(again)
+    table = confirmation_table(with_goals(confirmation(found, fresh), found, fresh))
+    assert table["dev_uar"].item() == "50.0 → 45.0" and table["seconds"].item() == "20.0 → 21.0"
+    assert table["misses"].item() == "nothing → dev_gap<=0.1"
+    assert "dev_uar" not in confirmation_table(confirmation(found, fresh))
 
 
 def test_configurations_run_again_keep_their_names(tmp_path):

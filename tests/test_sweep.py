@@ -132,19 +132,26 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_after_ctrl_c_and_can_grow(sweep):
-    folder = StudyFolder.at(str(sweep.storage), "cut")
-    process = sweep("--study", "cut", "--trials", "3", wait=False)
+@pytest.mark.parametrize(("number", "status", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, status, word):
+    name = f"cut-{number}"
+    folder = StudyFolder.at(str(sweep.storage), name)
+    process = sweep("--study", name, "--trials", "3", wait=False)
     deadline = time.monotonic() + 200
     while len(folder.names("trials")) < 1 and time.monotonic() < deadline:
         time.sleep(0.5)
     time.sleep(5)  # into the second trial
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals(number))
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
+    assert (
+        process.returncode == status
+        and f"{word}: what has finished is kept" in err
+        and "the same command goes on" in err
+        and "Traceback" not in err
+    )
     kept = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
     assert 1 <= len(kept) < 3
-    again = sweep("--study", "cut", "--trials", "3")
+    again = sweep("--study", name, "--trials", "3")
     assert again.returncode == 0, again.stderr[-2000:]
     trials = [trial for trial in read_trials(folder).values() if trial["state"] == "finished"]
     assert len(trials) == 3 and len({trial["config_id"] for trial in trials}) == 3

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from study import base_weights
 from study.records import PREDICTION_COLUMNS, SCORE_COLUMNS
 from study.trainer import LossNotFinite, Run, train
 
@@ -207,3 +208,21 @@ def test_no_epochs_score_the_backbone_as_it_is(run_plan):
         stored = predictions.loc[predictions["split"] == split, list(SCORE_COLUMNS)].to_numpy()
         assert stored == pytest.approx(scores, abs=1e-5)
     run.close()
+
+
+@pytest.mark.parametrize("trainable", [[], ["projector"]])
+def test_a_following_run_on_the_base_that_was_kept_equals_the_first(run_plan, monkeypatch, trainable):
+    plan = run_plan({"optimisation.epochs": 1, "backbone.trainable": trainable})
+    monkeypatch.setattr(base_weights, "_kept", {})
+    loads = []
+    load = base_weights.load_base
+    monkeypatch.setattr(base_weights, "load_base", lambda *args: loads.append(args) or load(*args))
+
+    def predictions(seed):
+        train(plan, seed, report=lambda row: None)
+        return plan.folder.read_parquet(f"runs/abc/{seed}/predictions.parquet")
+
+    first = predictions(1)
+    predictions(2)
+    pd.testing.assert_frame_equal(predictions(1), first, check_exact=True)
+    assert len(loads) == (1 if not trainable else 3)  # a base that was trained itself is loaded again

@@ -1,0 +1,136 @@
+"""Where a study runs: a running Ray cluster or a private one, what it offers, and what a trial asks for.
+
+A trial's driver takes a little memory and no core, so it can never hold the place that workers, its own or another
+study's, wait for.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.state import state as ray_state  # Ray has no public way to its autoscaler's limits
+from ray.tune.execution import class_cache
+
+from study.machine import LIBRARIES
+from study.settings import Placement, SettingsError
+
+DRIVER = {"CPU": 0, "memory": 256 * 1024**2}
+DRIVER_PLACE = "driver"
+"""A resource that a cluster offers where drivers should live: on its head, which is no spot instance."""
+ENVIRONMENT = {
+    **LIBRARIES,
+    "RAY_AIR_NEW_OUTPUT": "0",  # no banners
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script, which says what is kept
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an epoch has not every objective; the end of a trial has
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller sees a report and the end of a run
+}
+JOINED = {  # a machine that the autoscaler has to start, and to set up, takes minutes
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
+}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+def in_reach() -> int | None:
+    """GPUs, or cores if there are none, of this machine; None where a running cluster will be used instead."""
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    return len(glob.glob("/dev/nvidia[0-9]*")) or os.cpu_count()
+
+
+def set_environment() -> None:
+    """Quiet the libraries in this process; to be called before they are imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if not glob.glob("/dev/nvidia[0-9]*"):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def connect(stops_trials: bool) -> str:
+    """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one.
+
+    Args:
+        stops_trials: whether trials may be stopped early. Ray Train (2.60) then gives back the places of their workers
+            only where the dashboard's server tells it that their controller is gone, and looks for that server in vain
+            where several Rays run on the machine, unless it is told.
+
+    Returns:
+        Where the study runs, for the user.
+    """
+    # Tune would copy these to its workers by a runtime environment, which Ray logs; each machine has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    if os.environ.get("RAY_ADDRESS"):
+        in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then its working_dir is on every node's path already
+        variables = ENVIRONMENT | JOINED | ({} if in_job else {"PYTHONPATH": path})
+        ray.init(runtime_env={"env_vars": variables}, **quiet)
+        where = "the Ray cluster"
+    else:  # "auto" would also join the private Ray of another sweep, and die with it
+        # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
+        os.environ |= {**ALONE, "PYTHONPATH": path}
+        if stops_trials:
+            port = _free_port()
+            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+            quiet["dashboard_port"] = port
+        ray.init(address="local", include_dashboard=stops_trials, **quiet)
+        where = "this machine"
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
+    have = capacity()
+    return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def capacity() -> dict[str, float]:
+    """What the cluster has, or can grow to if it has an autoscaler, such as GPU workers that start from none."""
+    have = ray.cluster_resources()
+    most = ray_state.get_max_resources_from_cluster_config() or {}
+    return {name: float(max(have.get(name, 0), most.get(name, 0))) for name in have | most}
+
+
+def has_gpus() -> bool:
+    """Whether workers get a GPU each."""
+    return capacity().get("GPU", 0) > 0
+
+
+def driver_resources(resources: dict[str, float]) -> dict[str, float]:
+    """What a trial's driver asks for: a ``DRIVER_PLACE`` where the cluster offers any."""
+    return {**DRIVER, DRIVER_PLACE: 1} if resources.get(DRIVER_PLACE) else dict(DRIVER)
+
+
+def worker_resources(use_gpu: bool) -> dict[str, float]:
+    """What each rank of a trial asks for."""
+    return {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
+
+
+def require_room(placement: Placement) -> None:
+    """Refuse a trial that could never be placed, instead of waiting for ever.
+
+    Raises:
+        SettingsError: the cluster has fewer GPUs (or cores, if it has none) than ``--ranks``.
+    """
+    resources = capacity()
+    if not concurrent_trials(placement, resources):
+        have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
+        raise SettingsError([f"--ranks: {placement.ranks} workers asked for, the cluster has {have}; use fewer"])
+
+
+def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
+    """How many trials the cluster holds at once; 0 if not even one."""
+    slots = resources.get("GPU", 0) or resources.get("CPU", 0)
+    return int(slots // placement.ranks)

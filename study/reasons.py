@@ -1,0 +1,39 @@
+"""Why a trial failed, in one line, from the text of an error that came through several processes."""
+
+from __future__ import annotations
+
+import re
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ENDS = "Error|Exception|Interrupt|Exit"
+NAMED = re.compile(rf"(?:\([^)]*\)\s*)?((?:(?:[a-z_]\w*\.)+[A-Z]\w*|[A-Z]\w*(?:{ENDS}))(?:\(\w+\))?(?::.*)?)")
+"""A line of an exception's class, with a path or a usual ending, and its message, perhaps behind a worker's tag."""
+AROUND = re.compile(r"\[.*\]:?|File \"|ray::|\(|[~^]+$|Traceback")
+CARRIERS = ("RayTaskError", "ControllerError", "WorkerGroupError", "TrainingFailedError", "TuneError", "RayError")
+"""Ray's wrappers, which say where an error passed, not what it was."""
+LENGTH = 500
+
+
+def reason_of(text: str, log: str | None = None) -> str:
+    """The last exception that a text names by class and message; if it has Ray's wrappers alone, what the first of them
+    says; else its last line.
+
+    Args:
+        text: tracebacks and messages, perhaps coloured.
+        log: where more stands, named behind the reason.
+
+    >>> reason_of("Traceback:\\n  File 'a.py'\\n\\x1b[36m(worker)\\x1b[0m ValueError: no gap\\nRayError: a task failed")
+    'ValueError: no gap'
+    >>> reason_of("", log="runs/ab/worker-0.log")
+    'ended without saying why (log: runs/ab/worker-0.log)'
+    """
+    lines = [line.strip() for line in ANSI.sub("", text).splitlines() if line.strip()]
+    named = [(i, found[1]) for i, line in enumerate(lines) if (found := NAMED.fullmatch(line))]
+    own = [line for _, line in named if not line.partition(":")[0].rpartition(".")[2].startswith(CARRIERS)]
+    if own:
+        reason = own[-1]
+    else:  # what follows the first wrapper, or the last line of all
+        after = lines[named[0][0] + 1 :] if named else lines[-1:]
+        said = [line for line in after if not AROUND.match(line)]
+        reason = next(iter(said), named[0][1] if named else "ended without saying why")
+    return reason[:LENGTH] + (f" (log: {log})" if log else "")
