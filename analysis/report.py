@@ -97,7 +97,7 @@ def write_report(
             groups_section(study, shown),
             *([] if certainty is None else [certainty]),
             *question_sections(study, resamples, seed),
-            importance_section(study, seed),
+            *([importance_section(study, seed)] if study.plan.get("knobs") else []),
             published_section(study, in_layout),
             *training_sections(study),
         ],

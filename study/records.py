@@ -212,7 +212,16 @@ class StudyFolder:
         )
 
     def read_jsonl(self, name: str) -> list[dict]:
-        return [json.loads(line) for line in self.read_bytes(name).decode().splitlines() if line]
+        rows = []
+        for number, line in enumerate(self.read_bytes(name).splitlines(), start=1):
+            try:
+                rows += [json.loads(line)] if line else []
+            except ValueError as error:
+                raise RecordError(
+                    f"{self.path(name)}: line {number} is not JSON ({error}): move that run's folder away and start "
+                    "the study again, which then redoes the run."
+                ) from error
+        return rows
 
     def write_parquet(self, name: str, frame: pd.DataFrame) -> None:
         sink = pa.BufferOutputStream()
@@ -260,6 +269,8 @@ def read_study(folder: StudyFolder) -> dict:
             "its --storage and --study."
         )
     study = folder.read_json("study.json")
+    if not isinstance(study, dict):
+        raise RecordError(f"{folder.path('study.json')} holds no plan of a study: restore it from a copy.")
     if study.get("schema_version") != SCHEMA_VERSION:
         raise RecordError(
             f"{folder.path('study.json')} has schema version {study.get('schema_version')}, "

@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.searcher import Searcher
+from ray.tune.utils import flatten_dict
 
 from search_spaces import Space
 from search_spaces.knobs import walk
@@ -259,7 +260,7 @@ class StudySearch(OptunaSearch):
             identity = self.search.identity(fixed or trial.params)
             if fixed or queued or identity not in self.seen:
                 self.seen.add(identity)
-                return suggestion
+                return flatten_dict(suggestion)  # the name of a cell has a slash, at which Ray takes names apart
             self._ot_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
         point = self.search.unseen(self.seen)
         if point is None:

@@ -49,6 +49,18 @@ def test_erm_and_the_papers_setting_come_first_and_optuna_gets_their_values(jour
     assert [trial.values for trial in study.trials] == [[0.4, 0.05], [0.41, 0.05], [0.42, 0.05]]
 
 
+def test_coefficients_of_cells_keep_their_names(journal):
+    """Ray takes names apart at a slash, and gave ``cells.de`` a dict."""
+    both = SETTINGS.with_overrides({"modalities": ["speech", "speech+text"]})
+    search = Search("s", space_maker("coefficients_per_cell")(["en", "de"], both), both)
+    open_study(journal, search, {})
+    searcher = make_searcher(journal, search, 0)
+    made = [knobs_of(searcher.suggest(str(i))) for i in range(4)][3]
+    cells_of = [f"objective.coefficients.cells.{cell}" for cell in ("de/speech", "en/speech+text", "de/speech+text")]
+    assert sorted(made) == sorted(cells_of)
+    assert both.with_overrides(made).objective.coefficients.cells["de/speech"] == made[cells_of[0]]
+
+
 @pytest.mark.parametrize(
     ("result", "error"),
     [
