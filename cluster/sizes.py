@@ -17,10 +17,9 @@ if __name__ == "__main__":  # run as a file: the root is where ``study`` is
 from transformers import Qwen2AudioConfig
 
 from study.engine import micro_batches
-from study.memory import GB, SEVEN_B, Load, MemoryNeed, activations, memory_need
+from study.memory import GB, LEFT_FREE, SEVEN_B, Load, MemoryNeed, activations, memory_need
 from study.settings import BackboneSettings, Optimisation, Placement
 
-LEFT_FREE = 0.1
 CLIP_SECONDS = (3.6, 10.0, 30.0)
 TEXT_TOKENS = 50
 CONFIG, SETTINGS = Qwen2AudioConfig(text_config=SEVEN_B), BackboneSettings()

@@ -17,10 +17,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.profiler import record_function
 from transformers import AutoConfig, AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-from study.features import audio_tokens, tower_positions
+from study.features import audio_tokens
 from study.settings import BackboneSettings, SettingsError
+from study.tower import tower_states
 
 SAMPLED_BYTES = 1024**2
 IGNORED = -100  # a target that cross_entropy leaves out
@@ -37,23 +39,26 @@ class Batch:
     Attributes:
         input_ids: (B, T) the prompt, audio placeholders already expanded, without an answer.
         prompt_lengths: (B,) tokens of each prompt.
-        log_mel: (B, F, M) float32 log-mel, zeros beyond each clip's stored frames.
         frames: (B,) true length of each clip in mel frames.
         labels: (B,) index of the true emotion.
         groups: (B,) group ids, -1 where the gender is unknown.
         rows: (B,) which example of the data set each is.
+        log_mel: (B, F, M) float32 log-mel, zeros beyond each clip's stored frames; or
+        tower_states: (B, A, d_model) of a frozen tower, see ``study.tower``.
     """
 
     input_ids: Tensor
     prompt_lengths: Tensor
-    log_mel: Tensor
     frames: Tensor
     labels: Tensor
     groups: Tensor
     rows: Tensor
+    log_mel: Tensor | None = None
+    tower_states: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return Batch(**{name: value.to(device, non_blocking=True) for name, value in given.items()})
 
 
 def refuse_absent(source: str) -> None:
@@ -176,38 +181,24 @@ class EmotionModel(nn.Module):
         """What ``scores`` gives if ``score``, else what ``losses`` gives."""
         return self.scores(batch) if score else self.losses(batch)
 
-    def audio_embeddings(self, log_mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The tower and projector on the clips' true length.
-
-        Args:
-            log_mel: (B, F, M), F even and at least two above the longest clip (or the tower's limit).
-            frames: (B,) true length of each clip.
+    def audio_embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What tower and projector make of the clips; the tower is left out where its states are given.
 
         Returns:
             (B, A, D) embeddings, and the mask (B, A) of those that belong to a clip.
         """
         base = self.peft_model.get_base_model().model
-        tower = base.audio_tower
-        dtype = tower.conv1.weight.dtype
-        hidden = nn.functional.gelu(tower.conv1(log_mel.to(dtype).transpose(1, 2)))
-        hidden = nn.functional.gelu(tower.conv2(hidden)).transpose(1, 2)
-        length = tower_positions(int(frames.max()))
-        hidden = hidden[:, :length]
-        steps = torch.arange(length, device=hidden.device)
-        hidden = hidden + tower.embed_positions(steps)
-        hidden = nn.functional.dropout(hidden, p=tower.dropout, training=self.training)
-        valid = steps < tower_positions(frames)[:, None]
-        mask = None if bool(valid.all()) else valid[:, None, None, :].expand(-1, 1, length, -1)
-        for layer in tower.layers:
-            hidden = layer(hidden, mask)
-        hidden = tower.layer_norm(tower.avg_pooler(hidden.transpose(1, 2)).transpose(1, 2))
-        kept = torch.arange(hidden.shape[1], device=hidden.device) < audio_tokens(frames)[:, None]
-        return base.multi_modal_projector(hidden), kept
+        with record_function("encoder"):
+            states = batch.tower_states
+            if states is None:
+                states = tower_states(base.audio_tower, batch.log_mel, batch.frames)
+            kept = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
+            return base.multi_modal_projector(states), kept
 
     def prompt_embeddings(self, input_ids: Tensor, batch: Batch) -> Tensor:
         """Token embeddings (B, T, D) with the clips' embeddings in place of the audio tokens."""
         language_model = self.peft_model.get_base_model().model.language_model
-        audio, kept = self.audio_embeddings(batch.log_mel, batch.frames)
+        audio, kept = self.audio_embeddings(batch)
         embedded = language_model.embed_tokens(input_ids)
         where = (input_ids == self.audio_token_id)[..., None]
         return embedded.masked_scatter(where, audio[kept].to(embedded.dtype))
@@ -224,15 +215,18 @@ class EmotionModel(nn.Module):
         ids = nn.functional.pad(batch.input_ids, (0, len(offsets) - 1), value=self.pad_token_id)
         ids = ids.scatter(1, at[:, :-1], targets[:, :-1].clamp(min=0))
         lengths = batch.prompt_lengths + given.sum(1) - 1
-        hidden = base.model.language_model(
-            inputs_embeds=self.prompt_embeddings(ids, batch),
-            attention_mask=(torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long(),
-            use_cache=False,
-        ).last_hidden_state
+        embedded = self.prompt_embeddings(ids, batch)
+        with record_function("language model"):
+            hidden = base.model.language_model(
+                inputs_embeds=embedded,
+                attention_mask=(torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long(),
+                use_cache=False,
+            ).last_hidden_state
         rows = torch.arange(len(ids), device=ids.device)[:, None]
         predicting = hidden[rows, at - 1]  # (B, S, D)
-        logits = base.lm_head(predicting).float()
-        losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+        with record_function("head"):
+            logits = base.lm_head(predicting).float().transpose(1, 2)
+            losses = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
         n_tokens = given.sum(1)
         states = (predicting * given[..., None]).sum(1) / n_tokens[:, None]
         return losses.sum(1) / n_tokens, states

@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2AudioProcessor
 
 from study.backbone import Batch
-from study.features import audio_tokens
+from study.features import audio_tokens, mels_of
 from study.groups import EMOTIONS, UNKNOWN_GROUP, Cell, group_id
 from study.objective import Sampling
 from study.settings import Prompt
+
+
+class States(Protocol):
+    """States (audio tokens, d_model) of clips by their row in the corpus; ``study.tower_cache`` has them."""
+
+    def __getitem__(self, row: int, /) -> Tensor: ...
+
 
 _TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -49,7 +59,9 @@ class Examples:
         utterances: (n,) row of ``dataset`` of each example.
         modalities: (n,) its modality.
         labels, groups, lengths: (n,) int64; a length is that of the whole prompt, audio included, in tokens.
+        frames: (n,) true length of each clip in mel frames.
         input_ids: n lists of token ids, one audio token each.
+        states: those of a frozen tower by row of ``dataset``; None where the tower is to be run.
     """
 
     dataset: Dataset
@@ -58,10 +70,12 @@ class Examples:
     labels: np.ndarray
     groups: np.ndarray
     lengths: np.ndarray
+    frames: np.ndarray
     input_ids: list[list[int]]
     mel_bins: int
     audio_token_id: int
     pad_token_id: int
+    states: States | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -99,6 +113,7 @@ class Examples:
                 dtype=np.int64,
             ),
             lengths=np.array([len(i) - 1 + audio_tokens(f) for i, f in zip(input_ids, chosen["frames"], strict=True)]),
+            frames=chosen["frames"].to_numpy(),
             input_ids=input_ids,
             mel_bins=processor.feature_extractor.feature_size,
             audio_token_id=processor.tokenizer.convert_tokens_to_ids(processor.audio_token),
@@ -107,28 +122,29 @@ class Examples:
 
     def collate(self, rows: Sequence[int]) -> Batch:
         """The examples ``rows`` as one padded batch; audio tokens are expanded to each clip's number."""
-        clips = [self.dataset[int(self.utterances[row])] for row in rows]
-        mels = [np.asarray(clip["log_mel"], dtype=np.float32).reshape(-1, self.mel_bins) for clip in clips]
-        frames = np.array([int(clip["frames"]) for clip in clips])
-        longest = max(map(len, mels))
-        log_mel = np.zeros((len(rows), longest, self.mel_bins), dtype=np.float32)
+        frames = self.frames[list(rows)]
         prompts = []
-        for i, row in enumerate(rows):
-            log_mel[i, : len(mels[i])] = mels[i]
+        for row, length in zip(rows, frames, strict=True):
             ids = self.input_ids[row]
             at = ids.index(self.audio_token_id)
-            prompts.append([*ids[:at], *[self.audio_token_id] * audio_tokens(int(frames[i])), *ids[at + 1 :]])
+            prompts.append([*ids[:at], *[self.audio_token_id] * audio_tokens(int(length)), *ids[at + 1 :]])
         width = max(map(len, prompts))
         padded = [p + [self.pad_token_id] * (width - len(p)) for p in prompts]
         return Batch(
             input_ids=torch.tensor(padded),
             prompt_lengths=torch.tensor([len(p) for p in prompts]),
-            log_mel=torch.from_numpy(log_mel),
+            **self._audio([int(utterance) for utterance in self.utterances[list(rows)]]),
             frames=torch.from_numpy(frames),
             labels=torch.from_numpy(self.labels[list(rows)]),
             groups=torch.from_numpy(self.groups[list(rows)]),
             rows=torch.tensor(list(rows)),
         )
+
+    def _audio(self, utterances: list[int]) -> dict[str, Tensor]:
+        """What the model hears of some utterances, by its name in ``Batch``."""
+        if self.states is None:
+            return {"log_mel": mels_of([self.dataset[utterance] for utterance in utterances], self.mel_bins)}
+        return {"tower_states": pad_sequence([self.states[utterance] for utterance in utterances], batch_first=True)}
 
 
 def batches_of_epoch(

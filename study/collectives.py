@@ -39,3 +39,12 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     start = sum(counts[:rank])
     gathered = torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
     return gathered, slice(start, start + len(rows))
+
+
+def least(value: int, device: torch.device) -> int:
+    """The smallest value that any rank has."""
+    if world()[1] == 1:
+        return value
+    shared = torch.tensor(value, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MIN)
+    return int(shared)

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,6 +66,15 @@ def log_mel(waveform: np.ndarray, extractor: WhisperFeatureExtractor) -> tuple[n
     padded = np.pad(waveform, (0, length - len(waveform)))
     mel = extractor(padded, sampling_rate=extractor.sampling_rate, padding=False, truncation=False, return_tensors="np")
     return np.ascontiguousarray(mel["input_features"][0].T[:keep], dtype=np.float32), frames
+
+
+def mels_of(clips: Sequence[Mapping[str, Any]], mel_bins: int) -> torch.Tensor:
+    """Rows of ``load`` as one batch (B, F, mel bins) float32, zeros behind the shorter ones."""
+    mels = [np.asarray(clip["log_mel"], dtype=np.float32).reshape(-1, mel_bins) for clip in clips]
+    batch = np.zeros((len(mels), max(map(len, mels)), mel_bins), dtype=np.float32)
+    for i, mel in enumerate(mels):
+        batch[i, : len(mel)] = mel
+    return torch.from_numpy(batch)
 
 
 def build(

@@ -18,6 +18,8 @@ from study.features import MAX_FRAMES, audio_tokens, tower_positions
 from study.settings import BackboneSettings, Placement
 
 GB = 1e9
+LEFT_FREE = 0.1
+"""The part of a memory that is left for what is not counted here."""
 FLOAT32 = 4
 SEVEN_B = {
     "model_type": "qwen2",
@@ -165,6 +167,17 @@ def activations(config: Qwen2AudioConfig, settings: BackboneSettings, load: Load
         # two norms' inputs, the inputs of q, k, v, of the output, of both layers of the MLP, and attention's own
         kept += load.examples * tower_positions(load.frames) * (9 * d + 2 * f) * each * tower.encoder_layers
     return float(kept)
+
+
+def bytes_a_token(config: Qwen2AudioConfig, settings: BackboneSettings, each: int) -> float:
+    """What autograd keeps of a training pass for each of its tokens, for an utterance of usual length.
+
+    Args:
+        each: bytes of a weight.
+    """
+    usual = Load(examples=1, scored=0, clip_seconds=3.6, text_tokens=50)
+    tokens = usual.text_tokens + audio_tokens(usual.frames) + usual.answer_tokens - 1
+    return activations(config, settings, usual, each) / tokens
 
 
 def _count(parameters: int) -> str:

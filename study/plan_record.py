@@ -55,7 +55,8 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
 
 
 def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
-    """How a study on disk differs from a draft of the same name; trials and seeds may grow."""
+    """How a study on disk differs from a draft of the same name; trials and seeds may grow, and how a step is computed
+    may change."""
     now = {**_search_in_words(draft), **flatten(draft.settings.model_dump(mode="json")), **draft.held}
     try:  # a setting that is younger than the study has its default there
         settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
@@ -72,7 +73,9 @@ def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
     if not set(record["seeds"]) <= set(draft.seeds):
         then["--seeds"], now["--seeds"] = record["seeds"], list(draft.seeds)
     return [
-        f"{key}: {then.get(key)!r} there, {now.get(key)!r} now" for key in now | then if now.get(key) != then.get(key)
+        f"{key}: {then.get(key)!r} there, {now.get(key)!r} now"
+        for key in now | then
+        if now.get(key) != then.get(key) and not key.startswith("computation.")
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -52,6 +53,12 @@ def require_room(settings: Settings, placement: Placement, load: Load, workers: 
     where = "on this GPU" if on_gpu else f"on this machine, for {workers} rank(s)"
     console.print(f"{'':11}{have / GB:.1f} GB are free {where}; not counted: runtime, buffers, fragments")
     faults = room_faults(need, settings, placement.zero_stage, have, 1 if on_gpu else workers, on_gpu)
+    chosen = settings.optimisation.micro_batch_size or settings.computation.micro_batch_tokens
+    if faults and not chosen and settings.optimisation.epochs:  # passes are then cut to fit, down to one utterance
+        need = memory_need(config, settings.backbone, placement, replace(load, examples=1), on_gpu, epochs=1)
+        faults = room_faults(need, settings, placement.zero_stage, have, 1 if on_gpu else workers, on_gpu)
+        if not faults:
+            console.print(f"{'':11}where a batch does not fit, a step is cut into several passes")
     if faults:
         raise SettingsError(faults)
 

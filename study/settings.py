@@ -134,7 +134,8 @@ class Optimisation(Frozen):
     """The training loop; defaults are those of arXiv 2603.21050 where it states them (warm-up and clipping are ours).
 
     ``epochs``: at most so many; 0 scores the backbone as it is.
-    ``micro_batch_size``: utterances a rank takes in one forward pass; None takes its whole share of the batch.
+    ``micro_batch_size``: utterances a rank takes in one training pass; None takes as many of its share of the batch as
+    memory has room for, see ``computation``.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 20
@@ -145,6 +146,23 @@ class Optimisation(Frozen):
     warmup_fraction: Fraction = 0.1
     gradient_clipping: Positive = 1.0
     patience: Annotated[int, Field(ge=1)] = 5
+
+
+class Computation(Frozen):
+    """How a step is computed: changes no result beyond rounding, and no ``config_id``.
+
+    ``tower_states``: those of a frozen tower, kept on disk and shared by all trials ("cached") or computed in every
+    pass; "auto" keeps them where the disk has room. A tower that is trained, or drops activations, is always computed.
+
+    ``length_buckets``: whether a training pass goes through its utterances in groups of like length, or all at once.
+    ``micro_batch_tokens``: tokens, padding included, that a rank takes in one training pass; a share of more is cut
+    into several. None takes as many as free memory has room for, unless ``optimisation.micro_batch_size``, which counts
+    utterances, is given.
+    """
+
+    length_buckets: bool = True
+    tower_states: Literal["auto", "cached", "computed"] = "auto"
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
 class ControlSplit(Frozen):
@@ -160,7 +178,7 @@ class ControlSplit(Frozen):
 
 
 class Settings(Frozen):
-    """Everything that decides the result of a run, save the seed."""
+    """Everything that decides the result of a run, save the seed; and ``computation``, which decides none."""
 
     corpus: CorpusSettings = CorpusSettings()
     backbone: BackboneSettings = BackboneSettings()
@@ -169,6 +187,7 @@ class Settings(Frozen):
     control: ControlSplit = ControlSplit()
     objective: Method = ErmMinMaxGap()
     optimisation: Optimisation = Optimisation()
+    computation: Computation = Computation()
 
     @model_validator(mode="after")
     def _modalities(self) -> Settings:
@@ -354,7 +373,8 @@ def _control_faults(objective: Penalised, control: ControlSplit) -> list[str]:
 def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str, backbone_hash: str) -> str:
     """Ten hex digits naming a configuration: what differs from the defaults, and the content it runs on.
 
-    Only differences are hashed, so a new setting with a default changes no id. Where the corpus lies is no part of it.
+    Only differences are hashed, so a new setting with a default changes no id. Where the corpus lies, and how a step is
+    computed, is no part of it.
     What has no effect does not count: coefficients count as their kappa, the method's own sampling as none.
     """
     kappa, objective = None, settings.objective
@@ -366,7 +386,8 @@ def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str
         objective = objective.model_copy(update={"coefficients": Coefficients(), **inert})
     control = settings.control if settings.control.fraction else ControlSplit()
     changed = differences(settings.model_copy(update={"objective": objective, "control": control}))
-    changed = {key: value for key, value in changed.items() if not key.startswith("corpus.") and key != "backbone.spec"}
+    apart = ("corpus.", "computation.", "backbone.spec")
+    changed = {key: value for key, value in changed.items() if not key.startswith(apart)}
     if kappa and set(kappa) != {1.0}:
         changed["kappa"] = kappa
     text = json.dumps([changed, corpus_hash, backbone_hash], sort_keys=True)

@@ -36,6 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="settings, or a trial, but its seeds: results/STUDY/trials/00004.json",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="leave torch's trace of a few training steps, and a page on where their time goes, beside the records",
+    )
     add_study_flags(parser)
     parser.set_defaults(space=SINGLE, trials=1)
     if parser.parse_args(arguments).config:  # what no flag says is the file's
@@ -61,13 +66,17 @@ def show(done: SingleRun, console: Console) -> None:
         console.print(f"\n{split}, in points" + (f" (epoch {done.finished['epoch']} was chosen on it)"
                                                  if split == "dev" and done.finished["epoch"] else ""))  # fmt: skip
         console.print(text)
+    from study.profiling import SUMMARY  # torch: not for --help
+
     if rank_and_ranks()[0] == 0:
-        from study.adapter import CARD, card  # torch: not for --help
+        from study.adapter import CARD, card
 
         text = card(done.draft.settings, done.finished, read_study(folder), done.backbone, tables)
         folder.write_bytes(f"{done.directory}/adapter/{CARD}", text.encode())
     console.print(f"\n{'adapter':11}{folder.path(done.directory, 'adapter')}")
     console.print(f"{'records':11}{folder.path(done.directory)}")
+    if folder.exists(f"{done.directory}/{SUMMARY}"):
+        console.print(f"{'profile':11}{folder.path(done.directory, SUMMARY)}")
 
 
 if __name__ == "__main__":

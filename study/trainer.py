@@ -1,9 +1,9 @@
 """One run: one configuration, one seed, over the ranks of a process group. No Ray: it also runs under torchrun.
 
 The loop is the objective's: losses of the whole effective batch are gathered, their weights computed, and each rank
-back-propagates its share (``study.collectives``). Without accumulation a step is one forward and one backward pass;
-with A micro-batches it is A more forward passes without gradient, which replay the same dropout masks: a third more
-arithmetic (1.33 times a step's seconds for A = 2, ``tests/benchmarks/accumulation.py``).
+back-propagates its share (``study.collectives``). Where memory holds the whole share, a step is one forward and one
+backward pass over it, in buckets of like length. Otherwise it is cut into several passes, and goes through all of them
+once more, without gradient and with the same dropout masks: a third more arithmetic.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,20 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.profiler import record_function
 from transformers.integrations import HfDeepSpeedConfig
 
 from study import base_weights, checkpoints
 from study.adapter import write_adapter
 from study.backbone import Batch, EmotionModel
 from study.batching import batches_of_epoch
-from study.collectives import gather_rows, world
+from study.collectives import gather_rows, least, world
 from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
+from study.machine import free_memory
+from study.memory import LEFT_FREE, bytes_a_token
 from study.metrics import evaluate
+from study.micro_batches import OVERHEAD, cut, deal
 from study.objective import (
     ErmMinMaxGap,
     HeldOutGaps,
@@ -47,12 +52,14 @@ from study.objective import (
     signed_gaps,
     utterance_weights,
 )
+from study.profiling import StepProfile
 from study.randomness import random_state, seed_everything, set_random_state
 from study.records import PREDICTION_COLUMNS, StudyFolder, run_directory
 from study.schedules import AdaptiveWeight
 from study.settings import Placement, Settings
 from study.step_records import epoch_record, step_record
 from study.subject import read_subject
+from study.tower_cache import shared_states
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -80,7 +87,12 @@ class LossNotFinite(FloatingPointError):
 
 
 def train(
-    plan: RunPlan, seed: int, report: Report, export: bool = False, waited: Mapping[str, float] | None = None
+    plan: RunPlan,
+    seed: int,
+    report: Report,
+    export: bool = False,
+    waited: Mapping[str, float] | None = None,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train and score one run, and leave its records; one that was cut off goes on from its last checkpoint.
 
@@ -89,6 +101,7 @@ def train(
         report: called on every rank after each epoch with its figures.
         export: whether to leave the trained weights of the selected epoch as an adapter (``study.adapter``).
         waited: seconds before this call that the record of the start-up shall show too, by what they went to.
+        profile: whether rank 0 leaves a profile of a few steps (``study.profiling``).
 
     Returns:
         What ``finished.json`` holds, on every rank.
@@ -96,9 +109,13 @@ def train(
     started = time.perf_counter()
     join_process_group()
     run = Run(plan, seed)
+    if profile and run.rank == 0:
+        run.profile = StepProfile(plan.folder, run.directory, run.device.type == "cuda")
     try:
         return _train(run, started, report, export, waited or {})
     finally:
+        if run.profile:
+            run.profile.close()
         run.close()
 
 
@@ -187,17 +204,23 @@ class Run:
         self.device = (
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
+        self._dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         began = time.perf_counter()
         subject = read_subject(plan.features, plan.backbone, settings.prompt, settings.modalities, settings.control)
-        self.utterances, self.cells, self.examples = subject.utterances, subject.cells, subject.examples
+        self.utterances, self.cells = subject.utterances, subject.cells
         self.answers, self._pad_token_id = subject.answers, subject.pad_token_id
         self.startup = {"examples": time.perf_counter() - began}
+        began = time.perf_counter()
+        states = shared_states(
+            plan.features, subject.examples["train"], plan.backbone, settings, self._dtype, self.device
+        )
+        self.examples = {split: replace(examples, states=states) for split, examples in subject.examples.items()}
+        self.startup["tower states"] = time.perf_counter() - began
         self.objective = settings.objective
         self.multipliers: list[float] = []
         if isinstance(self.objective, Penalised) and isinstance(self.objective.fairness_weight, AdaptiveWeight):
             count = self.objective.n_weights(len(self.cells))
             self.multipliers = [self.objective.fairness_weight.initial] * count
-        self._dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.memory: Memory = {}
         self.steps: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
@@ -205,7 +228,7 @@ class Run:
         self.rng = np.random.default_rng(seed)
         self._scored: dict[str, tuple[int, tuple[np.ndarray, dict[str, Any]]]] = {}
 
-        self.micro, self.accumulation = micro_batches(optimisation, self.ranks)
+        self.micro, _ = micro_batches(optimisation, self.ranks)
         self.batches_per_epoch = len(self.examples["train"]) // optimisation.batch_size
         if optimisation.epochs and not self.batches_per_epoch:
             raise ValueError(
@@ -213,6 +236,10 @@ class Run:
                 "training examples; make it smaller"
             )
         self.engine = self._engine()
+        self.tokens = settings.computation.micro_batch_tokens
+        if self.tokens is None and optimisation.micro_batch_size is None:
+            self.tokens = self._tokens_that_fit()
+        self.profile: StepProfile | None = None
         torch.manual_seed(seed * 100_003 + self.rank)  # the same new weights on every rank, but not the same dropout
 
     @property
@@ -234,7 +261,9 @@ class Run:
         model = EmotionModel(peft_model, self.answers, self._pad_token_id).to(self.device)
         self.startup["model"] = time.perf_counter() - began
         trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trainable, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay, fused=True
+        )
         engine, *_ = deepspeed.initialize(
             model=model,
             model_parameters=trainable,
@@ -244,6 +273,16 @@ class Run:
         )
         self.startup["engine"] = time.perf_counter() - began - self.startup["model"]
         return engine
+
+    def _tokens_that_fit(self) -> int:
+        """Tokens of a training pass for which the rank with the least free memory has room, with the model loaded."""
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info()[0] if on_gpu else free_memory() / (os.cpu_count() or 1)
+        config = self.engine.module.peft_model.get_base_model().config
+        room = (1 - LEFT_FREE) * free / bytes_a_token(config, self.plan.settings.backbone, self._dtype.itemsize)
+        return max(1, least(int(room), self.device))
 
     def _learning_rate_factor(self, step: int) -> float:
         """Linear warm-up, then linear decay to 0 (ours; the paper's schedule is not known to us)."""
@@ -304,32 +343,52 @@ class Run:
         batches = batches_of_epoch(self.objective.sampled(), examples.groups, size, self.rng)
         count = self.objective.looks_per_epoch if isinstance(self.objective, Penalised) else 1
         looks = {round(len(batches) * (i + 1) / count) for i in range(count)}
-        for done, rows in enumerate(batches, start=1):
-            weights = self.fairness_weights()
-            stepped = time.perf_counter()
-            parts, by_utterance = self.step(rows[self.rank :: self.ranks], weights)
-            self.startup.setdefault("first step", time.perf_counter() - stepped)
-            place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
-            self.steps.append(place | step_record(self.cells, weights, parts, by_utterance))
-            if done in looks:
-                self.look()
+        with ThreadPoolExecutor(max_workers=1) as aside:  # the next batch is put together while one is computed
+            ahead = aside.submit(self.collated, deal(batches[0], examples.lengths, self.ranks))
+            for done in range(1, len(batches) + 1):
+                weights = self.fairness_weights()
+                stepped = time.perf_counter()
+                with record_function("data wait"):
+                    own = ahead.result()
+                if done < len(batches):
+                    ahead = aside.submit(self.collated, deal(batches[done], examples.lengths, self.ranks))
+                parts, by_utterance = self.step(own, weights)
+                self.startup.setdefault("first step", time.perf_counter() - stepped)
+                place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
+                self.steps.append(place | step_record(self.cells, weights, parts, by_utterance))
+                if self.profile:
+                    self.profile.step()
+                if done in looks:
+                    self.look()
         self.seconds["train"] += time.perf_counter() - began - (self.seconds["evaluate"] - evaluating)
 
-    def step(self, rows: np.ndarray, weights: tuple[float, ...]) -> tuple[ObjectiveParts, UtteranceWeights]:
-        """One optimiser step on this rank's rows of an effective batch; returns the whole batch's parts and weights.
+    def collated(self, shares: Sequence[np.ndarray]) -> list[list[Batch]]:
+        """This rank's share of an effective batch as passes of buckets (``study.micro_batches``), on the CPU.
+
+        Args:
+            shares: rows of every rank, since all go through as many of them.
+        """
+        examples = self.examples["train"]
+        overhead = OVERHEAD if self.plan.settings.computation.length_buckets else None
+        plans = cut(shares, examples.lengths, self.micro, self.tokens, overhead)
+        return [[examples.collate(bucket) for bucket in buckets] for buckets in plans[self.rank]]
+
+    def step(self, passes: list[list[Batch]], weights: tuple[float, ...]) -> tuple[ObjectiveParts, UtteranceWeights]:
+        """One optimiser step on this rank's ``collated`` share; returns the whole batch's parts and weights.
 
         Raises:
             LossNotFinite: before anything is changed.
         """
-        examples = self.examples["train"]
-        batches = [examples.collate(rows[i : i + self.micro]).to(self.device) for i in range(0, len(rows), self.micro)]
-        if len(batches) == 1:
-            losses, states = self.engine(batches[0], score=False)
-            passes = iter([(losses, states)])
+        passes = [[batch.to(self.device) for batch in buckets] for buckets in passes]
+        if len(passes) == 1:
+            losses, states = self.outcomes(passes[0])
+            with_gradient = iter([(losses, states)])
         else:
-            losses, states, random_states = self.outcomes_without_gradient(batches)
-            passes = self.outcomes_replayed(batches, random_states)
-        whole, own = self.gathered(losses.detach(), states.detach(), torch.cat([batch.groups for batch in batches]))
+            losses, states, random_states = self.outcomes_without_gradient(passes)
+            with_gradient = self.outcomes_replayed(passes, random_states)
+        groups = torch.cat([batch.groups for buckets in passes for batch in buckets])
+        with record_function("collectives"):
+            whole, own = self.gathered(losses.detach(), states.detach(), groups)
         by_utterance, parts = utterance_weights(self.objective, whole, weights, self.memory)
         if not math.isfinite(float(parts.total)):
             raise LossNotFinite(
@@ -337,17 +396,19 @@ class Run:
                 f"nats, fairness weights {weights}); lower optimisation.learning_rate or the fairness weight"
             )
         self.memory = parts.memory
-        # DeepSpeed averages over ranks and accumulation steps; J is over the whole batch.
-        scale = self.ranks * self.accumulation
-        sizes = [len(batch.rows) for batch in batches]
+        scale = self.ranks  # DeepSpeed averages over ranks; J is over the whole batch
+        sizes = [sum(len(batch.rows) for batch in buckets) for buckets in passes]
         loss_shares = (scale * by_utterance.losses[own]).split(sizes)
         state_shares = None if by_utterance.states is None else (scale * by_utterance.states[own]).split(sizes)
-        for i, (losses, states) in enumerate(passes):
+        for i, (losses, states) in enumerate(with_gradient):
             weighted = (loss_shares[i] * losses).sum()
             if state_shares is not None:
                 weighted = weighted + (state_shares[i] * states).sum()
-            self.engine.backward(weighted)
-            self.engine.step()
+            self.engine.set_gradient_accumulation_boundary(i == len(passes) - 1)
+            with record_function("backward"):
+                self.engine.backward(weighted, scale_wrt_gas=False)
+            with record_function("optimiser"):
+                self.engine.step()
         return parts, by_utterance
 
     def gathered(self, losses: torch.Tensor, states: torch.Tensor, groups: torch.Tensor) -> tuple[WholeBatch, slice]:
@@ -357,24 +418,29 @@ class Run:
         all_states = gather_rows(states)[0] if self.objective.uses_states else None
         return WholeBatch(all_losses, all_groups, self.cells, all_states), own
 
-    def outcomes_without_gradient(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
-        """Losses (n,) and states (n, D) over the micro-batches, and the random state before each, so that the second
-        pass drops the same."""
+    def outcomes(self, buckets: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses (n,) and states (n, D) of a pass."""
+        losses, states = zip(*(self.engine(batch, score=False) for batch in buckets), strict=True)
+        return torch.cat(losses), torch.cat(states)
+
+    def outcomes_without_gradient(self, passes: list[list[Batch]]) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        """Losses (n,) and states (n, D) over all passes, and the random state before each, so that the second time it
+        drops the same."""
         random_states, outcomes = [], []
         with torch.no_grad():
-            for batch in batches:
+            for buckets in passes:
                 random_states.append(random_state())
-                outcomes.append(self.engine(batch, score=False))
+                outcomes.append(self.outcomes(buckets))
         losses, states = zip(*outcomes, strict=True)
         return torch.cat(losses), torch.cat(states), random_states
 
     def outcomes_replayed(
-        self, batches: list[Batch], random_states: list[Any]
+        self, passes: list[list[Batch]], random_states: list[Any]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The outcomes again, with gradient, one micro-batch at a time and each with the random state it had."""
-        for batch, state in zip(batches, random_states, strict=True):
+        """The outcomes again, with gradient, one pass at a time and each with the random state it had."""
+        for buckets, state in zip(passes, random_states, strict=True):
             set_random_state(state)
-            yield self.engine(batch, score=False)
+            yield self.outcomes(buckets)
 
     def evaluate(self, split: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Scores (n, 7) and figures of a split; computed once a step."""

@@ -85,8 +85,10 @@ def test_tower_on_the_true_length_equals_stock(stock, ours, processor, seconds):
     longest = max(len(mel) for mel, _ in pairs)
     log_mel = torch.stack([torch.from_numpy(np.pad(mel, ((0, longest - len(mel)), (0, 0)))) for mel, _ in pairs])
     frames = torch.tensor([frames for _, frames in pairs])
+    nothing = torch.zeros(len(frames), dtype=torch.long)
+    batch = Batch(nothing, nothing, frames, nothing, nothing, nothing, log_mel)
     with torch.no_grad():
-        embeddings, kept = ours.audio_embeddings(log_mel, frames)
+        embeddings, kept = ours.audio_embeddings(batch)
     inputs = processor.feature_extractor(
         waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
     )

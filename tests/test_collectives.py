@@ -40,16 +40,25 @@ def gradient(small_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
 
     @functools.cache
-    def run(ranks: int, zero_stage: int = 0, micro: int | None = None, order: str = "drawn") -> dict[str, np.ndarray]:
+    def run(
+        ranks: int,
+        zero_stage: int = 0,
+        micro: int | None = None,
+        order: str = "drawn",
+        tokens: int | None = None,
+        buckets: bool = False,
+    ) -> dict[str, np.ndarray]:
         settings = plan.draft.settings.with_overrides(
             {
                 "optimisation.micro_batch_size": micro,
+                "computation.micro_batch_tokens": tokens,
+                "computation.length_buckets": buckets,
                 "optimisation.gradient_clipping": 1e9,
                 "optimisation.learning_rate": 1e-12,  # steps that leave the weights as they are
                 "control.fraction": 0.5,
             }
         )
-        name = f"{ranks}-{zero_stage}-{micro}-{order}"
+        name = f"{ranks}-{zero_stage}-{micro}-{order}-{tokens}-{buckets}"
         spec = {
             "settings": settings.model_dump(mode="json"),
             "objectives": OBJECTIVES,
@@ -97,6 +106,17 @@ def test_two_ranks_equal_one(gradient, zero_stage):
 
 def test_two_ranks_of_one_gender_each_with_accumulation_equal_one(gradient):
     assert_same(gradient(1), gradient(2, zero_stage=2, micro=6, order="gender"))
+
+
+@pytest.mark.parametrize(("ranks", "zero_stage", "tokens"), [(1, 0, None), (2, 2, 400)])
+def test_buckets_and_passes_by_tokens_equal_one(gradient, ranks, zero_stage, tokens):
+    assert_same(gradient(1), gradient(ranks, zero_stage, tokens=tokens, buckets=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero_stage", "tokens"), [(1, 400), (3, 400), (3, None)])
+def test_buckets_and_passes_equal_one_whatever_is_sharded(gradient, zero_stage, tokens):
+    assert_same(gradient(1), gradient(2, zero_stage, tokens=tokens, buckets=True))
 
 
 @pytest.mark.slow

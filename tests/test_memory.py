@@ -13,9 +13,10 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from study import room
 from study.backbone import Batch, EmotionModel, load_model
 from study.features import audio_tokens, stored_length
-from study.memory import GB, SEVEN_B, Load, memory_need
+from study.memory import GB, SEVEN_B, Load, bytes_a_token, memory_need
 from study.room import load_of, require_memory, room_faults
 from study.settings import BackboneSettings, Placement, Settings, SettingsError
+from study.tiny import tiny_config
 
 LOAD = Load(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
 
@@ -128,3 +129,27 @@ def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, 
     with pytest.raises(SettingsError, match=r"memory: 2 rank\(s\) need at least .* 0\.0 GB .*fewer --ranks"):
         require_memory(plan, 2, Console(file=out))
     require_memory(plan, None, Console(file=out))  # a cluster's memory is not this machine's
+
+
+def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, monkeypatch):
+    plan, _ = small_study
+    load = replace(load_of(plan.draft.settings, plan.corpus.utterances, ranks=1), scored=1)
+
+    def need(examples):
+        return memory_need(
+            tiny_config(), plan.draft.settings.backbone, Placement(ranks=1), replace(load, examples=examples), False, 1
+        ).total
+
+    monkeypatch.setattr(room, "free_memory", lambda: (need(1) + need(24)) / 2)
+    out = io.StringIO()
+    room.require_room(plan.draft.settings, Placement(ranks=1), load, 1, Console(file=out))
+    assert "cut into several passes" in out.getvalue()
+    given = plan.draft.settings.with_overrides({"optimisation.micro_batch_size": 24})
+    with pytest.raises(SettingsError, match=r"memory: .*micro_batch_size"):
+        room.require_room(given, Placement(ranks=1), load, 1, Console(file=out))
+
+
+def test_bytes_of_a_token_by_hand(seven_b):
+    # 64 clips of 3.6 s are 64 x 142 tokens; the logits of their answers are in it
+    whole = memory_need(seven_b, BackboneSettings(), Placement(ranks=1), LOAD, True, epochs=1).activations
+    assert bytes_a_token(seven_b, BackboneSettings(), each=2) * 64 * 142 == pytest.approx(whole)

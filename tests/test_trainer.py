@@ -170,13 +170,33 @@ def test_accumulation_replays_the_same_dropout(run_plan):
                 parameter.add_(0.1 * torch.randn_like(parameter))
     rows = np.arange(24)
     examples = run.examples["train"]
-    batches = [examples.collate(rows[:12]), examples.collate(rows[12:])]
+    batches = [[examples.collate(rows[:12])], [examples.collate(rows[12:])]]
     first, _, states = run.outcomes_without_gradient(batches)
     replayed = run.outcomes_replayed(batches, states)
     torch.testing.assert_close(torch.cat([losses for losses, _ in replayed]), first, rtol=0, atol=0)
     different, _, _ = run.outcomes_without_gradient(batches)
     assert (different != first).any()  # dropout is on
     run.close()
+
+
+def test_passes_are_cut_by_free_memory(run_plan, monkeypatch):
+    def passes_of(overrides):
+        run = Run(run_plan(overrides), 0)
+        passes = run.collated([np.arange(24)])
+        lengths = run.examples["train"].lengths
+        kept, tokens = [[batch.rows.tolist() for batch in buckets] for buckets in passes], run.tokens
+        run.close()
+        return kept, tokens, lengths
+
+    plenty, _, _ = passes_of({})
+    assert len(plenty) == 1
+    monkeypatch.setattr("study.trainer.free_memory", lambda: 2e7)
+    scarce, tokens, lengths = passes_of({})
+    assert len(scarce) > 1 and sorted(row for buckets in scarce for rows in buckets for row in rows) == list(range(24))
+    held = [sum(len(rows) * lengths[rows].max() for rows in buckets) for buckets in scarce]
+    assert max(held) <= tokens
+    given, tokens, _ = passes_of({"optimisation.micro_batch_size": 24})
+    assert len(given) == 1 and tokens is None
 
 
 def test_a_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):

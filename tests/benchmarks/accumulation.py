@@ -34,7 +34,7 @@ def seconds_a_step(plan: RunPlan) -> float:
     seconds = []
     for rows in batches[: STEPS + WARM_UP]:
         started = time.perf_counter()
-        run.step(rows, run.fairness_weights())
+        run.step(run.collated([rows]), run.fairness_weights())
         seconds.append(time.perf_counter() - started)
     run.close()
     return statistics.median(seconds[WARM_UP:])

@@ -1,0 +1,97 @@
+"""A profile of a few training steps: torch's trace, and one page that says where the time of a step goes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from study.records import StudyFolder
+
+WARM_UP, RECORDED = 3, 4  # steps; one more warms the profiler up
+TRACE, SUMMARY = "profile/trace.json", "profile/summary.txt"
+RANGES = {
+    "data wait": "for the next batch, which is put together aside",
+    "encoder": "tower and projector, forward",
+    "language model": "forward",
+    "head": "logits at the answers and their losses, forward",
+    "collectives": "the losses of all ranks",
+    "backward": "of everything; DeepSpeed sends gradients in it",
+    "optimiser": "gradients of all ranks, clipping, AdamW",
+}
+"""The ranges that ``study.trainer`` and ``study.backbone`` mark, and what they hold."""
+
+
+class StepProfile:
+    """Records ``RECORDED`` steps of a run; ``step`` is called after each one, ``close`` at the end.
+
+    Args:
+        folder, directory: of the run.
+        on_gpu: times are those of kernels there, else of the processor.
+    """
+
+    def __init__(self, folder: StudyFolder, directory: str, on_gpu: bool):
+        self.folder, self.directory, self.on_gpu = folder, directory, on_gpu
+        self.profiler = profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])],
+            schedule=schedule(wait=WARM_UP, warmup=1, active=RECORDED, repeat=1),
+            on_trace_ready=self._keep,
+            acc_events=True,
+        )
+        self.profiler.start()
+
+    def step(self) -> None:
+        self.profiler.step()
+
+    def close(self) -> None:
+        self.profiler.stop()
+
+    def _keep(self, profiler: torch.profiler.profile) -> None:
+        with tempfile.TemporaryDirectory() as local:
+            trace = Path(local, "trace.json")
+            profiler.export_chrome_trace(str(trace))
+            self.folder.write_bytes(f"{self.directory}/{TRACE}", trace.read_bytes())
+        events = profiler.events() or []
+        steps = [event for event in events if event.name.startswith("ProfilerStep")]
+        own = [event for event in events if event.name in RANGES and event.device_type.name == "CPU"]
+        seconds = dict.fromkeys(RANGES, 0.0)
+        for event in own:
+            seconds[event.name] += (event.device_time_total if self.on_gpu else event.cpu_time_total) / 1e6
+        if self.on_gpu:  # waiting is not done by kernels
+            seconds["data wait"] = sum(event.cpu_time_total for event in own if event.name == "data wait") / 1e6
+        cpu_steps = [event for event in steps if event.device_type.name == "CPU"]
+        wall = sum(event.cpu_time_total for event in cpu_steps) / 1e6
+        operators = profiler.key_averages().table(
+            sort_by="self_device_time_total" if self.on_gpu else "self_cpu_time_total", row_limit=15
+        )
+        text = summary(seconds, wall, len(cpu_steps)) + f"\n{operators}\n"
+        self.folder.write_bytes(f"{self.directory}/{SUMMARY}", text.encode())
+
+
+def summary(seconds: Mapping[str, float], wall: float, steps: int) -> str:
+    """Shares of the time of some steps.
+
+    Args:
+        seconds: of each of ``RANGES``, over all steps.  wall: seconds of these steps.
+
+    >>> seconds = dict.fromkeys(RANGES, 0.0) | {"encoder": 0.2, "backward": 1.0}
+    >>> print(summary(seconds, wall=2.0, steps=4))  # doctest: +NORMALIZE_WHITESPACE
+    4 steps of 500 ms
+      data wait         0.0 %      0.0 ms  for the next batch, which is put together aside
+      encoder          10.0 %     50.0 ms  tower and projector, forward
+      language model    0.0 %      0.0 ms  forward
+      head              0.0 %      0.0 ms  logits at the answers and their losses, forward
+      collectives       0.0 %      0.0 ms  the losses of all ranks
+      backward         50.0 %    250.0 ms  of everything; DeepSpeed sends gradients in it
+      optimiser         0.0 %      0.0 ms  gradients of all ranks, clipping, AdamW
+      rest             40.0 %    200.0 ms
+    """
+    each = {**seconds, "rest": wall - sum(seconds.values())}
+    lines = [f"{steps} steps of {1000 * wall / max(steps, 1):.0f} ms"]
+    for name, value in each.items():
+        share, milliseconds = value / wall if wall else 0.0, 1000 * value / max(steps, 1)
+        lines.append(f"  {name:16} {100 * share:5.1f} % {milliseconds:8.1f} ms  {RANGES.get(name, '')}".rstrip())
+    return "\n".join(lines)

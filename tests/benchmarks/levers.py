@@ -1,0 +1,154 @@
+"""What each lever of a training step is worth alone: the same batches with and without it, in turn.
+
+``python -m tests.benchmarks.levers`` on a small model with the proportions of Qwen2-Audio-7B (tower to language model
+1 to 10); ``--shape 7b`` takes its full size, on a GPU. Clips last as utterances of a conversation do: log-normal around
+3.6 s on average, up to 30 s. On a CPU one thread's processor time is compared, which other work on the machine disturbs
+less than the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+from study.backbone import Batch, EmotionModel, with_lora
+from study.features import audio_tokens, stored_length
+from study.groups import EMOTIONS
+from study.memory import SEVEN_B
+from study.micro_batches import OVERHEAD, Passes, cut, padded_tokens
+from study.settings import BackboneSettings
+from study.tower import tower_states
+
+TEXT_TOKENS = 50
+PAD = 1
+SMALL = Qwen2AudioConfig(
+    audio_config={
+        "model_type": "qwen2_audio_encoder",
+        "d_model": 80,
+        "encoder_layers": 4,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 320,
+    },
+    text_config={
+        "model_type": "qwen2",
+        "vocab_size": 4096,
+        "hidden_size": 256,
+        "intermediate_size": 688,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
+    audio_token_index=0,
+)
+
+
+def seconds_of_clips(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Log-normal, 3.6 s on average, 0.5 to 30 s."""
+    return np.clip(rng.lognormal(np.log(3.6) - 0.7**2 / 2, 0.7, size), 0.5, 30.0)
+
+
+def batch_of(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device) -> Batch:
+    """One padded batch of noise."""
+    audio = [audio_tokens(int(length)) for length in frames]
+    ids = torch.full((len(frames), TEXT_TOKENS + max(audio)), PAD)
+    for row, tokens in zip(ids, audio, strict=True):
+        row[: TEXT_TOKENS + tokens] = torch.randint(10, config.text_config.vocab_size - 10, (TEXT_TOKENS + tokens,))
+        row[10 : 10 + tokens] = config.audio_token_id
+    longest = stored_length(int(frames.max()))
+    return Batch(
+        input_ids=ids,
+        prompt_lengths=torch.tensor([TEXT_TOKENS + tokens for tokens in audio]),
+        frames=torch.from_numpy(frames),
+        labels=torch.randint(0, len(EMOTIONS), (len(frames),)),
+        groups=torch.zeros(len(frames), dtype=torch.long),
+        rows=torch.arange(len(frames)),
+        log_mel=torch.randn(len(frames), longest, config.audio_config.num_mel_bins),
+    ).to(device)
+
+
+def timed(step: Callable[[], None], on_gpu: bool) -> float:
+    clock = time.perf_counter if on_gpu else time.process_time
+    began = clock()
+    step()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.levers", description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", choices=("small", "7b"), default="small")
+    parser.add_argument("--batch-size", type=int, default=None, help="default: 16, of the 7B 64")
+    parser.add_argument("--rounds", type=int, default=5)
+    flags = parser.parse_args()
+    on_gpu = torch.cuda.is_available()
+    if flags.shape == "7b" and not on_gpu:
+        print("error: the shape of the 7B needs a GPU; leave out --shape", file=sys.stderr)
+        return 2
+    device = torch.device("cuda" if on_gpu else "cpu")
+    if not on_gpu:
+        torch.set_num_threads(1)
+    size = flags.batch_size or (64 if flags.shape == "7b" else 16)
+    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=SEVEN_B)
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16 if on_gpu else torch.float32)
+    with device:
+        base = Qwen2AudioForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    peft_model = with_lora(base, BackboneSettings())
+    model = (
+        EmotionModel(peft_model, [[20 + 2 * i, 5] for i in range(len(EMOTIONS))], pad_token_id=PAD).to(device).train()
+    )
+    tower = base.model.audio_tower
+    rng = np.random.default_rng(0)
+
+    def kept(batch: Batch) -> Batch:
+        with torch.no_grad():
+            return replace(batch, log_mel=None, tower_states=tower_states(tower, batch.log_mel, batch.frames))
+
+    def train(batches: list[Batch]) -> None:
+        sum(model(batch, score=False)[0].sum() for batch in batches).backward()
+        model.zero_grad(set_to_none=True)
+
+    def score(batches: list[Batch]) -> None:
+        with torch.no_grad():
+            for batch in batches:
+                model(batch, score=True)
+
+    times: dict[str, list[float]] = {}
+    padding: dict[str, list[float]] = {"one batch": [], "buckets": []}
+    for _ in range(flags.rounds + 1):
+        frames = np.round(100 * seconds_of_clips(size, rng)).astype(np.int64)
+        lengths = np.array([TEXT_TOKENS + audio_tokens(int(length)) for length in frames])
+        plans: dict[str, Passes] = {
+            "one batch": [[np.arange(size)]],
+            "buckets": cut([np.arange(size)], lengths, size, None, OVERHEAD)[0],
+        }
+        for plan, passes in plans.items():
+            padding[plan].append(padded_tokens(passes, lengths) / lengths.sum())
+            heard = [batch_of(config, frames[bucket], device) for bucket in passes[0]]
+            stored = [kept(batch) for batch in heard]
+            for tower_runs, batches in (("tower run", heard), ("tower states kept", stored)):
+                for name, work in (("training", train), ("scoring", score)):
+                    seconds = timed(lambda work=work, batches=batches: work(batches), on_gpu)
+                    times.setdefault(f"{name}, {plan}, {tower_runs}", []).append(seconds)
+    for name in ("training", "scoring"):
+        plain = times[f"{name}, one batch, tower run"][1:]
+        for key in [key for key in times if key.startswith(name)]:
+            ratios = [before / after for before, after in zip(plain, times[key][1:], strict=True)]
+            print(f"{key:45} {1000 * statistics.median(times[key][1:]):8.0f} ms, {statistics.median(ratios):.2f} times")
+    for plan, each in padding.items():
+        print(f"{plan}: {statistics.median(each):.2f} padded tokens a token")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""A sweep of ours against a plain one of Hugging Face's ``Trainer`` with Optuna around it, on the same work.
+
+``python -m tests.benchmarks.peer`` with the tiny backbone; ``--shape 7b`` takes random weights in the shape of
+Qwen2-Audio-7B, on a GPU. Both sides have the same checkpoint, clips, prompt, LoRA, batch and epochs, one rank, and
+processes of their own, in turn; medians are printed. The peer is what a user writes today: the stock processor with its
+30 s of padding, the stock forward pass with labels of -100 on the prompt, the fastest of a few micro-batches, the model
+loaded for every trial. Its evaluation is one forward pass with a loss, ours scores seven labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+REPO = Path(__file__).resolve().parent.parent.parent
+CHECKPOINT, CORPUS = "checkpoint", "corpus"
+MICRO = (8, 24, 64)  # what the peer tries
+TRIED_STEPS = 2
+FIGURES = ("training examples/s", "evaluation examples/s", "seconds a trial", "seconds a sweep", "peak memory, GB")
+
+
+def make_work(place: Path, shape: str) -> None:
+    """The checkpoint and the clips of both sides."""
+    from transformers import AutoProcessor, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+    from study.corpora.embedded import write
+    from study.corpora.scenes import SMALL
+    from study.memory import SEVEN_B
+    from study.preparation import PROMPT_SHARE
+    from study.settings import Prompt
+    from study.tiny import tiny_checkpoint
+
+    write(place / CORPUS, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
+    prompt = Prompt()
+    texts = [prompt.system, prompt.asked(), prompt.transcript, *prompt.labels] * PROMPT_SHARE
+    tiny = tiny_checkpoint(texts, place / "cache")
+    if shape == "tiny":
+        shutil.copytree(tiny, place / CHECKPOINT)
+        return
+    processor = AutoProcessor.from_pretrained(tiny)
+    processor.feature_extractor = type(processor.feature_extractor)(feature_size=128)
+    audio = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
+    config = Qwen2AudioConfig(text_config=SEVEN_B, audio_token_index=audio)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = Qwen2AudioForConditionalGeneration(config)
+    model.save_pretrained(place / CHECKPOINT)
+    processor.save_pretrained(place / CHECKPOINT)
+
+
+class Clips(torch.utils.data.Dataset):
+    """Conversations with their answers, and the clips as the stock processor wants them."""
+
+    def __init__(self, place: Path, split: str, processor: Any):
+        from study.batching import render
+        from study.corpora import load_corpus, read_audio
+        from study.settings import CorpusSettings, Prompt
+
+        prompt = Prompt()
+        table = load_corpus(CorpusSettings(spec=f"meld-st:{place / CORPUS}"), place / "cache").utterances
+        table = table[table["split"] == split]
+        self.waveforms = [read_audio(path, "as_recorded") for path in table["path"]]
+        self.prompts = [render(prompt, processor, "speech+text", text) for text in table["transcript"]]
+        self.answers = [f"{emotion}<|im_end|>" for emotion in table["emotion"]]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"prompt": self.prompts[i], "answer": self.answers[i], "audio": self.waveforms[i]}
+
+
+def collate(examples: list[dict[str, Any]], processor: Any) -> dict[str, torch.Tensor]:
+    """The stock processor's batch, padded on the right, with labels on the answers."""
+    texts = [example["prompt"] + example["answer"] for example in examples]
+    batch = processor(
+        text=texts,
+        audio=[example["audio"] for example in examples],
+        sampling_rate=16_000,
+        padding=True,
+        return_tensors="pt",
+    )
+    labels = torch.full_like(batch["input_ids"], -100)
+    for i, example in enumerate(examples):
+        length = int(batch["attention_mask"][i].sum())
+        answer = len(processor.tokenizer(example["answer"], add_special_tokens=False)["input_ids"])
+        labels[i, length - answer : length] = batch["input_ids"][i, length - answer : length]
+    batch["labels"] = labels
+    return batch
+
+
+def peer(flags: argparse.Namespace) -> dict[str, float]:
+    """The sweep of ``Trainer`` and Optuna."""
+    from functools import partial
+
+    import optuna
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration, Trainer, TrainingArguments
+
+    from study.backbone import lora_pattern
+    from study.settings import BackboneSettings
+
+    began = time.perf_counter()
+    place, on_gpu, lora = Path(flags.place), torch.cuda.is_available(), BackboneSettings()
+    processor = AutoProcessor.from_pretrained(place / CHECKPOINT)
+    processor.tokenizer.padding_side = "right"
+    data = {split: Clips(place, split, processor) for split in ("train", "dev", "test")}
+
+    def trainer(micro: int, rate: float, steps: int) -> Any:
+        model = Qwen2AudioForConditionalGeneration.from_pretrained(
+            place / CHECKPOINT, dtype=torch.bfloat16 if on_gpu else torch.float32
+        )
+        matrices = LoraConfig(
+            r=lora.lora_rank,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=lora_pattern(lora),
+            task_type="CAUSAL_LM",
+        )
+        arguments = TrainingArguments(
+            output_dir=str(place / "trainer"),
+            per_device_train_batch_size=micro,
+            per_device_eval_batch_size=32,
+            gradient_accumulation_steps=-(-flags.batch_size // micro),
+            learning_rate=rate,
+            num_train_epochs=flags.epochs,
+            max_steps=steps,
+            bf16=on_gpu,
+            use_cpu=not on_gpu,
+            remove_unused_columns=False,
+            prediction_loss_only=True,
+            dataloader_drop_last=True,
+            dataloader_num_workers=4 if on_gpu else 0,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        return Trainer(
+            model=get_peft_model(model, matrices),
+            args=arguments,
+            train_dataset=data["train"],
+            data_collator=partial(collate, processor=processor),
+        )
+
+    seconds = {}
+    for micro in [m for m in MICRO if m <= flags.batch_size]:
+        try:
+            tried = trainer(micro, 5e-5, TRIED_STEPS)
+            started = time.perf_counter()
+            tried.train()
+            seconds[micro] = time.perf_counter() - started
+        except torch.OutOfMemoryError:
+            break
+    micro = min(seconds, key=seconds.__getitem__)
+    choosing, began = time.perf_counter() - began, time.perf_counter()  # a user chooses once: not of the sweep
+    training, evaluating, trials = [], [], []
+
+    def objective(trial: Any) -> float:
+        started = time.perf_counter()
+        running = trainer(micro, trial.suggest_float("learning_rate", 1e-5, 1e-3, log=True), -1)
+        before = time.perf_counter()
+        running.train()
+        training.append(time.perf_counter() - before)
+        before = time.perf_counter()
+        loss = running.evaluate(data["dev"])["eval_loss"]
+        running.evaluate(data["test"])
+        evaluating.append(time.perf_counter() - before)
+        trials.append(time.perf_counter() - started)
+        return loss
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.create_study().optimize(objective, n_trials=flags.trials)
+    trained = flags.epochs * (len(data["train"]) // flags.batch_size) * flags.batch_size
+    scored = len(data["dev"]) + len(data["test"])
+    print(f"peer: micro-batch {micro}, chosen in {choosing:.0f} s", file=sys.stderr)
+    return {
+        FIGURES[0]: trained / statistics.median(training),
+        FIGURES[1]: scored / statistics.median(evaluating),
+        FIGURES[2]: statistics.median(trials),
+        FIGURES[3]: time.perf_counter() - began,
+    }
+
+
+def ours(flags: argparse.Namespace) -> dict[str, float]:
+    """The sweep of this project; rates are those of its records."""
+    from study.records import StudyFolder, read_trials
+
+    place = Path(flags.place)
+    storage = tempfile.mkdtemp(prefix="ours", dir=place)
+    command = [sys.executable, str(REPO / "study/sweep.py"), "--corpus", f"meld-st:{place / CORPUS}", "--ranks", "1"]
+    command += ["--backbone", str(place / CHECKPOINT), "--trials", str(flags.trials), "--epochs", str(flags.epochs)]
+    command += ["--fix", f"optimisation.batch_size={flags.batch_size}", "--storage", storage, "--study", "ours"]
+    command += ["--fix", "optimisation.patience=1000", *flags.ours]
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    wall = time.perf_counter() - began
+    folder = StudyFolder.at(storage, "ours")
+    trials = list(read_trials(folder).values())
+    runs = [folder.read_json(f"runs/{trial['config_id']}/0/finished.json") for trial in trials]
+    steps = len(folder.read_parquet(f"runs/{trials[0]['config_id']}/0/steps.parquet"))
+    table = folder.read_parquet(f"runs/{trials[0]['config_id']}/0/predictions.parquet")
+    parts = table["split"].value_counts()
+    scored = flags.epochs * parts["dev"] + parts["test"]
+    return {
+        FIGURES[0]: steps * flags.batch_size / statistics.median(run["seconds"]["train"] for run in runs),
+        FIGURES[1]: float(scored / statistics.median(run["seconds"]["evaluate"] for run in runs)),
+        FIGURES[2]: statistics.median(trial["seconds"] for trial in trials),
+        FIGURES[3]: wall,
+    }
+
+
+def measured(arguments: list[str]) -> dict[str, float]:
+    """The figures of one side in a process of its own, with the most memory that it and its children held."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.peer", *arguments], cwd=REPO, stdout=subprocess.PIPE, text=True
+    )
+    most = [0.0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            most[0] = max(most[0], _held(process.pid))
+            time.sleep(0.5)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, _ = process.communicate()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"error: {' '.join(arguments)} ended with {process.returncode}")
+    return {**json.loads(out.splitlines()[-1]), FIGURES[4]: most[0]}
+
+
+def _held(pid: int) -> float:
+    """GB of a GPU in use, where there is one; else memory of a process and its children, shared pages counted once."""
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return (total - free) / 1e9
+    held = 0.0
+    try:
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            held += process.memory_full_info().uss / 1e9
+    except psutil.NoSuchProcess:
+        pass
+    return held
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.peer", description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", choices=("tiny", "7b"), default="tiny")
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--place", default=None, help="where the work is kept (default: a temporary folder)")
+    parser.add_argument("--side", choices=("peer", "ours"), default=None, help="one side's figures as JSON")
+    parser.add_argument("--ours", action="append", default=[], help="a further flag of our sweep; repeatable")
+    flags = parser.parse_args()
+    if flags.side:
+        print(json.dumps({"peer": peer, "ours": ours}[flags.side](flags)))
+        return 0
+    if flags.shape == "7b" and not torch.cuda.is_available():
+        print("error: the shape of the 7B needs a GPU; try --shape tiny", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(dir=flags.place) as folder:
+        os.environ |= {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+        make_work(Path(folder), flags.shape)
+        shared = ["--place", folder, "--trials", str(flags.trials), "--epochs", str(flags.epochs)]
+        shared += ["--batch-size", str(flags.batch_size), *(f"--ours={flag}" for flag in flags.ours)]
+        sides: dict[str, list[dict[str, float]]] = {"peer": [], "ours": []}
+        for _ in range(flags.repeats):
+            for side, figures in sides.items():
+                figures.append(measured([*shared, "--side", side]))
+    print(f"| median of {flags.repeats} | peer | ours | ratio |\n| --- | ---: | ---: | ---: |")
+    for figure in FIGURES:
+        other, own = (statistics.median(each[figure] for each in sides[side]) for side in ("peer", "ours"))
+        print(f"| {figure} | {other:.2f} | {own:.2f} | {own / other:.2f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
