@@ -43,6 +43,7 @@ from analysis.sections import (
     facts_of,
     front_sections,
     groups_section,
+    time_section,
     training_sections,
 )
 from analysis.tables import formatted, front_csv
@@ -100,6 +101,7 @@ def write_report(
             *([importance_section(study, seed)] if study.plan.get("knobs") else []),
             published_section(study, in_layout),
             *training_sections(study),
+            *time_section(study),
         ],
         facts=facts_of(study),
         settings=json.dumps(study.plan["settings"], indent=1, ensure_ascii=False),
