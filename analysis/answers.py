@@ -1,7 +1,8 @@
 """The two questions of the study with their answers as a reader wants them: ``python -m analysis.answers STUDY``.
 
-Did coefficients by language or modality earn anything over a plain fairness weight (``--tuned`` names a second search),
-and does the transcript shrink the gap (:mod:`analysis.questions`)? Also what a search's front did on fresh seeds.
+Did coefficients by language or modality earn anything over a plain fairness weight (``--tuned`` names a second search;
+of an ablation, the arms that searches found), and does the transcript shrink the gap (:mod:`analysis.questions`)? Also
+what a search's front did on fresh seeds.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import sys
 
 import pandas as pd
 
-from analysis.comparison import DRAWS, QUANTITIES, SEED, in_words, p_in_words
+from analysis.arms import arms_table
+from analysis.comparison import DRAWS, QUANTITIES, SEED, Comparison, compare, in_words, p_in_words, shown
 from analysis.confirmation import confirmation, confirmation_table
 from analysis.load import SPLITS, Study, load_study
 from analysis.page import Section, Table
 from analysis.questions import coefficients_earned, transcript_effect
+from analysis.sections import RESAMPLES_AN_ARM
 from analysis.tables import POINTS, as_text
+from search_spaces.ablations import TUNED, UNIFORM
 from study.records import RecordError, StudyFolder
 
 EARNED = "Did the coefficients earn anything?"
@@ -71,6 +75,34 @@ def reasons(found: pd.DataFrame, what: str) -> str:
     )
 
 
+def found_by_searches(study: Study, split: str, resamples: int, seed: int) -> Comparison | None:
+    """Arms with the coefficients that searches found, against the arm of the search that had none.
+
+    Args:
+        study: an ablation (``--from``): each arm is the choice on dev of its own search, all of the same budget, and
+            was trained again on the seeds of this study.
+        resamples: at least; more where there are several arms.
+
+    Returns:
+        ``None`` where there are no such arms, or no seed in common.
+    """
+    by_label = study.configurations.dropna(subset=["label"]).set_index("label")["config_id"]
+    plain = [label for label in by_label.index if label.startswith(UNIFORM)]
+    tuned = [str(by_label[label]) for label in by_label.index if label.startswith(TUNED)]
+    if not plain or not tuned:
+        return None
+    try:
+        return compare(study, plain[0], split, None, max(resamples, RESAMPLES_AN_ARM * len(tuned)), seed, tuned)
+    except RecordError:
+        return None
+
+
+def found_notes(study: Study) -> str:
+    """How the arms that searches found were chosen, one sentence an arm."""
+    references = study.plan.get("references", [])
+    return " ".join(f"{arm['label']}: {arm['note']}." for arm in references if arm.get("note"))
+
+
 def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
     """A section for each question that the study could answer, and one for its confirmation if it has one."""
     sections = []
@@ -82,6 +114,14 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
             f"comparison (python -m analysis.answers PLAIN --tuned OTHER).{reasons(found, 'coefficients')}"
         )
         sections.append(_section(EARNED, words, shown_coefficients(found)))
+    searched = found_by_searches(study, "test", resamples, seed)
+    if searched is not None:
+        words = (
+            f"Each arm is the choice on dev of its own search, within the same number of trials, trained again on the "
+            f"seeds of this study and compared on test, paired, with {searched.reference}. {found_notes(study)}"
+        )
+        blocks = (Table(arms_table(searched)), Table(shown(searched), "By language and modality"))
+        sections.append(Section(EARNED, words, blocks))
     if len(study.plan["modalities"]) > 1:
         found = transcript_effect(study, resamples=resamples, seed=seed)
         words = (
@@ -117,6 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         how = {"split": options.split, "resamples": options.resamples, "seed": options.seed}
         earned = coefficients_earned(plain, tuned, **how)
         heard = transcript_effect(plain, **how)
+        searched = found_by_searches(plain, **how)
     except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -128,6 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not table.empty:
             print(as_text(table))
         print()
+    if searched is not None:
+        print(f"{EARNED} The choices of finished searches against {searched.reference}. {found_notes(plain)}")
+        print(as_text(shown(searched, ("w_f1", "avg"), scope=searched.overall)), end="\n\n")
     print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller.")
     return 0
 

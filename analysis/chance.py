@@ -61,7 +61,7 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
         made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere))
         intervals[config_id] = (made.low, made.high)
     of_reference = counts_of(study, utterances, str(reference["config_id"]), "dev", by)
-    by_cell = {str(cell): noise_floor(of_reference.of_cell(cell), permutations, seed) for cell in of_reference.cells}
+    by_cell = {str(cell): noise_floor(of_reference.of_cells([cell]), permutations, seed) for cell in of_reference.cells}
     return Uncertainty(
         reference=str(reference["name"]),
         by=by,

@@ -58,9 +58,9 @@ class ClusterCounts:
         chosen = self.counts[[self.seeds.index(seed) for seed in seeds]]
         return replace(self, seeds=tuple(seeds), counts=chosen)
 
-    def of_cell(self, cell: Cell) -> ClusterCounts:
-        """The same predictions of this cell only; clusters that do not occur in it stay, empty."""
-        return replace(self, cells=(cell,), counts=self.counts[:, :, [self.cells.index(cell)]])
+    def of_cells(self, chosen: Sequence[Cell]) -> ClusterCounts:
+        """The same predictions of these cells only; clusters that do not occur in them stay, empty."""
+        return replace(self, cells=tuple(chosen), counts=self.counts[:, :, [self.cells.index(cell) for cell in chosen]])
 
 
 def cluster_by(plan: Mapping[str, Any], override: ClusterBy | None = None) -> ClusterBy:

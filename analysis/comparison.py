@@ -7,12 +7,12 @@ level
     W-F1 of all, of women or of men: configuration minus reference.
 signed gap
     The change of the *size* of a gap: sign(reference gap) * (gap - reference gap), female minus male; below 0 the gap
-    shrinks. The sign is that of the reference's gap in the same predictions. So the interval can contain 0, and it
-    contains 0 exactly when that of the plain difference of gaps does: the two-sided test is the one of equal gaps,
-    however the sign falls. Where the reference's true gap is near 0 its sign is chance, and the estimate leans below
-    0. A gap may also pass 0 and grow on the other side: it is called smaller only where the 95 % interval of the sum
-    of the two gaps, in the reference's direction, is above 0 as well. A mean over cells is of signed gaps, so
-    opposite gaps cancel in it.
+    shrinks. The sign is that of the reference's gap in the same predictions, or of the other's where that is exactly
+    0. So the interval can contain 0, and it contains 0 exactly when that of the plain difference of gaps does: the
+    two-sided test is the one of equal gaps, however the sign falls. Where the reference's true gap is near 0 its sign
+    is chance, and the estimate leans below 0. A gap may also pass 0 and grow on the other side: it is called smaller
+    only where the 95 % interval of the sum of the two gaps, in the reference's direction, is above 0 as well. A mean
+    over cells is of signed gaps, so opposite gaps cancel in it.
 absolute gap
     An absolute gap or AVG: configuration minus reference. No interval; the p value is of paired swaps
     (:func:`analysis.nulls.swapped_differences`).
@@ -167,20 +167,25 @@ def compare(
         if not seeds:
             notes.append(f"{other['name']} has no finished seed in common with {known['name']} and is left out.")
             continue
+        against, against_draws = base, base_draws
         if counts.cells != base.cells:
             heard = " and ".join(sorted({cell.modality for cell in counts.cells}))
-            notes.append(
-                f"{other['name']} heard {heard}, unlike {known['name']}: take a reference that heard the same."
-            )
-            continue
-        if not same_utterances(counts, base):
+            if not set(counts.cells) < set(base.cells):
+                notes.append(
+                    f"{other['name']} heard {heard}, unlike {known['name']}: take a reference that heard the same."
+                )
+                continue
+            notes.append(f"{other['name']} heard {heard} only: compared with {known['name']} there, cell by cell.")
+            against = base.of_cells(counts.cells)
+            against_draws = bootstrap(against, base_draws.names, resamples, seed)
+        if not same_utterances(counts, against):
             notes.append(
                 f"{other['name']} is left out: {other['name']} and {known['name']} have {split} predictions of other "
                 f"utterances; see predictions.parquet in {study.folder.path('runs', str(other['config_id']))}."
             )
             continue
         row = {key: other[key] for key in ("config_id", "name")} | {"n_seeds": len(seeds)}
-        paired = paired_differences(counts.of_seeds(seeds), base.of_seeds(seeds), base_draws, resamples, seed)
+        paired = paired_differences(counts.of_seeds(seeds), against.of_seeds(seeds), against_draws, resamples, seed)
         rows += [row | made for made in paired]
     if not rows:
         raise RecordError(f"{study.folder.uri} has no configuration to compare with {known['name']}. {' '.join(notes)}")
@@ -244,7 +249,8 @@ def paired_differences(
             value, reference = float(points.mean()), float(base_points.mean())
             if np.isnan(value) or np.isnan(reference):
                 continue
-            sign = np.sign(reference) if kind == "signed gap" else 1.0
+            # the size of a gap changes along its own direction; one of exactly 0 can only grow, along the other's
+            sign = (np.sign(reference) or np.sign(value) or 1.0) if kind == "signed gap" else 1.0
             clusters, used = draws.clusters(quantity, members), draws.used(quantity, members)
             made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
             found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}

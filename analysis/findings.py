@@ -12,6 +12,8 @@ from analysis.load import Study
 from analysis.tables import POINTS
 
 NAMED = 12
+COLLAPSED = 0.5
+"""Below this share of the best W-F1 on the front, a configuration hardly tells emotions apart."""
 
 
 def answer(points: pd.DataFrame) -> str:
@@ -66,12 +68,25 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
                 f"A gender of one cell has only {floor.fewest_clusters} {chance.by}s on dev: no claim about a "
                 f"population of {chance.by}s can be made, and neither floor nor intervals can be relied on."
             )
+    chosen = points[points["on_front"]]
+    collapsed = chosen[chosen["dev_w_f1"] < COLLAPSED * chosen["dev_w_f1"].max()]["name"].tolist()
+    if collapsed:
+        notes.append(
+            f"On the front with less than half of its best W-F1: {some(collapsed)}. A model that tells few emotions "
+            "apart shows little gap: it is no fair model."
+        )
     skipped = study.plan["corpus"].get("skipped", 0)
     if skipped and not any("skipped" in note for note in notes):  # some readers say it themselves
         notes.append(f"{skipped} clips were missing or unreadable and were skipped; study.json names them.")
-    incomplete = points[~points["complete"]]["name"].tolist()
+    few = points["n_seeds"] < len(study.seeds)
+    incomplete, elsewhere = (points[~points["complete"] & where]["name"].tolist() for where in (few, ~few))
     if incomplete:
         notes.append(f"Incomplete, so kept out of the front: {some(incomplete)} (not every seed has finished).")
+    if elsewhere:
+        notes.append(
+            f"Trained on some of the study's modalities only, so kept out of the front: {some(elsewhere)}. Their "
+            "figures are means over fewer cells; they are compared there, cell by cell."
+        )
     without = points[points["dev_gap"].isna()]["name"].tolist()
     if without and floor is not None:
         notes.append(f"Without a gender gap, so kept out of the front: {some(without)}.")

@@ -6,25 +6,25 @@ Only finished runs are read. Figures are fractions, as the records hold them; Na
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
-from study.metrics import GAP_KINDS, ClassAverage, evaluate, labels_from_scores
-from study.records import (
-    PREDICTION_COLUMNS,
-    UTTERANCE_COLUMNS,
-    RecordError,
-    StudyFolder,
-    finished_runs,
-    read_study,
-    run_directory,
+from analysis.reading import (
+    SPLITS,
+    epochs_of,
+    finished_of,
+    plan_of,
+    predictions_of,
+    steps_of,
+    trials_of,
+    utterances_of,
 )
+from study.metrics import GAP_KINDS, ClassAverage, evaluate
+from study.records import RecordError, StudyFolder, finished_runs, run_directory
 
-SPLITS = ("dev", "test")
 FIGURES = (
     "w_f1", "accuracy", "uar", "invalid", "gap", *(f"gap_{kind}" for kind in GAP_KINDS), "gap_standardised",
     "worst_gap", "worst_group_w_f1",
@@ -34,8 +34,6 @@ ERM, PAPER = "ERM", "paper's setting"
 COMPARISON = "comparison method"
 
 _RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "family", "knobs", "epoch", "epochs_run", "seconds")
-_REDO_RUN = "Delete {}/finished.json and start the study again with the same command: it redoes this run alone."
-_REWRITE = "Start the study again with the same command: it writes this file anew."
 _UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason")
 
 
@@ -50,7 +48,8 @@ class Study:
             epochs_run, seconds`` and the ``FIGURE_COLUMNS``, such as ``dev_w_f1``.
         configurations: one row a config_id, figures averaged over its finished seeds: ``config_id, number, label,
             name, family, knobs, n_seeds, complete, seconds`` (of all seeds together) and the ``FIGURE_COLUMNS``.
-            ``complete`` is true where every seed of the plan has finished.
+            ``complete`` is true where every seed of the plan has finished, with every modality of the study: the
+            figures of an arm that heard one of two are means over other cells.
         cells: one row a (config_id, seed, split, language, modality): ``n_female, n_male, n_unknown, w_f1,
             accuracy, uar, invalid, gap, gap_standardised``, ``signed_``, ``absolute_`` and ``standardised_`` gaps by
             kind, and ``w_f1_``, ``accuracy_`` and ``invalid_`` of ``female`` and ``male``.
@@ -101,16 +100,15 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
             that is not of the plan; the message names the file and the remedy.
     """
     folder = open_folder(folder)
-    plan = read_study(folder)
-    _require(folder, "study.json", plan, ("seeds", "corpus"), "Restore it from a copy.")
+    plan = plan_of(folder)
     trials, failed, pruned = _trials(folder)
     without_figures = {*failed["config_id"], *pruned["config_id"]}
-    utterances = None if class_average == "mean_of_gaps" else _utterances(folder)
+    utterances = None if class_average == "mean_of_gaps" else utterances_of(folder)
     rows, cells = [], []
     for config_id, seed in finished_runs(folder):
         if config_id in without_figures:
             continue
-        finished = _finished(folder, config_id, seed)
+        finished = finished_of(folder, config_id, seed)
         if seed not in plan["seeds"]:
             raise RecordError(
                 f"{folder.path(run_directory(config_id, seed))} is of seed {seed}, which study.json does not plan: its "
@@ -118,15 +116,19 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
             )
         if utterances is not None:
             for split in SPLITS:
-                made = _predictions(folder, utterances, config_id, seed, split)
+                made = predictions_of(folder, utterances, config_id, seed, split)
                 finished[split] = evaluate(made, class_average)
         described = trials.get(config_id) or _describe({"config_id": config_id})
         rows.append({**described, **_run_row(finished)})
         cells += _cell_rows(finished)
     runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
     runs = runs.astype(dict.fromkeys(FIGURE_COLUMNS, float))
+    of_cells = pd.DataFrame(cells)
     configurations = _configurations(runs, plan["seeds"])
-    return Study(folder, plan, runs, configurations, pd.DataFrame(cells), failed, pruned, class_average)
+    if not of_cells.empty:
+        heard = of_cells.groupby("config_id")["modality"].agg(lambda names: set(plan["modalities"]) <= set(names))
+        configurations["complete"] &= configurations["config_id"].map(heard).astype(bool)
+    return Study(folder, plan, runs, configurations, of_cells, failed, pruned, class_average)
 
 
 def load_epochs(study: Study) -> pd.DataFrame:
@@ -135,10 +137,13 @@ def load_epochs(study: Study) -> pd.DataFrame:
     Returns:
         ``config_id, name, label, family, seed, epoch, loss, fairness_weight, penalty, dev_w_f1, dev_gap``;
         fractions, losses in nats.
+
+    Raises:
+        RecordError: an ``epochs.jsonl`` is missing or damaged.
     """
     rows = []
     for run in study.runs.to_dict("records"):
-        for epoch in study.folder.read_jsonl(f"{run_directory(run['config_id'], run['seed'])}/epochs.jsonl"):
+        for epoch in epochs_of(study.folder, run["config_id"], run["seed"], run["epochs_run"]):
             dev = epoch.get("dev") or {}
             rows.append(
                 {
@@ -154,10 +159,12 @@ def load_epochs(study: Study) -> pd.DataFrame:
 
 
 def load_steps(study: Study, config_id: str, seed: int) -> pd.DataFrame:
-    """What the objective of one run saw: the rows of ``steps.parquet``, one a training step; none without training."""
-    if not study.folder.exists(f"{run_directory(config_id, seed)}/steps.parquet"):
-        return pd.DataFrame()
-    return study.folder.read_parquet(f"{run_directory(config_id, seed)}/steps.parquet")
+    """What the objective of one run saw: the rows of ``steps.parquet``, one a training step; none without training.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
+    return steps_of(study.folder, config_id, seed)
 
 
 def load_utterances(study: Study) -> pd.DataFrame:
@@ -166,7 +173,7 @@ def load_utterances(study: Study) -> pd.DataFrame:
     Raises:
         RecordError: ``utterances.parquet`` is missing, damaged or lacks a column.
     """
-    return _utterances(study.folder)
+    return utterances_of(study.folder)
 
 
 def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, seed: int, split: str) -> pd.DataFrame:
@@ -184,7 +191,7 @@ def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, see
         RecordError: ``predictions.parquet`` is missing, damaged, lacks a column or has nothing on this split; a score
             is not a number; or a prediction is of an utterance that the study does not list.
     """
-    return _predictions(study.folder, utterances, config_id, seed, split)
+    return predictions_of(study.folder, utterances, config_id, seed, split)
 
 
 def family_of(knobs: dict[str, Any], label: str | None) -> str:
@@ -203,72 +210,6 @@ def family_of(knobs: dict[str, Any], label: str | None) -> str:
     if by_leaf.get("method", "minmaxgap") != "minmaxgap":
         return COMPARISON
     return str(by_leaf.get("schedule", "default"))
-
-
-def _predictions(folder: StudyFolder, utterances: pd.DataFrame, config_id: str, seed: int, split: str) -> pd.DataFrame:
-    name = f"{run_directory(config_id, seed)}/predictions.parquet"
-    remedy = _REDO_RUN.format(run_directory(config_id, seed))
-    frame = _table(folder, name, PREDICTION_COLUMNS, remedy)
-    frame = frame[frame["split"] == split]
-    if frame.empty:
-        raise RecordError(f"{folder.path(name)} has no {split} predictions. {remedy}")
-    try:
-        frame = frame.assign(predicted=labels_from_scores(frame))[["utterance_id", "modality", "predicted"]]
-    except ValueError as error:
-        raise RecordError(f"{folder.path(name)}: {error}. {remedy}") from error
-    joined = frame.merge(utterances[utterances["split"] == split], on="utterance_id", how="inner")
-    if len(joined) < len(frame):
-        raise RecordError(
-            f"{folder.path(name)} has {len(frame) - len(joined)} {split} predictions of utterances that "
-            "utterances.parquet does not list: the folder mixes two studies."
-        )
-    return joined
-
-
-def _utterances(folder: StudyFolder) -> pd.DataFrame:
-    name = "utterances.parquet"
-    frame = _table(folder, name, UTTERANCE_COLUMNS, _REWRITE)
-    twice = frame.duplicated(["utterance_id", "split"])
-    if twice.any():
-        raise RecordError(f"{folder.path(name)} lists {frame['utterance_id'][twice].iloc[0]!r} twice. {_REWRITE}")
-    return frame
-
-
-def _table(folder: StudyFolder, name: str, columns: Sequence[str], remedy: str) -> pd.DataFrame:
-    """A parquet file of the study that has these columns."""
-    try:
-        frame = folder.read_parquet(name)
-    except FileNotFoundError as error:
-        raise RecordError(f"{folder.path(name)} is missing. {remedy}") from error
-    except (pa.ArrowException, OSError) as error:  # a file cut short is either, by where it was cut
-        raise RecordError(f"{folder.path(name)} cannot be read ({error}). {remedy}") from error
-    _require(folder, name, frame, columns, remedy)
-    return frame
-
-
-def _finished(folder: StudyFolder, config_id: str, seed: int) -> dict[str, Any]:
-    """``finished.json`` of a run, with what tables are made of."""
-    directory = run_directory(config_id, seed)
-    name, remedy = f"{directory}/finished.json", _REDO_RUN.format(directory)
-    finished: dict[str, Any] = folder.read_json(name)
-    _require(folder, name, finished, ("config_id", "seed", *SPLITS), remedy)
-    for split in SPLITS:
-        _require(folder, name, finished[split], ("cells",), remedy)
-        for of_cell in finished[split]["cells"].values():
-            _require(folder, name, of_cell, ("by_group",), remedy)
-    if (finished["config_id"], finished["seed"]) != (config_id, seed):
-        raise RecordError(
-            f"{folder.path(name)} says it is of configuration {finished['config_id']}, seed {finished['seed']}. "
-            f"{remedy}"
-        )
-    return finished
-
-
-def _require(folder: StudyFolder, name: str, found: Container[str], keys: Sequence[str], remedy: str) -> None:
-    """Every key, or column, in what was read from a file."""
-    lacking = [key for key in keys if not isinstance(found, dict | pd.DataFrame) or key not in found]
-    if lacking:
-        raise RecordError(f"{folder.path(name)} lacks {', '.join(lacking)}. {remedy}")
 
 
 def _describe(trial: dict[str, Any]) -> dict[str, Any]:
@@ -292,9 +233,7 @@ def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFram
     """
     finished: dict[str, dict[str, Any]] = {}
     unfinished: dict[str, list[dict[str, Any]]] = {"failed": [], "pruned": []}
-    for name in folder.names("trials"):
-        trial = folder.read_json(f"trials/{name}")
-        _require(folder, f"trials/{name}", trial, ("config_id", "state"), "Move it away: the study then redoes it.")
+    for trial in trials_of(folder):
         if trial["state"] in unfinished:
             row = {column: trial.get(column) for column in _UNFINISHED_COLUMNS}
             unfinished[trial["state"]].append({**row, "reason": row["reason"] or "no reason was recorded"})

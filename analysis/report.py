@@ -43,6 +43,7 @@ from analysis.sections import (
     facts_of,
     front_sections,
     groups_section,
+    time_section,
     training_sections,
 )
 from analysis.tables import formatted, front_csv
@@ -97,9 +98,10 @@ def write_report(
             groups_section(study, shown),
             *([] if certainty is None else [certainty]),
             *question_sections(study, resamples, seed),
-            importance_section(study, seed),
+            *([importance_section(study, seed)] if study.plan.get("knobs") else []),
             published_section(study, in_layout),
             *training_sections(study),
+            *time_section(study),
         ],
         facts=facts_of(study),
         settings=json.dumps(study.plan["settings"], indent=1, ensure_ascii=False),

@@ -73,7 +73,8 @@ def importance_section(study: Study, seed: int) -> Section:
     found = importance(study, seed, EVALUATORS if few else ("PED-ANOVA",))
     words = (
         "Shares of the variance over trials that a knob makes by itself (fANOVA), and of the difference between the "
-        "best tenth and all (PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob."
+        "best tenth and all (PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob. "
+        "A dash: too few trials have it, or the knobs that they share do not predict the objective (fANOVA)."
         f"{'' if few else ' fANOVA is left out of the report of so many trials; analysis.importance computes it.'}"
     )
     known = found.dropna(subset=["importance"])

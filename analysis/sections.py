@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.arms import adjusted, arms_table
@@ -18,6 +19,7 @@ from analysis.page import Picture, Section, Table
 from analysis.pareto import cells_info
 from analysis.steps import steps_figure, steps_info
 from analysis.tables import POINTS, cells_table, configurations_table, front_table, rates_table
+from analysis.time_spent import time_in_words, time_spent
 from study.metrics import class_rates
 
 COMPARED = 32
@@ -180,6 +182,18 @@ def training_sections(study: Study) -> list[Section]:
             )
         )
     return made
+
+
+def time_section(study: Study) -> list[Section]:
+    """Where the seconds of each trial went, where the records say it."""
+    spent = time_spent(study)
+    if spent[["training", "start"]].dropna().empty:
+        return []
+    table = spent.assign(workers=np.where(spent["new"], "new", "of an earlier trial")).drop(columns="new")
+    seconds = ["trial", "training", "evaluation", "start", "rest"]
+    table = table.rename(columns={"name": "configuration", **{column: f"{column}, s" for column in seconds}})
+    words = f"{time_in_words(spent)}. Start: from the beginning of a trial to the end of its first step."
+    return [Section("Where the time went", words, (Table(table, "Seconds of each trial"),))]
 
 
 def facts_of(study: Study) -> dict[str, str]:

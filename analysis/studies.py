@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load import FIGURE_COLUMNS, SPLITS, Study, load_study
+from analysis.load import FIGURE_COLUMNS, SPLITS, Study, load_predictions, load_study, load_utterances
 from analysis.pareto import front
 from analysis.tables import POINTS, as_text
-from study.records import RecordError, run_directory
+from study.records import RecordError
 from study.settings import flatten
 
 COLUMNS = (
@@ -97,10 +97,9 @@ def _scored(study: Study, split: str) -> Hashable:
     if study.runs.empty:
         return None
     run = study.runs.iloc[0]
-    predictions = study.folder.read_parquet(f"{run_directory(run['config_id'], run['seed'])}/predictions.parquet")
-    scored = predictions.loc[predictions["split"] == split, ["utterance_id", "modality"]]
-    known = study.folder.read_parquet("utterances.parquet")[["utterance_id", "language", "gender", "emotion"]]
-    rows = scored.merge(known, on="utterance_id").sort_values(["utterance_id", "modality"])
+    scored = load_predictions(study, load_utterances(study), run["config_id"], run["seed"], split)
+    rows = scored[["utterance_id", "modality", "language", "gender", "emotion"]]
+    rows = rows.sort_values(["utterance_id", "modality"])
     digest = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
     return study.plan["corpus"]["hash"], digest
 

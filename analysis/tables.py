@@ -28,12 +28,15 @@ def knobs_in_words(knobs: Mapping[str, Any]) -> str:
 
     >>> knobs_in_words({"fairness_weight.schedule": "constant", "fairness_weight.weight": 0.5, "coefficients.en": 1.25})
     'fairness weight constant, weight 0.5; coefficients en 1.25'
+    >>> knobs_in_words({"objective.method": "erm", "modalities": ["speech"]})
+    'method erm; modalities speech'
     """
     groups: dict[str, list[str]] = {}
     for key, value in knobs.items():
-        parts = [part for part in key.split(".") if part not in ("objective", "languages", "modalities")]
+        parts = [part for part in key.split(".") if part not in ("objective", "languages", "modalities")] or [key]
         group, leaf = parts[0].replace("_", " "), " ".join(parts[1:]).replace("_", " ")
         shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+        shown = " and ".join(map(str, value)) if isinstance(value, list | tuple) else shown
         # the schedule says what kind of weight the rest describes, so it goes first and without its key
         if leaf == "schedule":
             groups.setdefault(group, []).insert(0, shown)
@@ -72,13 +75,13 @@ def configurations_table(
     table = _figures_table(ordered)
     if intervals is not None:
         shown = [
-            f"{POINTS * low:.1f} to {POINTS * high:.1f}" if (low == low and high == high) else "–"
+            f"{POINTS * low:.1f} to {POINTS * high:.1f}".replace("-", "−") if (low == low and high == high) else "–"
             for low, high in (intervals.get(config_id, _NONE) for config_id in ordered["config_id"])
         ]
         table.insert(list(table.columns).index("dev W-F1") + 1, "95 % interval", shown)
     table.insert(1, "front", ["yes" if on_front else "" for on_front in ordered["on_front"]])
     seeds = [
-        str(n) if complete else f"{n} of {n_seeds_planned}, incomplete"
+        str(n) if complete else f"{n}, other cells" if n >= n_seeds_planned else f"{n} of {n_seeds_planned}, incomplete"
         for n, complete in zip(ordered["n_seeds"], ordered["complete"], strict=True)
     ]
     table.insert(len(table.columns) - 1, "seeds", seeds)

@@ -156,6 +156,11 @@ def interval(points: NDArray[np.float64], draws: NDArray[np.float64], clusters: 
     little, the 95 % interval covers in 93 to 97 %; where seeds differ as much as their errors on single utterances do,
     it covers in 93 to 98 % of three to five seeds, and in as few as 90 % of two.
 
+    It is careful (the 5 % test rejects less often) where the figure rests on more clusters than its smallest part, by
+    which ``clusters`` goes. Of a signed gap of 20 women and 20 men as speakers the test rejected in 3 to 4 % without a
+    gap and the interval covered in 95 to 97 %; of its mean over three languages with speakers of their own in 3 to 4 %
+    (95 to 96 %), and in 2 % (98 to 99 %) where one language had half of the speakers.
+
     Args:
         points: (S,) the figure of each seed.
         draws: (S, B) the same of each resample; resamples in which it is undefined are left out.

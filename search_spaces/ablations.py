@@ -72,6 +72,9 @@ HEARD: tuple[Reference, ...] = tuple(
 )
 """What is heard, for studies of both modalities: there, all other arms are trained on both."""
 
+UNIFORM, TUNED = "coefficients uniform", "coefficients per"
+"""How the labels of arms begin that were found by searches of the fairness weight alone, and of coefficients too."""
+
 FAMILIES: dict[str, tuple[str, ...]] = {
     # the paper's setting without one of its parts: balanced batches, the penalty, its adaptive weight, p = 2, the max
     "leave-one-out": (

@@ -101,9 +101,9 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
 
 def measured_pace(plan: StudyPlan) -> Pace | None:
     """What runs of the same corpus, backbone, modalities, batch and placement took, in all studies of this storage."""
-    storage = StudyFolder(plan.draft.folder.uri.rpartition("/")[0])
+    storage = plan.draft.folder.parent
     if storage.exists("study.json"):  # this study lies inside another (study.confirm)
-        storage = StudyFolder(storage.uri.rpartition("/")[0])
+        storage = storage.parent
     setups, epochs, overheads, studies = [], [], [], []
     for name in storage.names("."):
         folder = StudyFolder(storage.path(name))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces.ablations import TUNED, UNIFORM
 from search_spaces.knobs import Reference
 from search_spaces.spaces import COEFFICIENTS
 from study.goals import OBJECTIVES
@@ -119,7 +120,7 @@ def coefficients_in_words(plan: dict[str, Any]) -> str:
     """Which coefficients a study searched, from its ``study.json``."""
     names = [knob["name"] for knob in plan.get("knobs", [])]
     kinds = [words for kind, words in KINDS.items() if any(n.startswith(f"{COEFFICIENTS}.{kind}.") for n in names)]
-    return f"coefficients per {' and '.join(kinds)}" if kinds else "coefficients uniform"
+    return f"{TUNED} {' and '.join(kinds)}" if kinds else UNIFORM
 
 
 def _finished(folder: StudyFolder) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from study.halving import Halving, Rungs, Standing
 from study.reasons import reason_of
 from study.records import StudyFolder, read_trial, read_trials, run_directory, trials_done, write_trial
 from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
-from study.trials import TrialTemplate, finished_figures, missing_seeds, result_record, trial_record
+from study.trials import TrialTemplate, finished_figures, result_record, seeds_to_run, trial_record
 from study.workers import WorkerGroup
 
 SHOWN = ("dev_w_f1", "dev_gap")
@@ -140,7 +140,7 @@ class FailureRecorder(tune.Callback):
         before = read_trial(self.template.folder, record["number"])
         if before and before["state"] == "finished":
             failed = {
-                str(seed): reason for seed in missing_seeds(self.template, record["config_id"])[:1]
+                str(seed): reason for seed in seeds_to_run(self.template, record["config_id"])[:1]
             }  # the first to run
             write_trial(self.template.folder, {**before, "failed_seeds": failed})
             return
@@ -168,7 +168,7 @@ class TrialDriver(tune.Trainable):
     def _take(self, suggestion: dict[str, Any]) -> None:
         self.started = time.perf_counter()
         self.record = trial_record(suggestion, self.template)
-        missing = missing_seeds(self.template, self.record["config_id"])
+        missing = seeds_to_run(self.template, self.record["config_id"])
         self.at_work = bool(missing)
         if missing:
             self.workers = self.workers or WorkerGroup(self.template)

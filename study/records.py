@@ -18,20 +18,20 @@ Layout of a study folder, schema version 1 (every file is written whole, aside, 
         finished.json             written last: dev and test figures, the epoch selected, seconds, where they went
 
 A folder without ``finished.json`` is an unfinished run; nothing reads it but the run itself.
-A storage location is a folder or a URL that ``pyarrow.fs`` knows (``s3://bucket/path``).
+A storage location is a folder or a URL that ``pyarrow.fs`` knows, options of it included (``s3://bucket/path``,
+``s3://bucket/path?endpoint_override=minio:9000``).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import socket
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import pandas as pd
@@ -52,8 +52,38 @@ PREDICTION_COLUMNS = ("utterance_id", "split", "modality", *SCORE_COLUMNS)
 _SECRET = re.compile(r"://[^@]*:[^@]*@|[?&](?:[^=&]*(?:secret|password|token|key)[^=&]*|sig)=", re.IGNORECASE)
 
 
+PAUSES = (1, 2, 4, 8, 16, 16)  # seconds between attempts at a storage that is away for a while
+AWAY = re.compile(
+    r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|REQUEST_TIMEOUT|THROTTLING|INTERNAL_FAILURE|HTTP status 5"
+)
+"""What errors of an object store say if the same request may succeed later."""
+
+
 class RecordError(RuntimeError):
     """A study folder that cannot be read or written; the message names the file and the remedy."""
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask a remote storage again, up to 47 s, while it does not answer."""
+
+    @wraps(method)
+    def asked(self: StudyFolder, *args: Any) -> Any:
+        for pause in () if self.is_local else PAUSES:
+            try:
+                return method(self, *args)
+            except (OSError, RecordError) as error:
+                if not AWAY.search(str(error)):
+                    raise
+                time.sleep(pause)
+        return method(self, *args)
+
+    return asked
+
+
+def _divided(uri: str) -> tuple[str, str]:
+    """A path or URL without the options behind its question mark, and these."""
+    place, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
+    return place, mark + options
 
 
 @dataclass(frozen=True)
@@ -82,7 +112,14 @@ class StudyFolder:
         storage = storage.removeprefix("file://")
         if "://" not in storage:
             storage = os.path.abspath(os.path.expanduser(storage))
-        return cls(f"{storage.rstrip('/')}/{name}")
+        place, options = _divided(storage)
+        return cls(f"{place.rstrip('/')}/{name}{options}")
+
+    @property
+    def parent(self) -> StudyFolder:
+        """The storage that the study lies in."""
+        place, options = _divided(self.uri)
+        return StudyFolder(place.rpartition("/")[0] + options)
 
     @property
     def is_local(self) -> bool:
@@ -98,8 +135,10 @@ class StudyFolder:
 
     def path(self, *parts: str) -> str:
         """The full name of a file of the study, as a user would type it."""
-        return "/".join((self.uri, *parts))
+        place, options = _divided(self.uri)
+        return "/".join((place, *parts)) + options
 
+    @_patient
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file aside and rename it, so that no reader ever sees half of it."""
         system, root = self._open()
@@ -120,21 +159,25 @@ class StudyFolder:
                 f"cannot write {self.path(name)}: {error}. Free some space, or point --storage elsewhere."
             ) from error
 
+    @_patient
     def read_bytes(self, name: str) -> bytes:
         system, root = self._open()
         with system.open_input_stream(f"{root}/{name}") as stream:
             return stream.read()
 
+    @_patient
     def exists(self, name: str) -> bool:
         system, root = self._open()
         return system.get_file_info(f"{root}/{name}").type != fs.FileType.NotFound
 
+    @_patient
     def names(self, directory: str) -> list[str]:
         """The sorted base names inside a directory of the study; empty where there is none."""
         system, root = self._open()
         selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True)
         return sorted(i.base_name for i in system.get_file_info(selector) if not i.base_name.endswith(".tmp"))
 
+    @_patient
     def sweep(self, directory: str) -> None:
         """Delete what writers that were killed left half-written in a directory of the study; nobody else may write."""
         system, root = self._open()
@@ -142,6 +185,7 @@ class StudyFolder:
             if file.base_name.endswith(".tmp") and file.type == fs.FileType.File:
                 system.delete_file(file.path)
 
+    @_patient
     def remove(self, name: str) -> None:
         """Delete a file or a directory of the study; nothing happens where there is none."""
         system, root = self._open()
@@ -168,7 +212,16 @@ class StudyFolder:
         )
 
     def read_jsonl(self, name: str) -> list[dict]:
-        return [json.loads(line) for line in self.read_bytes(name).decode().splitlines() if line]
+        rows = []
+        for number, line in enumerate(self.read_bytes(name).splitlines(), start=1):
+            try:
+                rows += [json.loads(line)] if line else []
+            except ValueError as error:
+                raise RecordError(
+                    f"{self.path(name)}: line {number} is not JSON ({error}): move that run's folder away and start "
+                    "the study again, which then redoes the run."
+                ) from error
+        return rows
 
     def write_parquet(self, name: str, frame: pd.DataFrame) -> None:
         sink = pa.BufferOutputStream()
@@ -216,6 +269,8 @@ def read_study(folder: StudyFolder) -> dict:
             "its --storage and --study."
         )
     study = folder.read_json("study.json")
+    if not isinstance(study, dict):
+        raise RecordError(f"{folder.path('study.json')} holds no plan of a study: restore it from a copy.")
     if study.get("schema_version") != SCHEMA_VERSION:
         raise RecordError(
             f"{folder.path('study.json')} has schema version {study.get('schema_version')}, "
@@ -244,35 +299,3 @@ def read_trials(folder: StudyFolder) -> dict[int, dict[str, Any]]:
     """Every trial record by its number."""
     records = [folder.read_json(f"trials/{name}") for name in folder.names("trials")]
     return {record["number"]: record for record in records}
-
-
-@contextmanager
-def hold(folder: StudyFolder) -> Iterator[None]:
-    """Keep a second writer out of a local study folder.
-
-    Raises:
-        RecordError: another process writes it; the message names its process id and host.
-    """
-    if not folder.is_local:
-        yield
-        return
-    try:
-        os.makedirs(folder.uri, exist_ok=True)
-        holder = open(folder.path("lock"), "a+")  # noqa: SIM115  (held open as long as the lock)
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {folder.uri}: {error}. Point --storage at a place that can be written."
-        ) from error
-    with holder:
-        try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder.seek(0)
-            raise RecordError(
-                f"{folder.uri} is being written by {holder.read() or 'another process'}; wait for it to end."
-            ) from None
-        holder.truncate(0)
-        holder.write(f"process {os.getpid()} on {socket.gethostname()}")
-        holder.flush()
-        yield
-        holder.truncate(0)

@@ -16,18 +16,20 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.searcher import Searcher
+from ray.tune.utils import flatten_dict
 
 from search_spaces import Space
 from search_spaces.knobs import walk
 from study.evolution import Nsga2, Nsga3
 from study.goals import Goals
 from study.groups import LANGUAGES, MODALITIES, Cell, cells
+from study.random_search import REPLAYED, RandomSearch
 from study.settings import Settings, config_id, flatten
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
@@ -41,8 +43,8 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
     "nsga2": lambda seed: Nsga2(seed=seed, population_size=POPULATION),
     "nsga3": lambda seed: Nsga3(seed=seed, population_size=POPULATION),
-    "random": lambda seed: RandomSampler(seed=seed),
-    "grid": lambda seed: RandomSampler(seed=seed),  # it is never asked: every point of the grid is queued
+    "random": RandomSearch,
+    "grid": RandomSearch,  # it is never asked: every point of the grid is queued
 }
 
 
@@ -67,6 +69,11 @@ class Search:
     seed: int = 0
     retries: int = 0
     cells: tuple[Cell, ...] = cells(LANGUAGES, MODALITIES)
+
+    def make_sampler(self, trials: int) -> BaseSampler:
+        """The sampler of a call that finds so many trials: most draw from one stream, and would repeat themselves."""
+        by_call = 0 if self.sampler == "random" else trials
+        return SAMPLERS[self.sampler]((self.seed * FAR + by_call) % 2**32)
 
     def identity(self, knobs: dict[str, Any]) -> str:
         """The same for knobs that make the same configuration."""
@@ -121,7 +128,7 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
         study = make()
     study.set_user_attr(SPACE, knobs)
     if not study.get_trials(deepcopy=False):
-        study.sampler = SAMPLERS[search.sampler](0)
+        study.sampler = search.make_sampler(0)
         _replay(study, search, records)
     told = set()
     wanted = {reference.label for reference in search.space.references}
@@ -167,7 +174,7 @@ def _replay(study: optuna.Study, search: Search, records: dict[int, dict[str, An
         position = None if "fixed" in attributes else search.position(record["knobs"])
         if position is None:
             attributes = {**attributes, "fixed": record["knobs"]}
-        study.enqueue_trial(position or {}, user_attrs=attributes)
+        study.enqueue_trial(position or {}, user_attrs={**attributes, REPLAYED: True})
         trial = study.ask()
         search.space.suggest(trial)
         if record["state"] == "finished":
@@ -253,7 +260,7 @@ class StudySearch(OptunaSearch):
             identity = self.search.identity(fixed or trial.params)
             if fixed or queued or identity not in self.seen:
                 self.seen.add(identity)
-                return suggestion
+                return flatten_dict(suggestion)  # the name of a cell has a slash, at which Ray takes names apart
             self._ot_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
         point = self.search.unseen(self.seen)
         if point is None:
@@ -289,7 +296,7 @@ def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearc
         mode=[mode for _, mode in search.goals.objectives],
         storage=storage,
         study_name=search.name,
-        sampler=SAMPLERS[search.sampler]((search.seed * FAR + seed) % 2**32),
+        sampler=search.make_sampler(seed),
     )
     searcher.search = search
     ended = searcher._ot_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])

@@ -24,10 +24,11 @@ from study.budget import require_budget
 from study.corpora import CorpusError, capped
 from study.groups import cells
 from study.halving import NAME
+from study.holding import hold
 from study.machine import rank_and_ranks, stay_on_loopback
 from study.plan_record import conflicts, space_conflicts, space_record, study_record
 from study.planning import Draft, StudyPlan, complete, read_flags, read_search
-from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, hold, read_study, read_trials, trials_done
+from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, read_study, read_trials, trials_done
 from study.settings import SettingsError
 
 

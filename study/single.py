@@ -15,10 +15,11 @@ from rich.console import Console
 from search_spaces import Reference, Space
 from study.configuration import read_config
 from study.groups import cells
+from study.holding import hold
 from study.machine import rank_and_ranks
 from study.plan_record import conflicts, study_record
 from study.planning import SINGLE, Draft, StudyPlan, complete, read_flags, resolved_backbone
-from study.records import UTTERANCE_COLUMNS, hold, read_study, run_directory, write_trial
+from study.records import UTTERANCE_COLUMNS, read_study, run_directory, write_trial
 from study.session import describe_subject, keep_plan, refuse_conflicts
 from study.settings import Settings, SettingsError, config_id, differences
 

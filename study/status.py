@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from study.holding import holder_of
 from study.records import StudyFolder, missing_seeds, read_study, read_trials, run_directory, trials_done
 
 
@@ -72,18 +72,6 @@ def read_status(folder: StudyFolder) -> Status:
     left = sum(trial["seconds"] for trial in finished) / runs * missing / at_once if runs else None
     seconds = sum(trial["seconds"] for trial in trials.values())
     return Status(plan, dict(counts), open_, behind, holder, seconds, left)
-
-
-def holder_of(folder: StudyFolder) -> str | None:
-    """The process that writes a local study, None if there is none or it cannot be known (an object store)."""
-    if not folder.is_local or not folder.exists("lock"):
-        return None
-    with open(folder.path("lock")) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return lock.read() or "another process"
-    return None
 
 
 def _progress(folder: StudyFolder, config_id: str, seed: int) -> str:

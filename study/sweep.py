@@ -24,6 +24,7 @@ from analysis.load import ERM, load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import as_text, front_table, knobs_in_words
+from analysis.time_spent import time_in_words, time_spent
 from study.confirm import confirm_draft, confirm_folder, confirm_references, confirm_space
 from study.flags import add_search_flags, add_study_flags
 from study.found import folder_of
@@ -104,6 +105,9 @@ def show(console: Console, draft: Draft, write: bool) -> int:
         show_goals(console, draft.folder)
     for note in study.plan["corpus"]["notes"]:
         console.print(f"note: {note}")
+    spent = time_in_words(time_spent(study))
+    if spent:
+        console.print(f"{'time':8}{spent}")
     for name, file in (("report", "report.html"), ("figure", "pareto.png"), ("", "pareto.svg")):
         console.print(f"{name:8}{draft.folder.path('report', file)}")
     return 0

@@ -58,7 +58,7 @@ def finished_figures(template: TrialTemplate, identity: str) -> list[dict[str, A
     return [template.folder.read_json(f"{run_directory(identity, seed)}/finished.json") for seed in template.seeds]
 
 
-def missing_seeds(template: TrialTemplate, identity: str) -> list[int]:
+def seeds_to_run(template: TrialTemplate, identity: str) -> list[int]:
     """The seeds of a configuration that have not finished."""
     exists = template.folder.exists
     return [seed for seed in template.seeds if not exists(f"{run_directory(identity, seed)}/finished.json")]
@@ -69,7 +69,7 @@ def trials_without_seeds(template: TrialTemplate) -> list[dict[str, Any]]:
     lacking = {
         record["config_id"]: record
         for record in read_trials(template.folder).values()
-        if record["state"] == "finished" and missing_seeds(template, record["config_id"])
+        if record["state"] == "finished" and seeds_to_run(template, record["config_id"])
     }
     return sorted(lacking.values(), key=lambda record: record["number"])
 
@@ -80,6 +80,6 @@ def refresh_trials(template: TrialTemplate) -> None:
     seeds = {str(seed) for seed in template.seeds}
     for record in read_trials(template.folder).values():
         behind = record["state"] == "finished" and set(record.get("by_seed", {})) != seeds
-        if behind and not missing_seeds(template, record["config_id"]):
+        if behind and not seeds_to_run(template, record["config_id"]):
             whole = {key: value for key, value in record.items() if key != "failed_seeds"}
             write_trial(template.folder, {**whole, **result_record(template, record["config_id"])})

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from study.holding import hold
 from study.records import (
     SCHEMA_VERSION,
     RecordError,
     StudyFolder,
     finished_runs,
-    hold,
     read_study,
     read_trials,
     write_trial,
@@ -85,3 +85,48 @@ def test_a_url_is_a_folder_too(tmp_path):
     assert folder.names("trials") == ["00000.json"]
     assert folder.exists("trials/00000.json") and not folder.exists("trials/00001.json")
     assert read_trials(folder)[0] == {"number": 0}
+
+
+def test_options_of_a_url_stay_behind_its_path(tmp_path):
+    folder = StudyFolder.at("s3://bucket/studies/?endpoint_override=minio:9000", "a")
+    assert folder.uri == "s3://bucket/studies/a?endpoint_override=minio:9000"
+    assert folder.path("runs", "x") == "s3://bucket/studies/a/runs/x?endpoint_override=minio:9000"
+    assert folder.parent.uri == "s3://bucket/studies?endpoint_override=minio:9000"
+    assert StudyFolder.at(str(tmp_path / "what?"), "a").path("b") == f"{tmp_path}/what?/a/b"  # a folder's own name
+
+
+def test_a_storage_that_is_away_is_asked_again_and_one_that_refuses_is_not(tmp_path, monkeypatch):
+    from study import records
+
+    waited, errors = [], [OSError("AWS Error NETWORK_CONNECTION during PutObject"), OSError("HTTP status 503")]
+    monkeypatch.setattr(records.time, "sleep", waited.append)
+    folder = StudyFolder(f"file://{tmp_path}/remote")
+    opened = StudyFolder._open
+
+    def away(self):
+        if errors:
+            raise errors.pop(0)
+        return opened(self)
+
+    monkeypatch.setattr(StudyFolder, "_open", away)
+    folder.write_json("a.json", 1)
+    assert folder.read_json("a.json") == 1 and waited == [1, 2]
+    errors[:] = [OSError("AWS Error ACCESS_DENIED during PutObject")]
+    with pytest.raises(OSError, match="ACCESS_DENIED"):
+        folder.read_bytes("a.json")
+    assert waited == [1, 2]
+
+
+def test_an_object_store_has_a_lease_for_a_lock(tmp_path, monkeypatch):
+    from study import holding
+
+    folder = StudyFolder(f"file://{tmp_path}/remote")
+    with hold(folder):
+        assert holding.holder_of(folder).startswith("process ")
+        with pytest.raises(RecordError, match=r"being written by process \d+ on .* within 90 s"), hold(folder):
+            raise AssertionError("not reached")
+        monkeypatch.setattr(holding, "LEASE_SECONDS", 0.0)  # its holder was killed, and that long ago
+        assert holding.holder_of(folder) is None
+        with hold(folder):
+            pass
+    assert holding.holder_of(folder) is None and not folder.exists("lease.json")

@@ -49,6 +49,18 @@ def test_erm_and_the_papers_setting_come_first_and_optuna_gets_their_values(jour
     assert [trial.values for trial in study.trials] == [[0.4, 0.05], [0.41, 0.05], [0.42, 0.05]]
 
 
+def test_coefficients_of_cells_keep_their_names(journal):
+    """Ray takes names apart at a slash, and gave ``cells.de`` a dict."""
+    both = SETTINGS.with_overrides({"modalities": ["speech", "speech+text"]})
+    search = Search("s", space_maker("coefficients_per_cell")(["en", "de"], both), both)
+    open_study(journal, search, {})
+    searcher = make_searcher(journal, search, 0)
+    made = [knobs_of(searcher.suggest(str(i))) for i in range(4)][3]
+    cells_of = [f"objective.coefficients.cells.{cell}" for cell in ("de/speech", "en/speech+text", "de/speech+text")]
+    assert sorted(made) == sorted(cells_of)
+    assert both.with_overrides(made).objective.coefficients.cells["de/speech"] == made[cells_of[0]]
+
+
 @pytest.mark.parametrize(
     ("result", "error"),
     [
@@ -380,3 +392,35 @@ def test_nsga2_crosses_conditional_knobs_also_from_a_journal_written_anew(tmp_pa
         sum((name, value) in known for name, value in knobs.items() if "." in str(value)) for knobs in suggested
     ]
     assert sum(handed_on) >= 10  # numbers that a parent had; random ones would have none
+
+
+def test_a_random_search_that_is_interrupted_proposes_what_it_would_have_proposed(tmp_path):
+    search = Search("s", SPACE, SETTINGS, sampler="random")
+    references = len(SPACE.references)
+
+    def proposals(name, cuts):
+        """Knobs of the trials that finish; at each of ``cuts`` the process dies with a trial under way."""
+        records, journal = {}, tmp_path / f"{name}.log"
+        for cut in (*cuts, references + 6):
+            storage = open_journal(str(journal))
+            study = open_study(storage, search, records)
+            reconcile(study, records)
+            searcher = make_searcher(storage, search, len(study.get_trials(deepcopy=False)))
+            while len(records) < cut:
+                suggestion = searcher.suggest(str(len(records)))
+                knobs = {key: value for key, value in suggestion.items() if key not in ("number", "label")}
+                number = suggestion["number"]
+                records[number] = {"number": number, "label": suggestion["label"], "knobs": knobs}
+                records[number] |= {"state": "finished", "values": [0.5, 0.1]}
+                told = {"dev_w_f1": 0.5, "dev_gap": 0.1, "complete": True}
+                searcher.on_trial_complete(str(len(records) - 1), told)
+            if cut < references + 6:
+                searcher.suggest("cut off")
+            if name == "new head":
+                journal.unlink()
+        return [record["knobs"] for record in records.values() if not record["label"]]
+
+    whole = proposals("whole", ())
+    assert len({str(knobs) for knobs in whole}) == 6
+    assert proposals("cut", (references + 1, references + 4)) == whole
+    assert sorted(map(str, proposals("new head", (references + 2,)))) == sorted(map(str, whole))

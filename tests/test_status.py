@@ -12,8 +12,9 @@ from analysis.load import load_study
 from study.budget import Pace, measured_pace, require_budget
 from study.confirm import confirm_draft, confirm_folder, confirm_references
 from study.flags import add_search_flags, add_study_flags
+from study.holding import hold
 from study.planning import complete, read_flags, read_search
-from study.records import StudyFolder, hold, read_trials, write_trial
+from study.records import StudyFolder, read_trials, write_trial
 from study.settings import SettingsError
 from study.status import read_status
 from tests.analysis.studies import figures, write_plan, write_run

@@ -136,11 +136,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
 def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, status, word):
     name = f"cut-{number}"
     folder = StudyFolder.at(str(sweep.storage), name)
-    process = sweep("--study", name, "--trials", "3", wait=False)
+    flags = ("--study", name, "--trials", "3", "--epochs", "10", "--fix", "optimisation.patience=10")
+    process = sweep(*flags, wait=False)
     deadline = time.monotonic() + 200
     while len(folder.names("trials")) < 1 and time.monotonic() < deadline:
         time.sleep(0.5)
-    time.sleep(5)  # into the second trial
+    time.sleep(2)  # into the second trial
     process.send_signal(signal.Signals(number))
     _, err = process.communicate(timeout=60)
     assert (
@@ -151,7 +152,7 @@ def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, sta
     )
     kept = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
     assert 1 <= len(kept) < 3
-    again = sweep("--study", name, "--trials", "3")
+    again = sweep(*flags)
     assert again.returncode == 0, again.stderr[-2000:]
     trials = [trial for trial in read_trials(folder).values() if trial["state"] == "finished"]
     assert len(trials) == 3 and len({trial["config_id"] for trial in trials}) == 3

@@ -48,6 +48,34 @@ def test_each_question_that_can_be_asked_has_a_section(both_ways: str, tmp_path:
     assert question_sections(load_study(plain), resamples=30, seed=0) == []
 
 
+def test_arms_that_searches_found_are_compared_with_the_plain_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=30, speakers=10, seeds=(0, 1), configurations=5)
+    labels = {2: "coefficients uniform (plain, trial 4)", 3: "coefficients per language (lang, trial 7)"}
+    for number, label in {**labels, 4: "coefficients per cell (cells, trial 3)"}.items():
+        name = f"trials/{number:05d}.json"
+        folder.write_json(name, {**folder.read_json(name), "label": label})
+    notes = [{"label": label, "note": "the smallest dev gap of 20 trials"} for label in labels.values()]
+    folder.write_json("study.json", {**folder.read_json("study.json"), "knobs": [], "references": notes})
+    study = load_study(folder)
+
+    (section,) = question_sections(study, resamples=30, seed=0)
+
+    assert section.title == EARNED
+    assert "coefficients per language (lang, trial 7): the smallest dev gap of 20 trials." in section.words
+    arms = section.blocks[0].frame
+    assert arms["", "configuration"].tolist() == [labels[2], labels[3], "coefficients per cell (cells, trial 3)"]
+    means = study.configurations.set_index("name")["test_w_f1"]
+    differences = arms["W-F1", "difference"].tolist()
+    assert differences[1] == pytest.approx(100 * (means[labels[3]] - means[labels[2]]))
+    assert main([folder.uri, "--resamples", "30"]) == 0
+    assert f"The choices of finished searches against {labels[2]}." in capsys.readouterr().out
+
+    folder.remove("trials/00002.json")  # without the plain arm there is nothing to earn over
+    assert question_sections(load_study(folder), resamples=30, seed=0) == []
+
+
 def test_the_command_answers_or_says_why_not(both_ways: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([both_ways, "--resamples", "30"]) == 0
     out = capsys.readouterr().out

@@ -73,7 +73,7 @@ def test_seeds_are_picked_by_name() -> None:
 
 def test_a_cell_keeps_how_classes_are_averaged() -> None:
     counts = cluster_counts({3: predictions(), 7: predictions(7)}, "speaker", "gap_of_means")
-    german = counts.of_cell(counts.cells[1])
+    german = counts.of_cells(counts.cells[1:2])
     assert (german.class_average, german.seeds, german.cells) == ("gap_of_means", (3, 7), counts.cells[1:2])
     np.testing.assert_array_equal(german.counts[:, :, 0], counts.counts[:, :, 1])
 

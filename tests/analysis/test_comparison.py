@@ -11,8 +11,10 @@ import pytest
 
 from analysis.comparison import MAIN, NO_CLAIM, compare, find, main, shown
 from analysis.load import load_study
+from analysis.pareto import front
 from analysis.tables import as_text
-from study.records import RecordError
+from study.groups import EMOTIONS
+from study.records import SCORE_COLUMNS, RecordError
 from tests.analysis import studies
 
 
@@ -211,6 +213,52 @@ def test_a_study_of_full_size_takes_less_than_a_minute(tmp_path: Path, monkeypat
 
     assert made.table["config_id"].nunique() == 9 and set(made.table["n_seeds"]) == {5}
     assert seconds < 60  # 12 s on one core; threads that wait on busy cores count too, then 36 s
+
+
+def test_an_arm_that_heard_one_of_two_modalities_is_compared_there_and_enters_no_front(tmp_path: Path) -> None:
+    both = ("speech", "speech+text")
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=30, configurations=3, modalities=both)
+    config_id = folder.names("runs")[2]
+    name = f"runs/{config_id}/0/predictions.parquet"
+    made = folder.read_parquet(name)
+    known = folder.read_parquet("utterances.parquet")
+    folder.remove(f"runs/{config_id}")
+    studies.write_predictions(folder, known, config_id, 0, made[made["modality"] == "speech"])
+    study = load_study(folder)
+
+    whole = study.configurations.set_index("name")["complete"]
+    assert whole.to_dict() == {"ERM": True, "paper's setting": True, "trial 2": False}
+    assert not front(study.configurations).set_index("name")["on_front"]["trial 2"]
+
+    compared = compare(study, resamples=50)
+    assert compared.overall == "all"
+    assert "trial 2 heard speech only: compared with ERM there, cell by cell." in compared.notes
+    table = compared.table[compared.table["quantity"] == "w_f1"].set_index(["name", "scope"])
+    assert set(table.loc["trial 2"].index) == {"en/speech", "ja/speech", "de/speech", "multilingual/speech"}
+    cells = study.cells.query("split == 'dev'").set_index(["config_id", "language", "modality"])["w_f1"]
+    for language in ("en", "ja", "de"):
+        row = table.loc[("trial 2", f"{language}/speech")]
+        assert row["value"] == pytest.approx(cells[config_id, language, "speech"])
+        assert row["reference"] == pytest.approx(cells["00abcdefabcd", language, "speech"])
+
+
+def test_a_gap_where_the_reference_has_none_at_all_is_larger(tmp_path: Path) -> None:
+    """ERM says neutral to everyone, so its recall is the same for both genders: its gap is 0, not about 0."""
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=200, speakers=20, configurations=2)
+    known = folder.read_parquet("utterances.parquet")
+    name = "runs/00abcdefabcd/0/predictions.parquet"
+    scores = dict.fromkeys(SCORE_COLUMNS, -3.0) | {"score_neutral": -0.1}
+    folder.write_parquet(name, folder.read_parquet(name).assign(**scores))
+    known["emotion"] = [EMOTIONS[i % 7] for i in range(len(known))]  # every emotion in every group
+    folder.write_parquet("utterances.parquet", known)
+    better = studies.predict(known, 0.6, male_advantage=0.4)
+    studies.write_predictions(folder, known, "01abcdefabcd", 0, better)
+
+    table = compare(load_study(folder), resamples=100).table
+    (row,) = table.query("quantity == 'signed_tpr' and scope == 'en/speech+text'").to_dict("records")
+    assert row["reference"] == 0 and row["value"] == pytest.approx(-0.4, abs=0.1)
+    assert row["difference"] == pytest.approx(-row["value"]) and 0 < row["low"] < row["high"]
+    assert row["says"] == "larger"
 
 
 def test_a_configuration_that_heard_another_modality_is_left_out_with_a_note(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from analysis.importance import COLUMNS, MIN_TRIALS, distribution, importance
 from analysis.load import Study, load_study
+from analysis.page import Table
+from analysis.search_sections import importance_section
 from search_spaces import Space, space_maker
 from study.groups import LANGUAGES
 from study.records import StudyFolder
@@ -67,13 +69,53 @@ def test_a_conditional_knob_is_counted_among_the_trials_that_have_it(table) -> N
     assert n[f"{WEIGHT}.weight"] + n[f"{WEIGHT}.step_size"] == 120
     assert n[f"{WEIGHT}.ramp_fraction"] < n[f"{WEIGHT}.weight"]
     assert n[f"{WEIGHT}.initial"] == n[f"{WEIGHT}.step_size"] >= MIN_TRIALS
-    assert table["importance"].between(0, 1).all() and table["reason"].isna().all()
+    known = table.dropna(subset=["importance"])
+    assert known["importance"].between(0, 1).all() and known["reason"].isna().all()
+    # among adaptive schedules nothing decides W-F1, so the forest has nothing to share out
+    left = table[table["importance"].isna()]
+    assert set(left["knob"]) == {f"{WEIGHT}.initial", f"{WEIGHT}.step_size"}
+    assert set(left["objective"]) == {"dev_w_f1"} and left["reason"].str.contains("explain 0% of this objective").all()
 
     # the knobs that every trial has share one forest, so their shares sum to 1
     rows = table[(table["evaluator"] == "fANOVA") & (table["objective"] == "dev_gap")].set_index("knob")["importance"]
     assert rows[[name for name in n.index if n[name] == 120]].sum() == pytest.approx(1)
     rows = table[(table["evaluator"] == "fANOVA") & (table["objective"] == "dev_w_f1")].set_index("knob")["importance"]
     assert rows[f"{WEIGHT}.weight"] > 0.8  # among its own trials, where no schedule is better than another
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_forty_trials_show_the_knob_that_decides_and_credit_no_other(tmp_path: Path, seed: int) -> None:
+    """W-F1 follows the German coefficient; the gap follows the weight, which adaptive schedules do not have."""
+    folder = studies.write_plan(tmp_path / "s")
+    space = space_maker("fairness")(LANGUAGES, Settings())
+    keep_knobs(folder, space)
+    proposals = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    noise = np.random.default_rng(seed)
+    for number in range(40):
+        knobs = space.suggest(proposals.ask())
+        w_f1 = 0.5 - 0.04 * abs(np.log2(knobs["objective.coefficients.languages.de"])) + noise.normal(0, 0.005)
+        gap = 0.15 - 0.03 * np.log10(knobs.get(f"{WEIGHT}.weight", 0.3)) + noise.normal(0, 0.005)
+        studies.write_trial(folder, number, f"c{number:03d}", knobs=knobs)
+        studies.write_run(folder, f"c{number:03d}", 0, studies.figures(w_f1, gap), studies.figures(0.5, 0.1))
+    study = load_study(folder)
+    table = importance(study)
+
+    found = table.pivot(index="knob", columns=["objective", "evaluator"], values="importance")
+    for evaluator in ("fANOVA", "PED-ANOVA"):
+        decides = {"dev_w_f1": "objective.coefficients.languages.de", "dev_gap": f"{WEIGHT}.weight"}
+        for objective, knob in decides.items():
+            shares = found[objective, evaluator].dropna()
+            assert shares.idxmax() == knob, (evaluator, objective)
+            assert (shares.drop(knob) < shares[knob] / 2).all(), (evaluator, objective)
+    # of the knobs that all trials have none decides the gap: without a guard they would share all of it
+    of_all = table.query("evaluator == 'fANOVA' and objective == 'dev_gap' and n == 40")
+    assert len(of_all) == 3 and of_all["importance"].isna().all()
+
+    (shown,) = (block.frame for block in importance_section(study, seed=0).blocks if isinstance(block, Table))
+    shown = shown.set_index("knob")
+    assert shown["W-F1, fANOVA"].idxmax() == "objective.coefficients.languages.de"
+    assert shown["gap, fANOVA"].dropna().index.tolist() == [f"{WEIGHT}.weight"]
+    assert shown.loc[f"{WEIGHT}.weight", "n"] < 40
 
 
 def test_the_same_seed_gives_the_same_shares(tmp_path: Path) -> None:

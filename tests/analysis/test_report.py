@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.chance import uncertainty_of
+from analysis.chance import Uncertainty, uncertainty_of
 from analysis.findings import answer, warnings_of
 from analysis.load import load_study
+from analysis.nulls import NoiseFloor
 from analysis.pareto import front
 from analysis.report import main, write_report
 from study.records import RecordError
@@ -102,6 +103,23 @@ def test_warnings_name_gaps_at_the_floor_and_what_is_incomplete(tmp_path: Path) 
     assert "Incomplete, so kept out of the front: ERM; paper's setting; trial 2" in said
     assert "8 trials were planned, 3 are here" in said
     assert "One seed each" not in said and "only" not in said
+
+
+def test_a_collapsed_model_and_one_of_other_cells_are_named(tmp_path: Path) -> None:
+    study = made(tmp_path / "s", ("ERM", 0.6, 0.1), ("minimax", 0.2, 0.02), ("V-REx", 0.31, 0.05))
+    chance = Uncertainty("ERM", "speaker", NoiseFloor(0.04, 0.02, 0.07, 20, 0, 20, 0.5), {}, {})
+    said = "\n".join(warnings_of(study, front(study.configurations), chance))
+    assert "On the front with less than half of its best W-F1: minimax. A model" in said
+    assert "modalities only" not in said
+
+    folder = study.folder
+    folder.write_json("study.json", folder.read_json("study.json") | {"modalities": ["speech", "speech+text"]})
+    speech = studies.figures(0.6, 0.1)
+    speech["cells"]["en/speech"] = speech["cells"]["en/speech+text"]
+    studies.write_run(folder, "c0", 0, speech, speech)
+    study = load_study(folder)
+    said = "\n".join(warnings_of(study, front(study.configurations), chance))
+    assert "modalities only, so kept out of the front: minimax; V-REx." in said and "Incomplete" not in said
 
 
 def test_a_corpus_of_one_gender_still_gets_a_report(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from analysis.clusters import SIGNED, figures
 from analysis.uncertainty import SeedSpread, bootstrap, holm, interval
 from study.groups import Cell
 from study.metrics import GAP_KINDS
-from tests.analysis.simulations import simulate, truth
+from tests.analysis.simulations import Design, simulate, truth
 
 
 def test_one_seed_is_a_t_interval_of_the_bootstrap_variance() -> None:
@@ -65,7 +65,7 @@ def test_an_undefined_figure_has_no_interval_and_bad_resamples_are_left_out() ->
 def test_the_interval_narrows_with_the_root_of_the_clusters() -> None:
     widths = []
     for clusters in (40, 640):
-        draws = bootstrap(simulate(0, clusters)[0], ("w_f1",), 400)
+        draws = bootstrap(simulate(0, Design(clusters=(clusters,)))[0], ("w_f1",), 400)
         made = interval(*draws.of("w_f1", [0]), draws.clusters("w_f1", [0]))
         assert made.low < truth(0.0, ("w_f1",))["w_f1"] < made.high
         widths.append(made.high - made.low)
@@ -74,7 +74,7 @@ def test_the_interval_narrows_with_the_root_of_the_clusters() -> None:
 
 def test_clusters_of_a_mean_are_those_of_the_cells_that_have_the_figure() -> None:
     """English dialogues 0 to 39, of both genders; German ones 0 to 4, of women alone: no gap, and no men there."""
-    english = simulate(0)[0]
+    english = simulate(0, Design())[0]
     german = english.counts.copy()
     german[:, 5:] = german[:, :, :, 1] = 0.0
     both = replace(
@@ -90,7 +90,7 @@ def test_clusters_of_a_mean_are_those_of_the_cells_that_have_the_figure() -> Non
 
 def test_pairing_takes_away_what_systems_share() -> None:
     """A system and a copy of it with one dialogue gone wrong: all their difference is in that dialogue."""
-    counts = simulate(3)[0]
+    counts = simulate(3, Design())[0]
     worse = counts.counts.copy()
     worse[:, 0] = 0.0
     worse[:, 0, ..., -1] = counts.counts[:, 0].sum(-1)
@@ -105,7 +105,7 @@ def test_pairing_takes_away_what_systems_share() -> None:
 
 
 def test_resamples_are_those_of_a_plain_loop() -> None:
-    counts = simulate(1, clusters=6, n_seeds=2)[0]
+    counts = simulate(1, Design(clusters=(6,)), n_seeds=2)[0]
     draws = bootstrap(counts, SIGNED, 3, seed=5)
     weights = np.random.default_rng(5).multinomial(6, np.full(6, 1 / 6), size=3)
     for b in range(3):
@@ -118,7 +118,7 @@ def test_resamples_are_those_of_a_plain_loop() -> None:
 def test_the_simulation_shows_its_own_truth() -> None:
     """Otherwise calibration would be measured against a wrong number."""
     names = (*SIGNED, "w_f1")
-    counts = simulate(0, clusters=4000, size=50, gaps=(0.2,))[0].counts[0].sum(0)
+    counts = simulate(0, Design(clusters=(4000,), size=50), gaps=(0.2,))[0].counts[0].sum(0)
     observed, known = figures(counts[0], names), truth(0.2, names)
     assert {name: float(observed[name]) for name in names} == pytest.approx(known, abs=0.012)
     assert known["signed_tpr"] == pytest.approx(-0.2) and known["standardised_accuracy"] == pytest.approx(-0.2)

@@ -16,23 +16,30 @@ import time
 from pathlib import Path
 
 import numpy as np
+import optuna
 
+from search_spaces import space_maker
 from study.groups import EMOTIONS, LANGUAGES
 from study.metrics import evaluate
 from study.records import SCORE_COLUMNS, StudyFolder, run_directory
+from study.settings import Settings
 from tests.analysis import studies
 
 PER_CELL, SPEAKERS, EPOCHS = 500, 50, 20
 
 
 def write_large_study(path: Path, trials: int) -> StudyFolder:
-    """A finished search; ERM and the paper's setting come first."""
-    folder = studies.write_plan(path, trials=trials)
+    """A finished search of the space ``fairness``; ERM and the paper's setting come first."""
+    space = space_maker("fairness")(LANGUAGES, Settings())
+    knobs = [knob.model_dump(mode="json") for knob in space.knobs]
+    folder = studies.write_plan(path, trials=trials, space=space.name, knobs=knobs)
     known = studies.utterances(PER_CELL, SPEAKERS)
     folder.write_parquet("utterances.parquet", known)
     rng = np.random.default_rng(0)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    proposals = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(trials):
-        label, knobs = studies.KNOBS[number] if number < 2 else (None, sampled(rng))
+        label, knobs = studies.KNOBS[number] if number < 2 else (None, space.suggest(proposals.ask()))
         config_id = f"{number:010x}"
         studies.write_trial(folder, number, config_id, label, knobs)
         accuracy = 0.3 + 0.3 * rng.random()
@@ -43,16 +50,6 @@ def write_large_study(path: Path, trials: int) -> StudyFolder:
         dev, test = (evaluate(whole[whole["split"] == split]) for split in ("dev", "test"))
         studies.write_run(folder, config_id, 0, dev, test, weights=np.linspace(0, 1, EPOCHS))
     return folder
-
-
-def sampled(rng: np.random.Generator) -> dict[str, float | str]:
-    """Knobs of one trial, inside the ranges of the default space."""
-    knobs: dict[str, float | str] = {
-        "objective.fairness_weight.schedule": "linear",
-        "objective.fairness_weight.weight": float(np.exp(rng.uniform(np.log(0.05), np.log(2.0)))),
-        "objective.fairness_weight.ramp_fraction": float(rng.uniform(0.2, 0.9)),
-    }
-    return knobs | {f"objective.coefficients.languages.{name}": float(rng.uniform(0.5, 2)) for name in LANGUAGES}
 
 
 def main() -> None:

@@ -1,0 +1,65 @@
+"""Where the seconds of a study went: training, evaluation, the way to the first step, and the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import Study
+from study.records import read_trials, run_directory
+
+WAITED = "workers"
+"""What new workers cost: their places and processes. Those that have served a trial before wait for none."""
+
+
+def time_spent(study: Study) -> pd.DataFrame:
+    """Seconds of each finished trial, wall clock of its worker group.
+
+    Returns:
+        One row a trial: ``number, name, trial, training, evaluation, start`` (from the beginning of the trial to the
+        end of its first step), ``new`` (whether its workers were), ``rest``. NaN where a record does not say.
+    """
+    names = study.configurations.set_index("config_id")["name"]
+    rows = []
+    for number, trial in sorted(read_trials(study.folder).items()):
+        if trial["state"] != "finished" or trial["config_id"] not in names.index:
+            continue
+        own = study.runs[study.runs["config_id"] == trial["config_id"]]
+        finished = [
+            study.folder.read_json(f"{run_directory(trial['config_id'], seed)}/finished.json") for seed in own["seed"]
+        ]
+        startup = finished[0].get("startup") or {}
+        row = {
+            "number": number,
+            "name": names[trial["config_id"]],
+            "trial": float(trial["seconds"]),
+            "training": _sum(finished, "train"),
+            "evaluation": _sum(finished, "evaluate"),
+            "start": float(sum(startup.values())) if startup else np.nan,
+            "new": bool(startup.get(WAITED, 0.0) > 0.0),
+        }
+        rows.append(row | {"rest": row["trial"] - row["training"] - row["evaluation"] - row["start"]})
+    return pd.DataFrame(
+        rows, columns=["number", "name", "trial", "training", "evaluation", "start", "new", "rest"]
+    ).astype({"new": bool})
+
+
+def time_in_words(spent: pd.DataFrame) -> str:
+    """The share of training and evaluation, and how long trials took to their first step; empty without records."""
+    known = spent.dropna()
+    if known.empty:
+        return ""
+    share = (known["training"] + known["evaluation"]).sum() / known["trial"].sum()
+    starts = {
+        "on new workers": known.loc[known["new"], "start"].median(),
+        "on workers of an earlier trial": known.loc[~known["new"], "start"].median(),
+    }
+    said = [f"{seconds:.1f} s {where}" for where, seconds in starts.items() if not np.isnan(seconds)]
+    return (
+        f"{share:.0%} of {len(known)} trials' time was training and evaluation; to the first step {', '.join(said)} "
+        "(medians)"
+    )
+
+
+def _sum(finished: list[dict], part: str) -> float:
+    return float(sum((run.get("seconds") or {}).get(part, np.nan) for run in finished))

@@ -1,0 +1,102 @@
+"""One writer at a time: who holds a study folder, by a file lock on a disk and by a lease on an object store."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from study.records import RecordError, StudyFolder
+
+LOCK = "lock"
+LEASE = "lease.json"
+LEASE_SECONDS = 90.0  # an object store knows no locks: after that long without a sign of life a holder is gone
+RENEW_SECONDS = 20.0
+
+
+@contextmanager
+def hold(folder: StudyFolder) -> Iterator[None]:
+    """Keep a second writer out of a study folder.
+
+    On an object store, two that start within the same second are not told apart.
+
+    Raises:
+        RecordError: another process writes it; the message names its process id and host.
+    """
+    with _locked(folder) if folder.is_local else _leased(folder):
+        yield
+
+
+def holder_of(folder: StudyFolder) -> str | None:
+    """Who writes a study now, None if nobody does."""
+    if not folder.is_local:
+        return _lessee(folder)
+    if not folder.exists(LOCK):
+        return None
+    with open(folder.path(LOCK)) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return lock.read() or "another process"
+    return None
+
+
+@contextmanager
+def _locked(folder: StudyFolder) -> Iterator[None]:
+    try:
+        os.makedirs(folder.uri, exist_ok=True)
+        lock = open(folder.path(LOCK), "a+")  # noqa: SIM115  (held open as long as the lock)
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {folder.uri}: {error}. Point --storage at a place that can be written."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise _refusal(folder, lock.read() or "another process") from None
+        lock.truncate(0)
+        lock.write(_this_process())
+        lock.flush()
+        yield
+        lock.truncate(0)
+
+
+@contextmanager
+def _leased(folder: StudyFolder) -> Iterator[None]:
+    other = _lessee(folder)
+    if other:
+        raise _refusal(folder, f"{other}, or was within {LEASE_SECONDS:g} s")
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            folder.write_json(LEASE, {"holder": _this_process(), "time": time.time()})
+
+    folder.write_json(LEASE, {"holder": _this_process(), "time": time.time()})
+    renewal = threading.Thread(target=renew, daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewal.join()
+        folder.remove(LEASE)
+
+
+def _lessee(folder: StudyFolder) -> str | None:
+    lease = folder.read_json(LEASE) if folder.exists(LEASE) else None
+    return lease["holder"] if lease and time.time() - lease["time"] < LEASE_SECONDS else None
+
+
+def _refusal(folder: StudyFolder, holder: str) -> RecordError:
+    return RecordError(f"{folder.uri} is being written by {holder}; wait for it to end.")
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
