@@ -20,6 +20,8 @@ class _Evolution(BaseGASampler):
     """What both share: the generations of a study in the order of its trials, so that a journal that was written anew
     from the records has the same ones."""
 
+    _chosen = 0  # the last generation whose parents are known to stand in the journal
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return _union(_inside(study))
 
@@ -33,6 +35,10 @@ class _Evolution(BaseGASampler):
         return _inside(study)[start : start + self.population_size]
 
     def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        # oldest first: Optuna would go back through all generations by recursion, deeper than Python allows
+        for earlier in range(self._chosen + 1, generation):
+            super().get_parent_population(study, earlier)
+            self._chosen = earlier
         space = _union(_inside(study))
         return [self._whole(study, parent, space) for parent in super().get_parent_population(study, generation)]
 

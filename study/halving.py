@@ -107,15 +107,20 @@ class Rungs:
         Returns:
             Where the configuration stands, None if this epoch is no rung.
         """
-        best = self.selected.get(config_id)
-        if best is None or epoch == 1 or score > best[0]:
-            self.selected[config_id] = score, values
+        self.note(config_id, epoch, score, values)
         if epoch not in self.reached:
             return None
         rung = self.reached[epoch]
-        rung[config_id] = self.selected[config_id][1]
         before = place(np.array(list(rung.values())), list(rung).index(config_id))
         return Standing(epoch, before + 1, len(rung), self.halving.places(len(rung)))
+
+    def note(self, config_id: str, epoch: int, score: float, values: tuple[float, ...]) -> None:
+        """``report`` without asking where the configuration stands, which takes sorting all that reached the rung."""
+        best = self.selected.get(config_id)
+        if best is None or epoch == 1 or score > best[0]:
+            self.selected[config_id] = score, values
+        if epoch in self.reached:
+            self.reached[epoch][config_id] = self.selected[config_id][1]
 
     def end(self, config_id: str) -> None:
         """Note that training has ended, perhaps for want of progress: the figures stand at the later rungs too."""
@@ -135,7 +140,7 @@ class Rungs:
             for row in folder.read_jsonl(f"{directory}/epochs.jsonl"):
                 figures = {f"dev_{name}": value for name, value in row["dev"].items()}
                 if all(metric in figures for metric, _ in objectives):
-                    self.report(config_id, row["epoch"], figures["dev_w_f1"], minimised(figures, objectives))
+                    self.note(config_id, row["epoch"], figures["dev_w_f1"], minimised(figures, objectives))
             if folder.exists(f"{directory}/finished.json"):
                 self.end(config_id)
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from study.records import RecordError, StudyFolder
 
@@ -76,7 +76,8 @@ def _leased(folder: StudyFolder) -> Iterator[None]:
 
     def renew() -> None:
         while not ended.wait(RENEW_SECONDS):
-            folder.write_json(LEASE, {"holder": _this_process(), "time": time.time()})
+            with suppress(RecordError, OSError):  # the next one may succeed; the trials say it if none does
+                folder.write_json(LEASE, {"holder": _this_process(), "time": time.time()})
 
     folder.write_json(LEASE, {"holder": _this_process(), "time": time.time()})
     renewal = threading.Thread(target=renew, daemon=True)

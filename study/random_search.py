@@ -27,7 +27,7 @@ class RandomSearch(BaseSampler):
 
     def __init__(self, seed: int):
         self.seed = seed
-        self._before: tuple[int, int] = (-1, 0)
+        self._counted, self._drawn, self._replayed = 0, 0, set[str]()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
@@ -45,13 +45,13 @@ class RandomSearch(BaseSampler):
         return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
 
     def _proposals_before(self, study: optuna.Study, number: int) -> int:
-        if self._before[0] != number:
-            earlier = [
-                trial
-                for trial in study.get_trials(deepcopy=False)
-                if trial.number < number and not trial.user_attrs.get("label")
-            ]
-            drawn = sum("fixed_params" not in trial.system_attrs for trial in earlier)
-            replayed = {json.dumps(trial.params, sort_keys=True) for trial in earlier if trial.user_attrs.get(REPLAYED)}
-            self._before = number, drawn + len(replayed)
-        return self._before[1]
+        """Only trials since the last count are looked at: what is counted of a trial does not change."""
+        if number < self._counted:  # one that was queued earlier and is drawn for only now
+            self._counted, self._drawn, self._replayed = 0, 0, set()
+        for trial in study.get_trials(deepcopy=False)[self._counted : number]:
+            if not trial.user_attrs.get("label"):
+                self._drawn += "fixed_params" not in trial.system_attrs
+                if trial.user_attrs.get(REPLAYED):
+                    self._replayed.add(json.dumps(trial.params, sort_keys=True))
+        self._counted = number
+        return self._drawn + len(self._replayed)

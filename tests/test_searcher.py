@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 
+import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search_spaces import Knob, Space, ablation, space_maker
 from search_spaces.ablations import arms_of
+from study.evolution import Nsga2
 from study.goals import Goals, Requirement
 from study.groups import cells
+from study.random_search import RandomSearch
 from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
 from study.settings import TINY, Placement, Settings, config_id, context_faults
 
@@ -424,3 +427,20 @@ def test_a_random_search_that_is_interrupted_proposes_what_it_would_have_propose
     assert len({str(knobs) for knobs in whole}) == 6
     assert proposals("cut", (references + 1, references + 4)) == whole
     assert sorted(map(str, proposals("new head", (references + 2,)))) == sorted(map(str, whole))
+
+
+def test_nsga2_takes_over_a_study_of_more_generations_than_python_calls_deep():
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=Nsga2(seed=0, population_size=2))
+    knob = optuna.distributions.FloatDistribution(0.0, 1.0)
+    values = [[i / 1200, 1 - i / 1200] for i in range(1200)]
+    study.add_trials(
+        [optuna.trial.create_trial(values=v, params={"x": v[0]}, distributions={"x": knob}) for v in values]
+    )
+    assert 0 <= study.ask({"x": knob}).params["x"] <= 1
+
+
+def test_a_random_search_counts_its_proposals_in_any_order():
+    study = optuna.create_study(sampler=RandomSearch(1))
+    for _ in range(6):
+        study.ask()
+    assert [study.sampler._proposals_before(study, number) for number in (3, 5, 2, 4)] == [3, 5, 2, 4]
