@@ -98,7 +98,6 @@ def sweep(small_corpus, ray_directory, tmp_path_factory):
     storage = tmp_path_factory.mktemp("sweeps")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"RAY_TMPDIR": ray_directory, **PLANTED}
-    environment["RAY_worker_niceness"] = "0"  # Ray's 15 would starve them on a busy machine
 
     def start(
         *flags: str,

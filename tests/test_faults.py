@@ -37,6 +37,22 @@ def undisturbed(sweep):
     return values
 
 
+@pytest.fixture
+def begin(sweep):
+    """Starts a sweep and returns while it runs; one that a failing test leaves is ended."""
+    begun = []
+
+    def start(*flags, **options):
+        begun.append(sweep(*FLAGS, *flags, wait=False, **options))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=120)
+
+
 def values_of(folder):
     trials = read_trials(folder).values()
     return {trial["config_id"]: trial["values"] for trial in trials if trial["state"] == "finished"}
@@ -119,9 +135,9 @@ def ended(process, seconds=280):
     return out
 
 
-def test_a_worker_ten_times_slower_and_then_one_killed(sweep, undisturbed, record_property):
+def test_a_worker_ten_times_slower_and_then_one_killed(sweep, begin, undisturbed, record_property):
     folder = StudyFolder.at(str(sweep.storage), "worker")
-    process = sweep(*FLAGS, "--study", "worker", wait=False)
+    process = begin("--study", "worker")
     slow = worker_of(process, middle_of_a_trial(process, folder, finished=0))
     for _ in range(10):
         slow.suspend()
@@ -137,9 +153,9 @@ def test_a_worker_ten_times_slower_and_then_one_killed(sweep, undisturbed, recor
     assert_nothing_lost(folder, before, undisturbed)
 
 
-def test_the_driver_is_killed_and_a_second_sweep_refused(sweep, undisturbed, record_property):
+def test_the_driver_is_killed_and_a_second_sweep_refused(sweep, begin, undisturbed, record_property):
     folder = StudyFolder.at(str(sweep.storage), "driver")
-    process = sweep(*FLAGS, "--study", "driver", wait=False)
+    process = begin("--study", "driver")
     middle_of_a_trial(process, folder, finished=0)
     refused = sweep(*FLAGS, "--study", "driver")
     assert refused.returncode == 2
@@ -147,22 +163,23 @@ def test_the_driver_is_killed_and_a_second_sweep_refused(sweep, undisturbed, rec
     middle_of_a_trial(process, folder)
     everything = descendants(process)
     process.kill()
-    process.communicate()
+    process.wait()
     _, left = psutil.wait_procs(everything, timeout=60)
     record_property("left_after_60_s", [" ".join(child.cmdline())[:80] for child in left])
     for child in left:
         child.kill()
+    process.communicate()
     progress, before = progress_of(folder), kept_files(folder)
-    again = sweep(*FLAGS, "--study", "driver", wait=False)
+    again = begin("--study", "driver")
     record_property("seconds_to_recover", seconds_until_all_go_on(again, folder, progress))
     ended(again)
     assert not left
     assert_nothing_lost(folder, before, undisturbed)
 
 
-def test_a_worker_that_hangs(sweep, undisturbed, record_property):
+def test_a_worker_that_hangs(sweep, begin, undisturbed, record_property):
     folder = StudyFolder.at(str(sweep.storage), "hangs")
-    process = sweep(*FLAGS, "--study", "hangs", wait=False, variables={"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "10"})
+    process = begin("--study", "hangs", variables={"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "10"})
     hit = middle_of_a_trial(process, folder)
     progress, before = progress_of(folder), kept_files(folder)
     worker_of(process, hit).suspend()
@@ -171,9 +188,9 @@ def test_a_worker_that_hangs(sweep, undisturbed, record_property):
     assert_nothing_lost(folder, before, undisturbed)
 
 
-def test_a_trials_driver_is_killed(sweep, undisturbed, record_property):
+def test_a_trials_driver_is_killed(sweep, begin, undisturbed, record_property):
     folder = StudyFolder.at(str(sweep.storage), "trial-driver")
-    process = sweep(*FLAGS, "--study", "trial-driver", wait=False)
+    process = begin("--study", "trial-driver")
     middle_of_a_trial(process, folder)
     progress, before = progress_of(folder), kept_files(folder)
     for driver in descendants(process, "TrialDriver", "ResourceTrainable"):
@@ -225,10 +242,12 @@ def url_of(port):
     return f"s3://studies/x?endpoint_override=127.0.0.1:{port}&scheme=http&allow_bucket_creation=true"
 
 
-def test_an_object_store_away_for_30_seconds_and_a_new_head(sweep, undisturbed, store, tmp_path, record_property):
+def test_an_object_store_away_for_30_seconds_and_a_new_head(
+    sweep, begin, undisturbed, store, tmp_path, record_property
+):
     folder = StudyFolder.at(url_of(store.port), "away")
     options = {"storage": url_of(store.port), "variables": {**OF_STORE, "HOME": str(tmp_path / "first")}}
-    process = sweep(*FLAGS, "--study", "away", wait=False, **options)
+    process = begin("--study", "away", **options)
     middle_of_a_trial(process, folder)
     progress, before = progress_of(folder), kept_files(folder)
     store.stop()
@@ -241,7 +260,7 @@ def test_an_object_store_away_for_30_seconds_and_a_new_head(sweep, undisturbed, 
     before = kept_files(folder)
     options["variables"]["HOME"] = str(tmp_path / "second")
     began = time.monotonic()
-    ended(sweep(*FLAGS, "--trials", "6", "--study", "away", wait=False, **options))
+    ended(begin("--trials", "6", "--study", "away", **options))
     record_property("seconds_of_a_new_head_with_one_more_trial", round(time.monotonic() - began, 1))
     after = values_of(folder)
     assert len(after) == 6 and {run: kept_files(folder)[run] for run in before} == before
@@ -294,16 +313,16 @@ cluster.shutdown()
 """
 
 
-def test_a_node_is_removed_and_another_added(sweep, undisturbed, ray_directory, record_property):
+def test_a_node_is_removed_and_another_added(sweep, begin, undisturbed, ray_directory, record_property):
     variables = {"RAY_TMPDIR": ray_directory, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     nodes = subprocess.Popen(
-        [sys.executable, "-c", NODES], env=os.environ | variables | {"RAY_worker_niceness": "0"},
+        [sys.executable, "-c", NODES], env=os.environ | variables,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
         address = next(line for line in nodes.stdout if line.count(":") == 1).strip()
         folder = StudyFolder.at(str(sweep.storage), "nodes")
-        process = sweep(*FLAGS, "--study", "nodes", wait=False, variables={**variables, "RAY_ADDRESS": address})
+        process = begin("--study", "nodes", variables={**variables, "RAY_ADDRESS": address})
         middle_of_a_trial(process, folder)
         progress, before = progress_of(folder), kept_files(folder)
         nodes.stdin.write("replace\n")
