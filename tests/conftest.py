@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -98,12 +99,21 @@ def sweep(small_corpus, ray_directory, tmp_path_factory):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"RAY_TMPDIR": ray_directory, **PLANTED}
 
-    def start(*flags: str, wait: bool = True, script: tuple[str, ...] = ("study/sweep.py",)):
-        command = [sys.executable, *script, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+    def start(
+        *flags: str,
+        wait: bool = True,
+        script: tuple[str, ...] = ("study/sweep.py",),
+        storage: str = str(storage),
+        variables: Mapping[str, str | None] | None = None,
+    ):
+        """``variables`` change the environment of this call; None takes one away."""
+        given = environment | dict(variables or {})
+        command = [sys.executable, *script, "--corpus", f"meld-st:{small_corpus}", "--storage", storage]
         command += ["--epochs", "1", "--fix", "optimisation.batch_size=24", *flags]
         process = subprocess.Popen(
-            command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=REPO, env={key: value for key, value in given.items() if value is not None},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
         if not wait:
             return process
         out, err = process.communicate(timeout=280)
