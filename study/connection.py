@@ -55,13 +55,12 @@ def set_environment() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def connect(stops_trials: bool) -> str:
+def connect() -> str:
     """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one.
 
-    Args:
-        stops_trials: whether trials may be stopped early. Ray Train (2.60) then gives back the places of their workers
-            only where the dashboard's server tells it that their controller is gone, and looks for that server in vain
-            where several Rays run on the machine, unless it is told.
+    A private one has a dashboard, on this machine only: where a trial's driver dies, Ray Train (2.60) gives back the
+    places of its workers only when the dashboard's server says that their controller is gone. It looks for that server
+    in vain where several Rays run on the machine, unless it is told.
 
     Returns:
         Where the study runs, for the user.
@@ -79,11 +78,9 @@ def connect(stops_trials: bool) -> str:
     else:  # "auto" would also join the private Ray of another sweep, and die with it
         # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
         os.environ |= {**ALONE, "PYTHONPATH": path}
-        if stops_trials:
-            port = _free_port()
-            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-            quiet["dashboard_port"] = port
-        ray.init(address="local", include_dashboard=stops_trials, **quiet)
+        port = _free_port()
+        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+        ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = capacity()

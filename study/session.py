@@ -197,7 +197,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(draft, record)
-    console.print(f"{'running on':11}{connection.connect(stops_trials=draft.early_stopping is not None)}")
+    console.print(f"{'running on':11}{connection.connect()}")
     heed_sigterm()
     template = trials.TrialTemplate(
         settings=draft.settings,

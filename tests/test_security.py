@@ -34,7 +34,7 @@ stay_on_loopback()
 import json, os, psutil, ray
 from study import connection
 connection.set_environment()
-connection.connect(stops_trials=True)
+connection.connect()
 ray.get(ray.remote(lambda: 1).remote())
 own = psutil.Process()
 open_doors = {

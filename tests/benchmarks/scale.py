@@ -178,7 +178,7 @@ def loop(sampler: str, path: Path, trials: int) -> None:
     """Print how many trials a second Tune starts and ends, in ten parts."""
     connection.set_environment()
     template, search = make_study(path, sampler)
-    connection.connect(stops_trials=False)
+    connection.connect()
     start = time.perf_counter()
     used = resource.getrusage(resource.RUSAGE_SELF)
     with mock.patch.object(orchestration, "TrialDriver", InstantDriver):
