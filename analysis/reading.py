@@ -101,6 +101,7 @@ class _Trial(_Record):
     label: str | None = None
     knobs: dict[str, Any] | None = None
     reason: str | None = None
+    seconds: float | None = None
 
 
 class _OfCell(_Record):
@@ -133,6 +134,7 @@ class _Finished(_Record):
     epoch: int | None = None
     epochs_run: int | None = None
     seconds: dict[str, float] | None = None
+    startup: dict[str, float] | None = None
 
 
 class _EpochDev(_Record):

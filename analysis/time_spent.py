@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import Study
-from study.records import read_trials, run_directory
+from analysis.reading import finished_of, trials_of
 
 WAITED = "workers"
 """What new workers cost: their places and processes. Those that have served a trial before wait for none."""
@@ -21,18 +21,16 @@ def time_spent(study: Study) -> pd.DataFrame:
     """
     names = study.configurations.set_index("config_id")["name"]
     rows = []
-    for number, trial in sorted(read_trials(study.folder).items()):
+    for trial in trials_of(study.folder):
         if trial["state"] != "finished" or trial["config_id"] not in names.index:
             continue
         own = study.runs[study.runs["config_id"] == trial["config_id"]]
-        finished = [
-            study.folder.read_json(f"{run_directory(trial['config_id'], seed)}/finished.json") for seed in own["seed"]
-        ]
+        finished = [finished_of(study.folder, trial["config_id"], seed) for seed in own["seed"]]
         startup = finished[0].get("startup") or {}
         row = {
-            "number": number,
+            "number": trial.get("number"),
             "name": names[trial["config_id"]],
-            "trial": float(trial["seconds"]),
+            "trial": float(trial.get("seconds") or np.nan),
             "training": _sum(finished, "train"),
             "evaluation": _sum(finished, "evaluate"),
             "start": float(sum(startup.values())) if startup else np.nan,

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,11 @@ PLANTED = {
     "AWS_SECRET_ACCESS_KEY": "planted/planted+planted/planted+planted0",
 }
 """Credentials that every sweep finds in its environment; no file of it may hold one."""
+
+
+def without_times(finished: dict[str, Any]) -> dict[str, Any]:
+    """What of a ``finished.json`` must be the same whenever the same run is done."""
+    return {key: value for key, value in finished.items() if key not in ("seconds", "startup")}
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import pytest
 
 from study.records import StudyFolder
 from study.trainer import train
+from tests.conftest import without_times
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -64,7 +65,7 @@ def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_
     assert process.returncode == 0, out[-3000:]
     assert "'epoch': 1," not in out and "'epoch': 3," in out  # it went on
     ended, unbroken = (study.read_json("runs/abc/0/finished.json") for study in (folder, whole))
-    assert {k: v for k, v in ended.items() if k != "seconds"} == {k: v for k, v in unbroken.items() if k != "seconds"}
+    assert without_times(ended) == without_times(unbroken)
     steps = [study.read_parquet("runs/abc/0/steps.parquet") for study in (folder, whole)]
     pd.testing.assert_frame_equal(*steps, rtol=1e-5)
 
@@ -98,7 +99,7 @@ def test_a_kill_inside_any_write_costs_nothing(plan_in, tmp_path, monkeypatch):
     monkeypatch.setattr(StudyFolder, "write_bytes", write)
     ended = train(cut, seed=3, report=lambda row: None, export=True)
 
-    assert {k: v for k, v in ended.items() if k != "seconds"} == {k: v for k, v in finished.items() if k != "seconds"}
+    assert without_times(ended) == without_times(finished)
     for name in ("predictions.parquet", "steps.parquet", "adapter/adapter_model.safetensors"):
         assert cut.folder.read_bytes(f"runs/abc/3/{name}") == whole.folder.read_bytes(f"runs/abc/3/{name}"), name
     left = [path.name for path in Path(cut.folder.uri, "runs/abc/3").iterdir()]
