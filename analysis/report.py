@@ -7,6 +7,7 @@ Writes into ``STUDY_DIR/report/`` (writing it again replaces it):
     front.csv                    the front, a column a knob
     benchmark.csv, .tex          test figures in the layout of arXiv 2603.21050
     arms.csv, arms.tex           both objectives against ERM, where there is an ERM to compare with
+    parts.csv, parts.tex         leave-one-out and add-one-in, where there are such arms
     comparison.csv               every comparison with ERM by language and modality, as fractions
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -30,13 +32,14 @@ from analysis.findings import answer, warnings_of
 from analysis.goals import own_goals
 from analysis.goals_sections import goals_answer, goals_sections
 from analysis.latex import tabular
-from analysis.load import Study, load_study
+from analysis.load import ERM, Study, load_study
 from analysis.page import render_page
 from analysis.pareto import front, pareto_info
+from analysis.parts import part_comparisons, parts, parts_section, parts_table
 from analysis.search_sections import certainty_section, choices_section, importance_section, published_section
 from analysis.sections import (
     cells_section,
-    compared_with_erm,
+    compared_with,
     comparison_section,
     configurations_section,
     detailed,
@@ -81,7 +84,8 @@ def write_report(
     shown = detailed(points)
     figure = pareto_figure(pareto_info(study, chance.floor))
     svg = render(figure, "svg")
-    comparison = compared_with_erm(study, shown, resamples, seed)
+    comparison = compared_with(study, ERM, shown, resamples, seed)
+    by_part = part_comparisons(study, resamples, seed)
     in_layout = benchmark(study, shown)
     certainty = certainty_section(study, resamples, seed)
     page = render_page(
@@ -92,6 +96,7 @@ def write_report(
             *goals_sections(study),
             *front_sections(points, svg, also=own_goals(study.plan)),
             *([] if comparison is None else [comparison_section(study, comparison)]),
+            *([parts_section(by_part)] if by_part else []),
             choices_section(study),
             configurations_section(study, points, chance),
             cells_section(study, shown, chance, in_layout),
@@ -110,7 +115,7 @@ def write_report(
         "pareto.png": render(figure, "png"),
         "pareto.svg": svg,
         "front.csv": front_csv(points).encode(),
-        **_paper_tables(study, in_layout, comparison),
+        **_paper_tables(study, in_layout, comparison, by_part),
         "report.html": page.encode(),  # last: where it stands, the others do
     }
     for name, data in files.items():
@@ -128,23 +133,33 @@ def require_finished_runs(study: Study) -> None:
         raise RecordError(f"{study.folder.uri} has no finished run yet: let the study go on, then ask again.{failed}")
 
 
-def _paper_tables(study: Study, in_layout: dict[str, pd.DataFrame], comparison: Comparison | None) -> dict[str, bytes]:
+def _paper_tables(
+    study: Study, in_layout: dict[str, pd.DataFrame], comparison: Comparison | None, by_part: Sequence[Comparison]
+) -> dict[str, bytes]:
     """By file name, what a paper would hold."""
     notes = study.plan["corpus"].get("notes", [])
     made = {"benchmark.csv": benchmark_csv(in_layout), "benchmark.tex": benchmark_latex(in_layout, "test", notes)}
     if comparison is not None:
-        table = formatted(arms_table(comparison)).set_index(("", "configuration")).rename_axis(None)
-        caption = (
-            f"Against {comparison.reference} on {comparison.split}, in points. 95 %: interval over {comparison.by}s "
-            "and seeds; swap reach: the difference plus and minus what 95 % of paired swaps reach, no interval; Holm: "
-            f"p adjusted over the rows. {' '.join(comparison.notes)}"
-        )
         made |= {
             "arms.csv": arms(comparison).to_csv(index=False, lineterminator="\n"),
-            "arms.tex": tabular(table, caption),
+            "arms.tex": _latex(arms_table(comparison), f"Against {comparison.reference}", comparison),
             "comparison.csv": comparison.table.to_csv(index=False, lineterminator="\n"),
         }
+    if by_part:
+        made |= {
+            "parts.csv": parts(by_part).to_csv(index=False, lineterminator="\n"),
+            "parts.tex": _latex(parts_table(by_part), "One part at a time", by_part[0]),
+        }
     return {name: text.encode() for name, text in made.items()}
+
+
+def _latex(table: pd.DataFrame, title: str, comparison: Comparison) -> str:
+    caption = (
+        f"{title} on {comparison.split}, in points. 95 %: interval over {comparison.by}s and seeds; swap reach: the "
+        "difference plus and minus what 95 % of paired swaps reach, no interval; Holm: p adjusted over the arms that "
+        f"have one reference. {' '.join(comparison.notes)}"
+    )
+    return tabular(formatted(table).set_index(("", "configuration")).rename_axis(None), caption)
 
 
 def main(arguments: list[str] | None = None) -> int:

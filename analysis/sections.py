@@ -14,7 +14,7 @@ from analysis.comparison import Comparison, compare, shown
 from analysis.drawing import render
 from analysis.figures import cells_figure, training_figure
 from analysis.forest import forest_figure, forest_info
-from analysis.load import ERM, Study, load_epochs, load_predictions, load_utterances
+from analysis.load import Study, load_epochs, load_predictions, load_utterances
 from analysis.page import Picture, Section, Table
 from analysis.pareto import cells_info
 from analysis.steps import steps_figure, steps_info
@@ -45,16 +45,18 @@ def detailed(points: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys([*points.loc[points["label"].notna(), "config_id"], *chosen["config_id"]]))
 
 
-def compared_with_erm(study: Study, config_ids: Sequence[str], resamples: int, seed: int) -> Comparison | None:
-    """The configurations shown in detail against ERM on test, or ``None`` where there is no pair to compare."""
-    erm = study.configuration(ERM)
-    if erm is None:
+def compared_with(
+    study: Study, reference: str, config_ids: Sequence[str], resamples: int, seed: int
+) -> Comparison | None:
+    """Some configurations against the one with a label on test, or ``None`` where there is no pair to compare."""
+    base = study.configuration(reference)
+    if base is None:
         return None
-    seeds = set(study.runs.loc[study.runs["config_id"] == erm["config_id"], "seed"])
-    paired = set(study.runs.loc[study.runs["seed"].isin(seeds), "config_id"]) - {erm["config_id"]}
+    seeds = set(study.runs.loc[study.runs["config_id"] == base["config_id"], "seed"])
+    paired = set(study.runs.loc[study.runs["seed"].isin(seeds), "config_id"]) - {base["config_id"]}
     only = [config_id for config_id in config_ids if config_id in paired][:COMPARED]
     enough = max(resamples, RESAMPLES_AN_ARM * len(only))
-    return compare(study, ERM, "test", resamples=enough, seed=seed, only=only) if only else None
+    return compare(study, reference, "test", resamples=enough, seed=seed, only=only) if only else None
 
 
 def front_sections(points: pd.DataFrame, pareto_svg: bytes, also: bool = False) -> list[Section]:

@@ -120,6 +120,23 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 """Arms that answer one question, by its name; ERM is beside all of them."""
 
+PARTS: dict[str, dict[str, str]] = {
+    "paper's setting": {
+        "natural batches": "without balanced batches",
+        "ERM, balanced": "without the penalty",
+        "fixed weight 0.3": "without the adaptive weight",
+        "power 1": "without power 2",
+        "mean over cells": "without the maximum",
+    },
+    "plain penalty": {
+        "plain penalty + balanced": "with balanced batches",
+        "plain penalty + adaptive": "with the adaptive weight",
+        "plain penalty + power 2": "with power 2",
+        "plain penalty + max": "with the maximum",
+    },
+}
+"""Leave-one-out and add-one-in: by the configuration that they differ from, arms and the part left out or added."""
+
 
 def arms_of(modalities: Sequence[str]) -> tuple[Reference, ...]:
     """Every arm of a study that hears these."""

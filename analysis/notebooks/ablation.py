@@ -34,6 +34,7 @@ from analysis.comparison import compare, shown
 from analysis.drawing import render
 from analysis.forest import forest_figure, forest_info
 from analysis.load import load_study
+from analysis.parts import part_comparisons, parts_info, parts_table
 from analysis.steps import steps_figure, steps_info
 from analysis.tables import formatted
 
@@ -57,6 +58,17 @@ formatted(arms_table(comparison))
 
 # %%
 Image(render(forest_figure(forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))), "png"), width=860)
+
+# %% [markdown]
+# ## One part at a time
+# Each row leaves one part out of the paper's setting, or adds one to the plainest penalty, and 0 is that configuration.
+# A part left out that mattered lies to the left of 0, a part added that mattered to the right.
+
+# %%
+by_part = part_comparisons(study, 2000, 0)
+if by_part:
+    display(formatted(parts_table(by_part)))
+    display(Image(render(forest_figure(parts_info(by_part)), "png"), width=860))
 
 # %% [markdown]
 # ## By language and modality
