@@ -52,7 +52,7 @@ class Study:
             figures of an arm that heard one of two are means over other cells.
         cells: one row a (config_id, seed, split, language, modality): ``n_female, n_male, n_unknown, w_f1,
             accuracy, uar, invalid, gap, gap_standardised``, ``signed_``, ``absolute_`` and ``standardised_`` gaps by
-            kind, and ``w_f1_``, ``accuracy_`` and ``invalid_`` of ``female`` and ``male``.
+            kind, and ``w_f1_``, ``accuracy_``, ``uar_`` and ``invalid_`` of ``female`` and ``male``.
         failed: one row a failed trial of a configuration that has not finished since: ``number, config_id, label,
             reason``. Such a configuration is here alone, whatever its seeds left behind.
         pruned: likewise the trials that were stopped early; their figures are those of a part of the training.

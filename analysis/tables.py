@@ -148,9 +148,10 @@ def groups_table(figures: Mapping[str, Any]) -> pd.DataFrame:
 
     Returns:
         For each cell a row for women, men and all (those of unknown gender included), and for each modality the mean
-        over its languages: ``language, modality, gender, utterances``, then in points ``W-F1, accuracy, invalid`` and,
-        on the rows of all, ``gap`` (AVG).
+        over its languages: ``language, modality, gender, utterances``, then in points ``W-F1, accuracy, UAR, invalid``
+        and, on the rows of all, ``gap`` (AVG).
     """
+    shares = ["w_f1", "accuracy", "uar", "invalid", "gap"]
     rows: list[dict[str, Any]] = []
     means: dict[str, list[dict[str, Any]]] = {}
     for name, cell in figures["cells"].items():
@@ -158,19 +159,18 @@ def groups_table(figures: Mapping[str, Any]) -> pd.DataFrame:
         sizes = {gender: cell[f"n_{gender}"] for gender in ("female", "male", "unknown")}
         for gender, of_group in cell["by_group"].items():
             rows.append({"language": language, "modality": modality, "gender": gender, "utterances": sizes[gender]})
-            rows[-1] |= {kind: of_group[kind] for kind in ("w_f1", "accuracy", "invalid")}
+            rows[-1] |= {kind: of_group.get(kind) for kind in shares[:-1]}  # UAR by gender is not in older records
         whole = {"language": language, "modality": modality, "gender": "all", "utterances": sum(sizes.values())}
-        rows.append({**whole, **{kind: cell[kind] for kind in ("w_f1", "accuracy", "invalid", "gap")}})
+        rows.append({**whole, **{kind: cell[kind] for kind in shares}})
         means.setdefault(modality, []).append(rows[-1])
     for modality, cells in means.items():
         over = pd.DataFrame(cells)
-        mean = over[["w_f1", "accuracy", "invalid", "gap"]].astype(float).mean()
+        mean = over[shares].astype(float).mean()
         rows.append({"language": "mean", "modality": modality, "gender": "all", **mean})
         rows[-1]["utterances"] = int(over["utterances"].sum())
     frame = pd.DataFrame(rows)
-    shares = ["w_f1", "accuracy", "invalid", "gap"]
     frame[shares] = POINTS * frame[shares].astype(float)
-    return frame.rename(columns={"w_f1": "W-F1"})
+    return frame.rename(columns={"w_f1": "W-F1", "uar": "UAR"})
 
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:

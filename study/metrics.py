@@ -246,7 +246,12 @@ def evaluate(predictions: pd.DataFrame, class_average: ClassAverage = "mean_of_g
     }
     by_group = {
         kind: figure(counts[:, : len(GENDERS)])
-        for kind, figure in (("w_f1", weighted_f1), ("accuracy", accuracy), ("invalid", invalid_rate))
+        for kind, figure in (
+            ("w_f1", weighted_f1),
+            ("accuracy", accuracy),
+            ("uar", unweighted_average_recall),
+            ("invalid", invalid_rate),
+        )
     }
     signed, absolute = signed_and_absolute_gaps(female, male, class_average)
     average = np.mean([absolute[kind] for kind in GAP_KINDS], axis=0)

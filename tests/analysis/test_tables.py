@@ -11,8 +11,9 @@ import pytest
 from analysis import tables
 from analysis.load import load_predictions, load_study, load_utterances
 from analysis.pareto import front
-from study.metrics import class_rates
+from study.metrics import class_rates, evaluate
 from tests.analysis import studies
+from tests.test_metrics import BY_HAND, frame
 
 
 @pytest.fixture
@@ -87,3 +88,15 @@ def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
     assert row["n M"] == german[0]["n"]
     assert row["TPR M"] == pytest.approx(50 * (german[0]["tpr"] + german[1]["tpr"]))
     assert row["FPR M"] == pytest.approx(50 * (german[0]["fpr"] + german[1]["fpr"]))
+
+
+def test_groups_of_one_run_by_hand() -> None:
+    """Women: joy 3 of 4, anger 2 of 2; men: joy 1 of 2, anger 2 of 4; in Japanese all four are right."""
+    fair = frame([(g, e, e) for g in ("female", "male") for e in ("joy", "anger")], language="ja")
+    table = tables.groups_table(evaluate(pd.concat([frame(BY_HAND), fair]))).set_index(["language", "gender"])
+
+    assert table["utterances"].tolist() == [6, 6, 12, 2, 2, 4, 16]
+    assert table.loc[("en", "female"), ["accuracy", "UAR", "invalid"]].tolist() == pytest.approx([500 / 6, 87.5, 0])
+    assert table.loc[("en", "male"), "UAR"] == pytest.approx(50)
+    assert table.loc[("mean", "all"), "UAR"] == pytest.approx((4 / 6 + 4 / 6 + 2) / 4 * 100)
+    assert table["gap"].isna().tolist() == [True, True, False, True, True, False, False]
