@@ -58,7 +58,7 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
         counts = counts_of(study, utterances, config_id, "dev", by)
         draws = bootstrap(counts, ("w_f1",), resamples, seed)
         everywhere = range(len(counts.cells))
-        made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere))
+        made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere)).within(0.0, 1.0)
         intervals[config_id] = (made.low, made.high)
     of_reference = counts_of(study, utterances, str(reference["config_id"]), "dev", by)
     by_cell = {str(cell): noise_floor(of_reference.of_cells([cell]), permutations, seed) for cell in of_reference.cells}

@@ -100,13 +100,13 @@ class Comparison:
         resamples: how many.
         table: one row a (configuration, scope, quantity), with ``COLUMNS``. Figures are fractions: ``reference`` and
             ``value`` are means over the seeds in common (``n_seeds``), ``difference`` is as the module says, ``low``
-            and ``high`` its 95 % interval, for an absolute gap NaN and instead ``reach``, the size that 95 % of paired
-            swaps stay within; ``reference_low`` and so on are intervals of the figures themselves;
-            ``p_holm`` the p value adjusted over the cells of the same configuration
-            and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters`` those that
-            hold the rarer gender (for W-F1, any utterance or that gender), of the cell that has fewest among those
-            whose figure is defined. ``says`` is a word or two:
-            without Holm's adjustment, and "no claim about a population" under ten clusters.
+            and ``high`` its 95 % interval, cut to what the figure can be, for an absolute gap NaN and instead
+            ``reach``, the size that 95 % of paired swaps stay within, at most 1; ``reference_low`` and so on are
+            intervals of the figures themselves; ``p_holm`` the p value adjusted over the cells of the same
+            configuration and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters``
+            those that hold the rarer gender (for W-F1, any utterance or that gender), of the cell that has fewest among
+            those whose figure is defined. ``says`` is a word or two: without Holm's adjustment, and "no claim about a
+            population" under ten clusters.
         notes: what a reader must know, one sentence each.
     """
 
@@ -251,16 +251,24 @@ def paired_differences(
                 continue
             # the size of a gap changes along its own direction; one of exactly 0 can only grow, along the other's
             sign = (np.sign(reference) or np.sign(value) or 1.0) if kind == "signed gap" else 1.0
+            least = -1.0 if kind == "signed gap" else 0.0
             clusters, used = draws.clusters(quantity, members), draws.used(quantity, members)
             made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
+            made = made.within(least - 1.0, 1.0 - least)
             found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}
-            own, of_base = interval(points, resampled, clusters), interval(base_points, base_resampled, clusters)
+            own, of_base = (
+                interval(*each, clusters).within(least, 1.0)
+                for each in ((points, resampled), (base_points, base_resampled))
+            )
             found |= {"value_low": own.low, "value_high": own.high}
             found |= {"reference_low": of_base.low, "reference_high": of_base.high}
             if kind == "absolute gap":
                 of_swaps = swaps[:, used, absolute.index(quantity)].mean(-1)
                 p, reach = swap_test(made.estimate, of_swaps, made.seeds, rng)
-                found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {"p": p, "reach": reach}
+                found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {
+                    "p": p,
+                    "reach": min(reach, 1.0),
+                }
             summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
             yield {
                 **row, **{f"n_{gender}": int(n) for gender, n in zip(GENDERS, sizes[used].min(0), strict=True)},

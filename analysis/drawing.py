@@ -99,7 +99,7 @@ def short(name: str, most: int = 36) -> str:
 def words(figure: Figure, title: str, subtitle: str, caption: str, left: float = 0.75) -> None:
     """Title and subtitle above, legend and caption below, the axes in what is left (lengths in inches).
 
-    A long caption makes the figure higher, so that an inch is left for the axes.
+    A long subtitle or caption makes the figure higher, so that an inch is left for the axes.
     """
     width, height = figure.get_size_inches()
     left = min(left, 0.45 * width)
@@ -108,15 +108,18 @@ def words(figure: Figure, title: str, subtitle: str, caption: str, left: float =
     bottom = 0.12 + line * len(lines)
     rows = max((-(-len(legend.get_texts()) // IN_A_ROW) for legend in figure.legends), default=1)
     under = bottom + 0.85 + 0.2 * (rows - 1)
-    height = max(height, under + 1 + 0.95)
+    under_title = textwrap.wrap(subtitle, int((width - left) * 12.5))
+    over = 0.95 + 0.19 * max(0, len(under_title) - 1)
+    height = max(height, under + 1 + over)
     figure.set_figheight(height)
     for legend in figure.legends:
         legend.set_bbox_to_anchor((left / width - 0.02, bottom / height, 1, 1))
     figure.subplots_adjust(
-        left=left / width, right=1 - 0.2 / width, bottom=under / height, top=1 - 0.95 / height, wspace=0.25
+        left=left / width, right=1 - 0.2 / width, bottom=under / height, top=1 - over / height, wspace=0.25
     )
     figure.text(left / width, 1 - 0.15 / height, title, fontsize="large", fontweight="bold", va="top")
-    figure.text(left / width, 1 - 0.42 / height, subtitle, fontsize="medium", color=GREY, va="top")
+    said = "\n".join(under_title)
+    figure.text(left / width, 1 - 0.42 / height, said, fontsize="medium", color=GREY, va="top", linespacing=1.3)
     figure.text(left / width, 0.1 / height, "\n".join(lines), fontsize=8, color=GREY, va="bottom", linespacing=1.3)
 
 

@@ -9,6 +9,7 @@ import moocore
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.drawing import COLOURS, GREY, INK, PALE, STYLE, canvas, render, short, words
 from analysis.goals import goals_front, goals_table, in_words, own_goals, scale_of
@@ -117,6 +118,7 @@ def history_figure(history: pd.DataFrame) -> Figure:
         axes = figure.subplots()
         axes.plot(history["n_trials"], history["hypervolume"], drawstyle="steps-post", color=INK, lw=1.6)
         axes.set_xlabel("trials that keep the requirements")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("hypervolume")
         caption = "From 0 to 1, each objective between the worst and the best of this study."
         words(figure, "How this front grew", "dev, in the order of the trials", caption)

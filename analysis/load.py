@@ -6,7 +6,7 @@ Only finished runs are read. Figures are fractions, as the records hold them; Na
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
     """
     folder = open_folder(folder)
     plan = plan_of(folder)
-    trials, failed, pruned = _trials(folder)
+    trials, failed, pruned = _trials(folder, plan["settings"])
     without_figures = {*failed["config_id"], *pruned["config_id"]}
     utterances = None if class_average == "mean_of_gaps" else utterances_of(folder)
     rows, cells = [], []
@@ -118,7 +118,7 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
             for split in SPLITS:
                 made = predictions_of(folder, utterances, config_id, seed, split)
                 finished[split] = evaluate(made, class_average)
-        described = trials.get(config_id) or _describe({"config_id": config_id})
+        described = trials.get(config_id) or _describe({"config_id": config_id}, plan["settings"])
         rows.append({**described, **_run_row(finished)})
         cells += _cell_rows(finished)
     runs = pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIGURE_COLUMNS])
@@ -194,25 +194,30 @@ def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, see
     return predictions_of(study.folder, utterances, config_id, seed, split)
 
 
-def family_of(knobs: dict[str, Any], label: str | None) -> str:
+def family_of(knobs: dict[str, Any], label: str | None, settings: Mapping[str, Any] | None = None) -> str:
     """What kind of configuration it is: what figures tell apart by marker.
+
+    Args:
+        settings: of the study, which hold where the knobs are silent.
 
     Returns:
         ``ERM``; ``PAPER``; ``COMPARISON`` for any other method than ERM-MinMaxGAP (ERM with other draws among them);
-        else the schedule of the fairness weight, "default" where the knobs are silent.
+        else the schedule of the fairness weight, "default" where neither knobs nor settings name one.
 
     >>> family_of({"objective.method": "group_dro"}, None), family_of({"fairness_weight.schedule": "linear"}, None)
     ('comparison method', 'linear')
     """
     if label in (ERM, PAPER):
         return str(label)
-    by_leaf = {key.rsplit(".", 1)[-1]: value for key, value in knobs.items()}
-    if by_leaf.get("method", "minmaxgap") != "minmaxgap":
+    objective = (settings or {}).get("objective") or {}
+    by_leaf = {"method": objective.get("method", "minmaxgap")} | (objective.get("fairness_weight") or {})
+    by_leaf |= {key.rsplit(".", 1)[-1]: value for key, value in knobs.items()}
+    if by_leaf["method"] != "minmaxgap":
         return COMPARISON
     return str(by_leaf.get("schedule", "default"))
 
 
-def _describe(trial: dict[str, Any]) -> dict[str, Any]:
+def _describe(trial: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a configuration from its trial; a run whose trial was never written has only its id."""
     knobs, label, number = trial.get("knobs") or {}, trial.get("label"), trial.get("number")
     fallback = f"run {trial['config_id'][:6]}" if number is None else f"trial {number}"
@@ -221,12 +226,14 @@ def _describe(trial: dict[str, Any]) -> dict[str, Any]:
         "number": number,
         "label": label,
         "name": label or fallback,
-        "family": family_of(knobs, label),
+        "family": family_of(knobs, label, settings),
         "knobs": knobs,
     }
 
 
-def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFrame, pd.DataFrame]:
+def _trials(
+    folder: StudyFolder, settings: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], pd.DataFrame, pd.DataFrame]:
     """The finished configurations by id, the failed trials, and those that were stopped early.
 
     A searcher may propose a configuration twice: the first number stands for it, and any label that it has.
@@ -238,7 +245,7 @@ def _trials(folder: StudyFolder) -> tuple[dict[str, dict[str, Any]], pd.DataFram
             row = {column: trial.get(column) for column in _UNFINISHED_COLUMNS}
             unfinished[trial["state"]].append({**row, "reason": row["reason"] or "no reason was recorded"})
             continue
-        described = _describe(trial)
+        described = _describe(trial, settings)
         first = finished.setdefault(trial["config_id"], described)
         if first["label"] is None and described["label"] is not None:
             finished[trial["config_id"]] = {**described, "number": first["number"]}

@@ -56,6 +56,7 @@ def hypervolume_figure(history: pd.DataFrame) -> Figure:
             axes.plot(history[column].iloc[-1], 1e4 * history["hypervolume"].iloc[-1], "o", color=INK, ms=4)
             axes.set_xlabel(heading)
         panels[0].set_ylabel("hypervolume (squared points)")
+        panels[0].xaxis.get_major_locator().set_params(integer=True)
         caption = (
             "The area of W-F1 and gap that the front beats, up to W-F1 0 and a gap of 50 points. Higher is better."
         )

@@ -11,7 +11,7 @@ make every gap look real. :mod:`analysis.nulls` compares them with what chance a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +75,11 @@ class Interval:
     p: float
     standard_error: float
     seeds: SeedSpread
+
+    def within(self, least: float, most: float) -> Interval:
+        """The same with its ends cut to what the figure can be; of two seeds they may lie far outside."""
+        low, high = np.clip([self.low, self.high], least, most).tolist()
+        return replace(self, low=low, high=high)
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,17 @@ def test_the_shown_table_is_in_points_and_filters(comparison) -> None:
     assert len(shown(made)) == 7 * 4 * len(MAIN)
 
 
+def test_no_end_of_an_interval_lies_where_the_figure_cannot(tmp_path: Path) -> None:
+    """Of two seeds and few utterances an interval by itself would be hundreds of points wide."""
+    study = load_study(studies.write_whole_study(tmp_path / "s", 8, 12, seeds=(0, 1), configurations=3))
+    table = compare(study, resamples=40).table
+    levels, signed = (table[table["kind"] == kind] for kind in ("level", "signed gap"))
+    assert levels[["low", "reference_low"]].min().tolist() >= [-1, 0] and (levels["reference_high"] == 1).any()
+    assert signed["value_low"].min() == -1 and signed["value_high"].max() == 1 and signed["low"].min() == -2
+    assert table["reach"].max() <= 1
+    assert ((table["low"] <= 0) & (table["high"] >= 0) == (table["p"] >= 0.05))[table["low"].notna()].all()
+
+
 def test_few_speakers_make_no_claim(tmp_path: Path) -> None:
     study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=5, configurations=2))
     made = compare(study, resamples=100)

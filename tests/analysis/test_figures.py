@@ -112,6 +112,18 @@ def test_one_panel_a_language_and_modality_on_the_same_axes(study) -> None:
     assert [len(axes.patches) for axes in figure.axes] == [0, 0, 1]  # the floor, where there is one
 
 
+def test_a_long_subtitle_stays_inside_a_narrow_figure(study) -> None:
+    info = cells_info(study, {})
+    one = replace(info, points=info.points[info.points["cell"] == "de/speech+text"], sizes={"de/speech+text": (30, 30)})
+    figure = cells_figure(replace(one, subtitle="a backbone at /a/long/path and words " * 4))
+    left, right = figure.bbox.x0, figure.bbox.x1
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert all(left <= box.x0 and box.x1 <= right for box in boxes)
+    title, subtitle = boxes[0], boxes[1]
+    panel = figure.axes[0].title.get_window_extent()
+    assert title.y0 >= subtitle.y1 and subtitle.y0 >= panel.y0
+
+
 def test_families_differ_by_marker_and_not_by_colour_alone() -> None:
     markers = [marker for marker, _, _ in FAMILIES.values()]
     assert len(set(markers)) == len(markers) and len({colour for _, colour, _ in FAMILIES.values()}) == len(markers)

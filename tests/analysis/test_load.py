@@ -234,6 +234,13 @@ def test_family_of(knobs: dict, label: str | None, family: str) -> None:
     assert family_of(knobs, label) == family
 
 
+def test_where_knobs_are_silent_the_studys_settings_hold() -> None:
+    settings = {"objective": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "initial": 0.0}}}
+    assert family_of({"objective.power": 1}, "power 1", settings) == "adaptive"
+    assert family_of({"objective.fairness_weight.schedule": "linear"}, None, settings) == "linear"
+    assert family_of({"objective.power": 1}, None, {"objective": {"method": "v_rex"}}) == COMPARISON
+
+
 def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:
     """Opposite gaps of two emotions cancel in the gap of means, in records, resamples, swaps and floor alike."""
     folder = studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=6, configurations=2)
