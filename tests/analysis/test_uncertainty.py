@@ -42,8 +42,8 @@ def test_seeds_add_what_clusters_do_not_explain() -> None:
     alone = points[:, None] + 0.1 * np.sqrt(3) * np.eye(3)
     made = interval(points, alone, clusters=1001)
     assert made.seeds.explained == pytest.approx(0.015 * 1.001)
-    of_mean = interval(points.mean(keepdims=True), alone.mean(0, keepdims=True), clusters=1001)
-    assert made.standard_error == pytest.approx(of_mean.standard_error)  # nothing is left to the seeds
+    # nothing is left to the seeds and their resamples cancel in the mean, which is still no surer than three seeds say
+    assert made.standard_error == pytest.approx(np.sqrt(0.01 / 3))
 
 
 def test_degrees_of_freedom_fall_to_those_of_the_seeds() -> None:
@@ -51,6 +51,32 @@ def test_degrees_of_freedom_fall_to_those_of_the_seeds() -> None:
     assert spread.added_to(0.0, 39) == (pytest.approx(0.01), pytest.approx(4))
     assert spread.added_to(0.01, 4) == (pytest.approx(0.02), pytest.approx(8))
     assert SeedSpread(0.0, 0.0, 1).added_to(0.01, 39) == (0.01, 39)
+
+
+def test_degrees_of_freedom_fall_no_further() -> None:
+    """Clusters explain more than is observed: 0.002 alone would have 0.16 degrees of freedom, and t = 31 million."""
+    variance, freedom = SeedSpread(observed=0.05, explained=0.06, n_seeds=5).added_to(0.002, 39)
+    assert variance == pytest.approx(0.05 / 5)
+    assert freedom == pytest.approx(1e-4 / (4e-6 / 39 + 1e-4 / 4))  # 3.98
+
+
+@pytest.mark.parametrize(("shared", "of_seed"), [(0.0, 0.0), (0.0, 0.3), (1.0, 0.0), (1.0, 0.2)])
+def test_three_seeds_of_ten_clusters_keep_their_level_without_endless_intervals(shared: float, of_seed: float) -> None:
+    """Normal effects of clusters (shared by seeds, and own), and of seeds; the truth is 0."""
+    rng, n, seeds, clusters = np.random.default_rng(0), 4000, 3, 10
+    figures = rng.normal(0, 1, (n, seeds, clusters)) + rng.normal(0, of_seed, (n, seeds, 1))
+    figures += rng.normal(0, shared, (n, 1, clusters))
+    points = figures.mean(2)
+    of_clusters = figures.mean(1).var(1, ddof=1) / clusters
+    apart = (figures - figures.mean(1, keepdims=True)).var(2, ddof=1).sum(1) / clusters / (seeds - 1)
+    reach = np.empty(n)
+    for i in range(n):
+        spread = SeedSpread(points[i].var(ddof=1), apart[i], seeds)
+        variance, freedom = spread.added_to(of_clusters[i], clusters - 1)
+        reach[i] = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
+    assert 0.005 < np.mean(np.abs(points.mean(1)) > reach) < 0.07
+    known = np.sqrt((shared**2 + 1 / seeds) / clusters + of_seed**2 / seeds)
+    assert np.quantile(reach, 0.95) < 8 * known  # of two degrees of freedom t is 4.3
 
 
 def test_an_undefined_figure_has_no_interval_and_bad_resamples_are_left_out() -> None:
