@@ -12,9 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 REPO = Path(__file__).resolve().parent.parent
 PLANTED = {
     "HF_TOKEN": "hf_plantedplantedplantedplantedplan",

@@ -72,6 +72,7 @@ formatted(shown(choose(study)))
 # ## How sure the front is
 # The table says in how many resamples of speakers or dialogues, and of training seeds, a configuration is on the front.
 # The figure, for which two seeds are needed, shows what a quarter, half and three quarters of the seeds' fronts attain.
+# Where its lines lie far apart, the front is a matter of the seed.
 
 # %%
 probability_nondominated(study).sort_values("probability", ascending=False)
