@@ -21,6 +21,11 @@ from analysis.load import ERM, PAPER
 from analysis.pareto import MANY, CellsInfo, ParetoInfo
 from study.groups import LANGUAGES, MODALITIES, cells
 
+_TRAINING = {
+    "dev_w_f1": "dev W-F1 (points)",
+    "dev_gap": "dev gap (AVG, points; smaller is up)",
+    "fairness_weight": "fairness weight",
+}
 _CELL_ORDER = [str(cell) for cell in cells(LANGUAGES, MODALITIES)]
 
 
@@ -102,30 +107,34 @@ def cells_figure(info: CellsInfo) -> Figure:
     return figure
 
 
-def training_figure(epochs: pd.DataFrame) -> Figure:
-    """Dev W-F1, dev gap and fairness weight over the epochs, one line a configuration (its seeds averaged).
-
-    An epoch is drawn where every finished seed of the configuration reached it.
+def training_lines(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Means over the seeds of each configuration and epoch, where every finished seed of it reached the epoch.
 
     Args:
         epochs: from :func:`analysis.load.load_epochs`.
+
+    Returns:
+        ``config_id, name, family, epoch, dev_w_f1, dev_gap, fairness_weight``; fractions.
     """
-    figures = {
-        "dev_w_f1": "dev W-F1 (points)",
-        "dev_gap": "dev gap (AVG, points; smaller is up)",
-        "fairness_weight": "fairness weight",
-    }
     seeds = epochs.groupby("config_id")["seed"].transform("nunique")
     reached = epochs.groupby(["config_id", "epoch"])["seed"].transform("nunique")
     keys = ["config_id", "name", "family", "epoch"]
-    many = epochs["config_id"].nunique() > MANY
-    lines = epochs[seeds == reached].groupby(keys, sort=False)[list(figures)].mean().reset_index()
+    return epochs[seeds == reached].groupby(keys, sort=False)[list(_TRAINING)].mean().reset_index()
+
+
+def training_figure(lines: pd.DataFrame) -> Figure:
+    """Dev W-F1, dev gap and fairness weight over the epochs, one line a configuration.
+
+    Args:
+        lines: from :func:`training_lines`.
+    """
+    many = lines["config_id"].nunique() > MANY
     is_faint = ~lines["name"].isin([ERM, PAPER]) & many
     named, faint = lines[~is_faint], lines[is_faint].astype({"config_id": "category"})
     with matplotlib.rc_context(STYLE):
         figure = canvas(10, 4.1)
         panels = figure.subplots(1, 3)
-        for axes, (column, heading) in zip(panels, figures.items(), strict=True):
+        for axes, (column, heading) in zip(panels, _TRAINING.items(), strict=True):
             scale = 1.0 if column == "fairness_weight" else 100.0
             for (_, name, family), line in named.groupby(["config_id", "name", "family"], sort=False):
                 marker, colour, _ = look(str(family))

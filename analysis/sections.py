@@ -12,7 +12,7 @@ from analysis.benchmark import MEAN
 from analysis.chance import INTERVALS_OF_ALL, Uncertainty
 from analysis.comparison import Comparison, compare, shown
 from analysis.drawing import render
-from analysis.figures import cells_figure, training_figure
+from analysis.figures import cells_figure, training_figure, training_lines
 from analysis.forest import forest_figure, forest_info
 from analysis.load import Study, load_epochs, load_predictions, load_utterances
 from analysis.page import Picture, Section, Table
@@ -170,7 +170,7 @@ def training_sections(study: Study) -> list[Section]:
     epochs = load_epochs(study)
     if not epochs.empty:
         alt = "Dev W-F1, dev gap and fairness weight over epochs, one line a configuration."
-        made.append(Section("Training", blocks=(Picture(render(training_figure(epochs), "svg"), alt),)))
+        made.append(Section("Training", blocks=(Picture(render(training_figure(training_lines(epochs)), "svg"), alt),)))
     steps = steps_info(study)
     if steps is not None:
         alt = "Fairness weight, gaps, active cell and negative weights over the training steps."

@@ -30,7 +30,7 @@ from IPython.display import Image, display
 from analysis.attainment import attainment, hypervolume_history, probability_nondominated
 from analysis.chance import uncertainty_of
 from analysis.drawing import render
-from analysis.figures import cells_figure, pareto_figure, training_figure
+from analysis.figures import cells_figure, pareto_figure, training_figure, training_lines
 from analysis.findings import answer, warnings_of
 from analysis.load import load_epochs, load_study
 from analysis.pareto import cells_info, front, pareto_info
@@ -109,4 +109,4 @@ formatted(cells_table(study, points.loc[points["on_front"], "config_id"].tolist(
 # shows how much the gap counted in the objective at that time.
 
 # %%
-Image(render(training_figure(load_epochs(study)), "png"), width=1000)
+Image(render(training_figure(training_lines(load_epochs(study))), "png"), width=1000)

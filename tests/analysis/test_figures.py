@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis.drawing import FAMILIES, render, save
-from analysis.figures import cells_figure, pareto_figure, training_figure
+from analysis.figures import cells_figure, pareto_figure, training_figure, training_lines
 from analysis.load import load_epochs, load_study
 from analysis.nulls import NoiseFloor
 from analysis.pareto import cells_info, pareto_info
@@ -73,7 +73,7 @@ def test_one_point_and_an_unknown_family_can_be_drawn(study) -> None:
 
 
 def test_training_has_three_panels_with_one_line_a_configuration(study) -> None:
-    figure = training_figure(load_epochs(study))
+    figure = training_figure(training_lines(load_epochs(study)))
     assert [len(axes.get_lines()) for axes in figure.axes] == [8, 8, 8]
     gap_axis = figure.axes[1]
     assert gap_axis.get_ylim()[0] > gap_axis.get_ylim()[1]
@@ -85,9 +85,11 @@ def test_training_averages_seeds_and_stops_where_one_stopped(tmp_path: Path) -> 
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.6, 0.1))
     studies.write_run(folder, "aa", 1, studies.figures(0.2, 0.1), studies.figures(0.2, 0.1), weights=(0.1,))
 
-    line = training_figure(load_epochs(load_study(folder))).axes[0].get_lines()[0]
+    lines = training_lines(load_epochs(load_study(folder)))
 
-    assert line.get_xydata().tolist() == [[1, pytest.approx(20)]]  # the mean of 60 and 20, half of each after one epoch
+    assert lines["epoch"].tolist() == [1]
+    assert lines["dev_w_f1"].tolist() == [pytest.approx(0.2)]  # the mean of 0.6 and 0.2, half of each after one epoch
+    assert training_figure(lines).axes[0].get_lines()[0].get_xydata().tolist() == [[1, pytest.approx(20)]]
 
 
 def test_files_are_whole_and_repeat(study, tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_of_many_configurations_the_training_lines_are_faint_and_all_there(tmp_p
         made = studies.figures(0.5 + number / 100, 0.1)
         studies.write_run(folder, f"c{number:02}", 0, made, made)
 
-    axes = training_figure(load_epochs(load_study(folder))).axes[0]
+    axes = training_figure(training_lines(load_epochs(load_study(folder)))).axes[0]
 
     assert len(axes.get_lines()) == 1  # ERM
     segments = [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]
