@@ -151,7 +151,7 @@ def test_the_command_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
         "assert not {'torch', 'ray', 'transformers'} & set(sys.modules); sys.exit(status)"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, folder.uri], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-c", code, folder.uri], capture_output=True, text=True, timeout=600
     )
 
     assert done.returncode == 0, done.stderr
