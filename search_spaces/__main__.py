@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from search_spaces.spaces import SPACES, space_maker
 from study.groups import LANGUAGES, MODALITIES
@@ -49,8 +49,15 @@ def _listed() -> Table:
 def _shown(flags: argparse.Namespace) -> Table:
     preset = TINY if flags.backbone == "tiny" else {"backbone.spec": flags.backbone}
     settings = Settings().with_overrides({**preset, "modalities": flags.modalities.split(",")})
-    space = space_maker(flags.name)(flags.languages.split(","), settings)
-    table = Table("knob", "range", "default", "only if", "reason", box=None)
+    languages = flags.languages.split(",")
+    if strangers := [name for name in languages if name not in LANGUAGES]:
+        raise SettingsError(
+            [f"--languages: there is no {name!r}; choose from {', '.join(LANGUAGES)}" for name in strangers]
+        )
+    space = space_maker(flags.name)(languages, settings)
+    table = Table(
+        *(Column(name, overflow="fold") for name in ("knob", "range", "default", "only if", "reason")), box=None
+    )
     for knob in space.knobs:
         conditions = [f"{parent} is {' or '.join(map(str, values))}" for parent, values in knob.when.items()]
         default = f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)

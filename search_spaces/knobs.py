@@ -69,6 +69,8 @@ class Knob(Frozen):
             raise ValueError(f"{self.name} has a log scale, so its low must be above 0")
         elif self.integer and (self.low % 1 or self.high % 1):
             raise ValueError(f"{self.name} is an integer, so its low and high must be whole numbers")
+        if empty := [parent for parent, allowed in self.when.items() if not allowed]:
+            raise ValueError(f"{self.name} names no value of {', '.join(empty)} in its condition")
         if not self.holds(self.default):
             raise ValueError(f"{self.name} has the default {self.default!r}, which is not in its own range")
         return self
@@ -88,6 +90,16 @@ class Knob(Frozen):
         assert self.low is not None and self.high is not None
         return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
 
+    def between(self) -> Sequence[Choice]:
+        """Values between the ends that are checked as well: the whole numbers, up to a thousand of them, or one that is
+        not whole."""
+        if self.choices:
+            return ()
+        assert self.low is not None and self.high is not None
+        if self.integer:
+            return range(int(self.low) + 1, int(self.high))[:1000]
+        return (self.low + (math.sqrt(5) - 1) / 2 * (self.high - self.low),)
+
     def values(self) -> Sequence[Choice] | None:
         """Every value that it can have; None where there is no end of them."""
         if self.choices or not self.integer:
@@ -97,7 +109,9 @@ class Knob(Frozen):
 
     def contains(self, other: Knob) -> bool:
         """Whether it has every value of another knob, so that a study that searched that one can go on with this."""
-        return bool(self.choices) == bool(other.choices) and all(self.holds(value) for value in other.ends())
+        return bool(self.choices) == bool(other.choices) and all(
+            self.holds(value) for value in (*other.ends(), *other.between())
+        )
 
     def suggest(self, trial: Suggester) -> Any:
         if self.choices:

@@ -55,6 +55,7 @@ PREPARED: dict[str, str] = {
     "prompt": "the tiny backbone's words are made from the prompt once, for all trials",
     "modalities": "all trials are compared on the same cells",
     "control": "all trials are selected on the same utterances of dev",
+    "computation": "how a step is computed changes no result, so all trials would be the same configuration",
     "optimisation.epochs": "the stops, the cost and the time left of a study count the same epochs for all trials",
 }
 """What trials of a study have in common, so that none of them can have its own: settings, and all below them."""

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from search_spaces import Knob, Space
-from search_spaces.knobs import exists
+from search_spaces.knobs import Choice, exists
 from study.corpora import Corpus
 from study.groups import GENDERS, Modality, cells
 from study.settings import ControlSplit, Placement, Settings, SettingsError, config_id, context_faults
@@ -67,25 +67,34 @@ def transcript_faults(corpus: Corpus, modalities: tuple[str, ...]) -> list[str]:
 
 
 def knob_faults(space: Space, settings: Settings, placement: Placement, languages: tuple[str, ...]) -> list[str]:
-    """Values of a space that are no settings: both ends and every choice of each knob, those that depend on it at their
-    defaults."""
+    """Values of a space that are no settings: of each knob every choice, or both ends and, where these are settings,
+    the first between them that is none. A fault is named once, at the value that shows it first."""
     known = set(context_faults(settings, placement, languages, None))
-    faults: list[str] = []
-    for knob in space.knobs:
-        beside = {parent: allowed[0] for parent, allowed in _conditions(knob, space).items()}
-        others = [other for other in space.knobs if other.when and other.name not in (*beside, knob.name)]
-        for value in knob.ends():
-            values = {**beside, knob.name: value}
-            for other in others:
-                if exists(other, values):
-                    values[other.name] = other.default
-            try:
-                chosen = settings.with_overrides(values)
-                found = [f for f in context_faults(chosen, placement, languages, None) if f not in known]
-            except SettingsError as error:
-                found = list(error.faults)
-            faults += [f"--space: {knob.name} at {value}: {fault}" for fault in found]
-    return list(dict.fromkeys(faults))
+    faults: dict[str, str] = {}
+
+    def look(knob: Knob, value: Choice) -> bool:
+        try:
+            chosen = settings.with_overrides(_beside(knob, value, space))
+            found = [fault for fault in context_faults(chosen, placement, languages, None) if fault not in known]
+        except SettingsError as error:
+            found = list(error.faults)
+        for fault in found:
+            faults.setdefault(fault, f"--space: {knob.name} at {value}: {fault}")
+        return bool(found)
+
+    for knob in sorted(space.knobs, key=lambda knob: not knob.when):  # at what depends on others before these
+        if not any([look(knob, value) for value in knob.ends()]):
+            any(look(knob, value) for value in knob.between())
+    return [*faults.values()]
+
+
+def _beside(knob: Knob, value: Choice, space: Space) -> dict[str, Any]:
+    """The value of a knob, what it depends on, and what depends on it at its default."""
+    values = {parent: allowed[0] for parent, allowed in _conditions(knob, space).items()} | {knob.name: value}
+    for other in space.knobs:
+        if other.when and other.name not in values and exists(other, values):
+            values[other.name] = other.default
+    return values
 
 
 def _conditions(knob: Knob, space: Space) -> dict[str, tuple[Any, ...]]:

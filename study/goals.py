@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +88,8 @@ def read_goals(objectives: str, requirements: Sequence[str]) -> tuple[Goals, lis
         except (AssertionError, ValueError):
             faults.append(f"--require: {text!r} is not METRIC<=NUMBER or METRIC>=NUMBER, e.g. 'gap<=0.03'")
             continue
-        if bound.metric != SECONDS and bound.bound > 1:
-            faults.append(f"--require: {text!r} is above 1, but gaps and rates are fractions: 0.03 is 3 points")
+        if bound.metric != SECONDS and not 0 <= bound.bound <= 1:
+            faults.append(f"--require: {text!r} is not from 0 to 1, but gaps and rates are fractions: 0.03 is 3 points")
         bounds.append(bound)
     return (Goals() if faults else Goals(tuple(wanted), tuple(bounds))), faults
 
@@ -105,6 +105,18 @@ def metrics_of(cells: Sequence[Cell]) -> tuple[str, ...]:
     scopes = [*dict.fromkeys(c.language for c in cells), *dict.fromkeys(c.modality for c in cells), *map(str, cells)]
     whole = [f"dev_{figure}" for figure in FIGURES]
     return (*whole, SECONDS, *(f"dev_{figure}@{scope}" for scope in dict.fromkeys(scopes) for figure in OF_A_CELL))
+
+
+def epoch_metrics(metrics: Iterable[str], row: Mapping[str, Any]) -> dict[str, float | None]:
+    """What one epoch tells of each metric; of ``seconds`` nothing, which are those of a whole run.
+
+    Args:
+        row: with the figures of ``study.metrics.evaluate`` as ``dev``; a line of ``epochs.jsonl``, say.
+
+    Raises:
+        KeyError: the row lacks such a figure, as records from before all were kept do.
+    """
+    return {metric: metric_value(metric, row) for metric in metrics if metric != SECONDS}
 
 
 def metric_value(metric: str, finished: Mapping[str, Any]) -> float | None:

@@ -16,12 +16,11 @@ from pydantic import Field
 
 from study.dominance import place
 from study.frozen import Frozen
+from study.goals import epoch_metrics
 from study.records import StudyFolder, run_directory
 from study.settings import SettingsError, parse
 
 NAME = "mo-asha"
-EPOCH_METRICS = ("dev_w_f1", "dev_gap")
-"""What a worker reports after every epoch, so what rungs can rank by."""
 Objectives = Sequence[tuple[str, str]]
 """(metric, "max" | "min")."""
 
@@ -133,14 +132,17 @@ class Rungs:
 
         Runs whose records lack an objective are left out.
         """
+        names = [metric for metric, _ in objectives]
         for config_id in folder.names("runs"):
             directory = run_directory(config_id, seed)
             if not folder.exists(f"{directory}/epochs.jsonl"):
                 continue
             for row in folder.read_jsonl(f"{directory}/epochs.jsonl"):
-                figures = {f"dev_{name}": value for name, value in row["dev"].items()}
-                if all(metric in figures for metric, _ in objectives):
-                    self.note(config_id, row["epoch"], figures["dev_w_f1"], minimised(figures, objectives))
+                try:
+                    figures = epoch_metrics(names, row)
+                except KeyError:  # from before all figures of dev were kept
+                    continue
+                self.note(config_id, row["epoch"], row["dev"]["w_f1"], minimised(figures, objectives))
             if folder.exists(f"{directory}/finished.json"):
                 self.end(config_id)
 

@@ -14,7 +14,7 @@ from ray import tune
 
 from study.connection import capacity, concurrent_trials, driver_resources
 from study.early_stopping import MoAsha
-from study.goals import mean_metrics
+from study.goals import epoch_metrics, mean_metrics
 from study.halving import Halving, Rungs, Standing
 from study.reasons import reason_of
 from study.records import StudyFolder, read_trial, read_trials, run_directory, trials_done, write_trial
@@ -178,7 +178,9 @@ class TrialDriver(tune.Trainable):
     def step(self) -> dict[str, Any]:
         row = self.workers.next_row() if self.workers and self.at_work else None
         if row is not None:
-            return {**row, "number": self.record["number"], "complete": False}
+            told = {key: row[key] for key in ("seed", "epoch", "config_id")}
+            figures = epoch_metrics((*SHOWN, *self.template.goals.metrics), row)
+            return {**told, **figures, "number": self.record["number"], "complete": False}
         self.at_work = False
         return {**self._finished(), "complete": True, "done": True}
 

@@ -16,9 +16,9 @@ from typing import Any
 from search_spaces import Space, SpaceMaker, space_maker, split_fixed
 from study.checks import corpus_faults, knob_faults, reference_faults
 from study.corpora import Corpus, CorpusError, load_corpus
-from study.goals import Goals, goal_faults, read_goals
+from study.goals import SECONDS, Goals, goal_faults, read_goals
 from study.groups import LANGUAGES, Cell, cells
-from study.halving import EPOCH_METRICS, Halving, read_rule
+from study.halving import Halving, read_rule
 from study.records import StudyFolder, read_trials
 from study.settings import Placement, Settings, SettingsError, config_id, context_faults, on_backbone, parse
 from study.trackers import tracker_faults
@@ -153,12 +153,10 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     if flags.budget is not None and not 0 < flags.budget < math.inf:
         faults.append(f"--budget: {flags.budget:g} is no number of worker-hours; give one above 0")
     early_stopping = _early_stopping(flags.early_stopping, draft.settings, faults)
-    unknown = [metric for metric, _ in goals.objectives if metric not in EPOCH_METRICS]
-    if early_stopping and unknown:
+    if early_stopping and SECONDS in dict(goals.objectives):
         faults.append(
-            f"--early-stopping: {', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not measured after every "
-            f"epoch, so trials cannot be ranked by it there; {' and '.join(EPOCH_METRICS)} are: search for these, or "
-            "leave --early-stopping out"
+            f"--early-stopping: {SECONDS} are those of a whole run, so trials cannot be ranked by them after an epoch; "
+            "search for figures of dev, or leave --early-stopping out"
         )
     trackers = tuple(flags.track.split(",")) if flags.track else ()
     faults += tracker_faults(trackers)

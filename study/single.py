@@ -140,8 +140,8 @@ def _refuse_another_placement(draft: Draft, directory: str) -> None:
 
 
 def _epoch_in_words(row: dict[str, Any]) -> str:
-    gap = "–" if row["dev_gap"] is None else f"{100 * row['dev_gap']:.1f}"
-    return f"epoch {row['epoch']:>3}  dev W-F1 {100 * row['dev_w_f1']:5.1f}  gap {gap:>5}"
+    gap = "–" if row["dev"]["gap"] is None else f"{100 * row['dev']['gap']:.1f}"
+    return f"epoch {row['epoch']:>3}  dev W-F1 {100 * row['dev']['w_f1']:5.1f}  gap {gap:>5}"
 
 
 def _trial_record(finished: dict[str, Any], settings: Settings) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def epoch_record(
 
     Args:
         steps: of this and other epochs, each with its ``epoch``.
+        dev: of ``study.metrics.evaluate``, kept whole: any figure has its curve.
     """
     own = pd.DataFrame([step for step in steps if step["epoch"] == epoch])
     gaps = own.filter(like="gap/").astype(float).abs().mean().dropna()
@@ -55,6 +56,6 @@ def epoch_record(
         **{name: float(own[name].mean()) for name in ("loss", "penalty", "negative_weights")},
         "fairness_weight": float(own["fairness_weight"].iloc[-1]),
         "gaps": {name.removeprefix("gap/"): float(gap) for name, gap in gaps.items()},
-        "dev": {k: dev[k] for k in ("w_f1", "accuracy", "gap")},
+        "dev": dict(dev),
         "seconds": {name: round(value, 3) for name, value in seconds.items() if name != "total"},
     }

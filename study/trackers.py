@@ -34,10 +34,10 @@ def make_trackers(names: Sequence[str], study: str, place: str) -> list:
     """
     made = []
     if "mlflow" in names:
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
+        from study.mlflow_callback import PlainlyNamed
 
         server = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(place).absolute()}/mlflow.db"
-        made.append(MLflowLoggerCallback(tracking_uri=server, experiment_name=study))
+        made.append(PlainlyNamed(tracking_uri=server, experiment_name=study))
     if "wandb" in names:
         from ray.air.integrations.wandb import WandbLoggerCallback
 

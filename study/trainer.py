@@ -98,7 +98,8 @@ def train(
 
     Args:
         seed: of sampling, dropout and new weights.
-        report: called on every rank after each epoch with its figures.
+        report: called on every rank after each epoch with its figures: ``seed, epoch`` and ``dev``, all of
+            ``study.metrics.evaluate``.
         export: whether to leave the trained weights of the selected epoch as an adapter (``study.adapter``).
         waited: seconds before this call that the record of the start-up shall show too, by what they went to.
         profile: whether rank 0 leaves a profile of a few steps (``study.profiling``).
@@ -147,7 +148,7 @@ def _train(run: Run, started: float, report: Report, export: bool, waited: Mappi
         if epoch < optimisation.epochs:
             run.seconds["total"] = before + time.perf_counter() - started
             checkpoints.save(run, best)
-        report({"seed": seed, "epoch": epoch, "dev_w_f1": dev["w_f1"], "dev_gap": dev["gap"]})
+        report({"seed": seed, "epoch": epoch, "dev": dev})
 
     if best is None:  # no epochs: the backbone as it is, LoRA at its start being the identity
         scores, dev = run.evaluate("dev")

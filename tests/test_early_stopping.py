@@ -14,6 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 from analysis.load import load_study
 from search_spaces import space_maker
 from study.early_stopping import MoAsha
+from study.goals import epoch_metrics
 from study.halving import Halving, Rungs, read_rule
 from study.records import StudyFolder, read_trials, run_directory
 from study.searcher import Search, make_searcher, open_journal, open_study, reconcile
@@ -132,8 +133,28 @@ def test_earlier_runs_count_at_the_rungs(tmp_path):
     first, second = (-0.3, 0.1), (-0.5, 0.2)
     assert rungs.reached == {1: {"cut": first, "done": first}, 3: {"done": second}, 9: {"done": second}}
     rungs = Rungs(Halving(), epochs=20)
-    rungs.refill(folder, 0, [("dev_uar", "max")])  # which these records do not have
+    rungs.refill(folder, 0, [("dev_uar", "max"), ("dev_gap@de", "min")])  # which these records do not have
     assert not any(rungs.reached.values())
+
+
+def test_rungs_rank_by_any_figure_of_dev_that_workers_reported_or_left(tmp_path):
+    goals = [("dev_worst_group_w_f1", "max"), ("dev_gap_tpr@de", "min")]
+    folder = StudyFolder(str(tmp_path / "s"))
+    dev = studies.figures(0.6, 0.1)
+    dev["worst_group_w_f1"] = 0.25
+    dev["cells"]["de/speech"] = {**dev["cells"]["en/speech+text"], "absolute": {"tpr": 0.5}}
+    row = {"epoch": 1, "dev": dev}
+    folder.write_jsonl(f"{run_directory('aa', 0)}/epochs.jsonl", [row])
+    rungs = Rungs(Halving(), epochs=3)
+    rungs.refill(folder, 0, goals)
+    assert rungs.reached == {1: {"aa": (-0.25, 0.5)}}
+    moasha = MoAsha(rungs, goals, 0, lambda *stopped: None)
+    better = {**row, "dev": {**dev, "worst_group_w_f1": 0.26}}
+    told = epoch_metrics(["dev_w_f1", "seconds", *dict(goals)], better)  # as the driver of a trial does
+    assert told == {"dev_w_f1": dev["w_f1"], "dev_worst_group_w_f1": 0.26, "dev_gap_tpr@de": 0.5}
+    trial = SimpleNamespace(config={"number": 1, "label": None})
+    moasha.on_trial_result(None, trial, {"config_id": "bb", "seed": 0, "epoch": 1, **told})
+    assert rungs.reached[1]["bb"] == (-0.26, 0.5)
 
 
 def test_pruned_trials_are_told_once_and_not_run_again(tmp_path):

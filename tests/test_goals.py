@@ -75,7 +75,12 @@ def test_means_are_over_seeds_and_an_undefined_one_is_an_error(finished):
         ("w_f1:max,gap:min", ["gap<0.03"], "'gap<0.03' is not METRIC<=NUMBER"),
         ("w_f1:max,gap:min", ["gap<=small"], "gap<=small"),
         ("w_f1:max,gap:min", ["gap<=1e999"], "'gap<=1e999' is not METRIC<=NUMBER"),
-        ("w_f1:max,gap:min", ["gap@de<=3"], "'gap@de<=3' is above 1, but gaps and rates are fractions: 0.03 is 3"),
+        (
+            "w_f1:max,gap:min",
+            ["gap@de<=3"],
+            "'gap@de<=3' is not from 0 to 1, but gaps and rates are fractions: 0.03 is 3",
+        ),
+        ("w_f1:max,gap:min", ["gap<=-0.01"], "'gap<=-0.01' is not from 0 to 1"),
     ],
 )
 def test_faulty_goals_are_named(objectives, require, words):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from analysis.goals import goals_front
+from study.goals import Goals
 from study.groups import cells
-from study.orchestration import FailureRecorder
+from study.orchestration import FailureRecorder, TrialDriver
 from study.records import StudyFolder, read_trial, write_trial
 from study.settings import TINY, Placement, Settings
 from study.trials import TrialTemplate, trial_record, trials_without_seeds
+from tests.analysis import studies
 
 KNOBS = {"objective.power": 1}
 SUGGESTION = {**KNOBS, "number": 3, "label": None}
@@ -57,3 +60,15 @@ def test_a_seed_that_fails_leaves_a_finished_trial_as_it_was(template, tmp_path)
 def test_a_trial_that_never_finished_is_failed(template, tmp_path):
     record = fail(template, tmp_path)
     assert record["state"] == "failed" and "the objective is nan" in record["reason"]
+
+
+def test_a_trial_reports_its_own_goals_after_every_epoch(template):
+    """Rungs rank by them; ``seconds``, which are known at the end of a run only, are left out."""
+    driver = TrialDriver.__new__(TrialDriver)
+    goals = Goals((("dev_worst_group_w_f1", "max"), ("dev_gap@en", "min"), ("seconds", "min")))
+    driver.template = replace(template, goals=goals)
+    dev = {**studies.figures(0.4, 0.1), "worst_group_w_f1": 0.25}
+    row = {"seed": 1, "epoch": 2, "config_id": "aa", "dev": dev}
+    driver.workers, driver.at_work, driver.record = SimpleNamespace(next_row=lambda: row), True, {"number": 3}
+    shown = {"dev_w_f1": 0.4, "dev_gap": 0.1, "dev_worst_group_w_f1": 0.25, "dev_gap@en": 0.1}
+    assert driver.step() == {"seed": 1, "epoch": 2, "config_id": "aa", "number": 3, "complete": False, **shown}

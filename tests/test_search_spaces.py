@@ -179,6 +179,8 @@ def test_a_file_of_ones_own_is_a_space_alone_or_with_others(tmp_path):
         ("optimisation.weight_decay", "modalities", "modalities cannot be searched"),
         ("optimisation.weight_decay", "control.fraction", "control.fraction cannot be searched"),
         ("optimisation.weight_decay", "optimisation.epochs", "optimisation.epochs cannot be searched"),
+        ("optimisation.weight_decay", "computation.length_buckets", "length_buckets cannot be searched: how a step"),
+        ('["adaptive"]', "[]", "looks_per_epoch names no value of .*schedule in its condition"),
     ],
 )
 def test_a_faulty_file_is_refused_with_its_name(tmp_path, old, new, words):
@@ -213,11 +215,25 @@ def test_a_knob_out_of_its_settings_range_is_named_before_the_start():
     faults = knob_faults(Space("mine", knobs, ()), BOTH, Placement(), LANGUAGES)
     assert [fault.split(":")[1] for fault in faults] == [
         " optimisation.learning_rat at 0.0",
-        " optimisation.learning_rat at 1.0",
         " backbone.lora_dropout at 1.0",
         " optimisation.batch_size at 63",
     ]
     assert "there is no such setting" in faults[0] and "cannot be shared evenly by --ranks 2" in faults[-1]
+
+
+def test_values_between_the_ends_are_settings_too():
+    share = {"low": 32, "high": 128, "reason": "-", "default": 64}
+    knobs = (
+        Knob(name="optimisation.batch_size", **share),
+        Knob(name="objective.looks_per_epoch", reason="-", default=1, low=1, high=4, integer=True),
+    )
+    (fault,) = knob_faults(Space("mine", knobs, ()), BOTH, Placement(ranks=1), LANGUAGES)
+    assert "batch_size at 91.3" in fault and "valid integer" in fault
+    whole = Knob(name="optimisation.batch_size", integer=True, **share)
+    assert knob_faults(Space("mine", (whole,), ()), BOTH, Placement(ranks=1), LANGUAGES) == []
+    (fault,) = knob_faults(Space("mine", (whole,), ()), BOTH, Placement(ranks=2), LANGUAGES)
+    assert "batch_size at 33: " in fault and "cannot be shared evenly by --ranks 2" in fault
+    assert knobs[0].contains(whole) and not whole.contains(knobs[0])
 
 
 def test_a_knob_is_sound():
@@ -258,3 +274,11 @@ def test_knobs_are_listed_and_shown(capsys, monkeypatch):
     for word in ("start_fraction", "0.03 … 3 (log) 1/nat", "languages.de", "paper's setting"):
         assert word in out
     assert main(["show", "nothing"]) == 2 and "choose from" in capsys.readouterr().err
+    assert main(["show", "schedules", "--languages", "en,xx"]) == 2 and "no 'xx'" in capsys.readouterr().err
+
+
+def test_on_a_narrow_terminal_no_name_is_cut(capsys, monkeypatch):
+    monkeypatch.setattr("search_spaces.__main__.WHOLE", 80)
+    assert main(["show", "schedules"]) == 0
+    rows = [line[:17].strip() for line in capsys.readouterr().out.splitlines()]
+    assert STEP in "".join(rows)

@@ -22,7 +22,8 @@ def test_a_run_leaves_its_records_and_learns(run_plan):
     assert [row["epoch"] for row in epochs] == [1, 2, 3] == [row["epoch"] for row in reports]
     assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]
     best = max(epochs, key=lambda row: row["dev"]["w_f1"])
-    assert finished["epoch"] == best["epoch"] and finished["dev"]["w_f1"] == best["dev"]["w_f1"]
+    assert finished["epoch"] == best["epoch"] and finished["dev"] == best["dev"]
+    assert [row["dev"] for row in reports] == [row["dev"] for row in epochs]  # whole: any figure can be ranked by
     assert plan.folder.read_json("runs/abc/3/finished.json") == finished
     predictions = plan.folder.read_parquet("runs/abc/3/predictions.parquet")
     assert tuple(predictions.columns) == PREDICTION_COLUMNS
