@@ -25,6 +25,7 @@ import psutil
 import pytest
 import yaml
 
+from study.connection import GPUS_AT_MOST
 from study.records import StudyFolder, read_trials
 
 REPO = Path(__file__).resolve().parent.parent
@@ -113,7 +114,7 @@ def test_a_trial_can_be_placed_on_the_machines_of_a_cloud(prepared, name):
     assert not fits(rank, head["resources"]) and fits(rank, worker["resources"])
     assert worker["min_workers"] == 0 and worker["max_workers"] == config["max_workers"] > 0
     trials = worker["max_workers"] * worker["resources"]["GPU"]
-    assert head["resources"]["driver"] >= trials
+    assert head["resources"]["driver"] >= trials and head["resources"][GPUS_AT_MOST] == trials
     spot = json.dumps(worker["node_config"]).lower()
     assert ("spot" in spot or "preemptible" in spot) and "spot" not in json.dumps(head["node_config"]).lower()
 
@@ -159,6 +160,7 @@ def test_a_trial_can_be_placed_on_kubernetes(name):
     assert fits(driver, offered) and fits(rank, machine) and not fits(driver, machine)
     trials = machine["GPU"] * workers["maxReplicas"]
     memory = int(head_pod["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024**3
+    assert custom[GPUS_AT_MOST] == trials
     assert custom["driver"] >= trials and MEMORY_LEFT * memory >= trials * driver["memory"]
     assert workers["minReplicas"] == 0 and head["rayStartParams"]["num-gpus"] == "0"
     assert spec["rayVersion"] == importlib.metadata.version("ray")
