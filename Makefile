@@ -17,13 +17,14 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# torch comes first: deepspeed is built from source and looks at the torch it finds.
+# torch comes first: deepspeed is built from source and looks at the torch it finds. With a GPU but without CUDA's
+# compiler it would refuse to be installed, though none of its kernels is built.
 .venv/ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -E '^(pip|setuptools|wheel)==' requirements.lock)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -E '^torch==' requirements.lock)
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements.lock
+	DS_BUILD_OPS=0 DS_IGNORE_CUDA_DETECTION=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements.lock
 	touch $@
 
 # The exact versions in .venv, without local build tags (torch 2.13.0+cpu -> 2.13.0) and without CUDA's packages.

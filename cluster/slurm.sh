@@ -24,6 +24,8 @@ port=$((20000 + SLURM_JOB_ID % 20000))
 folder="/tmp/ray-$SLURM_JOB_ID"
 cores="${SLURM_CPUS_PER_TASK:-1}"
 gpus="${SLURM_GPUS_ON_NODE:-0}"
+export SRUN_CPUS_PER_TASK="$cores" # srun does not take it over from sbatch (Slurm >= 22.05): Ray would have one core
+ulimit -Sn "$(ulimit -Hn)"
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head="${nodes[0]}" # this script runs there
 address="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import state as ray_state  # Ray has no public way to its autoscaler's limits
 from ray.tune.execution import class_cache
 
 from study.machine import LIBRARIES
@@ -23,6 +22,8 @@ from study.settings import Placement, SettingsError
 DRIVER = {"CPU": 0, "memory": 256 * 1024**2}
 DRIVER_PLACE = "driver"
 """A resource that a cluster offers where drivers should live: on its head, which is no spot instance."""
+GPUS_AT_MOST = "gpus_at_most"
+"""A resource by which a head says how many GPUs its autoscaler may bring: Ray's own autoscalers tell nobody."""
 ENVIRONMENT = {
     **LIBRARIES,
     "RAY_AIR_NEW_OUTPUT": "0",  # no banners
@@ -94,10 +95,18 @@ def _free_port() -> int:
 
 
 def capacity() -> dict[str, float]:
-    """What the cluster has, or can grow to if it has an autoscaler, such as GPU workers that start from none."""
-    have = ray.cluster_resources()
-    most = ray_state.get_max_resources_from_cluster_config() or {}
-    return {name: float(max(have.get(name, 0), most.get(name, 0))) for name in have | most}
+    """What the cluster has, or can grow to."""
+    return grown(ray.cluster_resources())
+
+
+def grown(resources: dict[str, float]) -> dict[str, float]:
+    """The resources of a cluster once its autoscaler has brought the GPUs that its head announces.
+
+    >>> grown({"CPU": 8.0, "gpus_at_most": 64.0})
+    {'CPU': 8.0, 'gpus_at_most': 64.0, 'GPU': 64.0}
+    """
+    gpus = max(resources.get("GPU", 0.0), resources.get(GPUS_AT_MOST, 0.0))
+    return {**resources, **({"GPU": gpus} if gpus else {})}
 
 
 def has_gpus() -> bool:

@@ -9,6 +9,7 @@ genes that are not expressed in it, and in its child only where the child's othe
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseGASampler, NSGAIIISampler, NSGAIISampler
@@ -18,39 +19,47 @@ from optuna.trial import FrozenTrial, TrialState
 
 class _Evolution(BaseGASampler):
     """What both share: the generations of a study in the order of its trials, so that a journal that was written anew
-    from the records has the same ones."""
+    from the records has the same ones.
+
+    Optuna asks for the relative search space first: what has completed is looked at there, once a proposal, and not
+    again for every earlier generation.
+    """
 
     _chosen = 0  # the last generation whose parents are known to stand in the journal
+    _inside: Sequence[FrozenTrial] = ()  # the completed trials that lie in the space
+    _space: Mapping[str, BaseDistribution] = {}  # every parameter of some of them
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return _union(_inside(study))
+        completed = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        self._inside = [trial for trial in completed if trial.params]
+        self._space = _union(self._inside)
+        return dict(self._space)
 
     def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:
         assert self.population_size
-        return len(_inside(study)) // self.population_size
+        return len(self._inside) // self.population_size
 
     def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
         assert self.population_size
         start = generation * self.population_size
-        return _inside(study)[start : start + self.population_size]
+        return list(self._inside[start : start + self.population_size])
 
     def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
         # oldest first: Optuna would go back through all generations by recursion, deeper than Python allows
         for earlier in range(self._chosen + 1, generation):
             super().get_parent_population(study, earlier)
             self._chosen = earlier
-        space = _union(_inside(study))
-        return [self._whole(study, parent, space) for parent in super().get_parent_population(study, generation)]
+        return [self._whole(study, parent) for parent in super().get_parent_population(study, generation)]
 
-    def _whole(self, study: Study, parent: FrozenTrial, space: dict[str, BaseDistribution]) -> FrozenTrial:
+    def _whole(self, study: Study, parent: FrozenTrial) -> FrozenTrial:
         """A copy of a parent with every parameter of the space."""
         drawn = {
             name: self.sample_independent(study, parent, name, distribution)
-            for name, distribution in space.items()
+            for name, distribution in self._space.items()
             if name not in parent.params
         }
         whole = copy.copy(parent)
-        whole.distributions = {**parent.distributions, **{name: space[name] for name in drawn}}
+        whole.distributions = {**parent.distributions, **{name: self._space[name] for name in drawn}}
         whole.params = {**parent.params, **drawn}
         return whole
 
@@ -63,12 +72,7 @@ class Nsga3(_Evolution, NSGAIIISampler):
     """Optuna's NSGA-III on such spaces."""
 
 
-def _inside(study: Study) -> list[FrozenTrial]:
-    """The completed trials that lie in the space."""
-    return [trial for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]) if trial.params]
-
-
-def _union(trials: list[FrozenTrial]) -> dict[str, BaseDistribution]:
+def _union(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     """Every parameter of some trials; one with a single value has nothing to cross."""
     found = {name: distribution for trial in trials for name, distribution in trial.distributions.items()}
     return {name: found[name] for name in sorted(found) if not found[name].single()}

@@ -46,12 +46,15 @@ class RandomSearch(BaseSampler):
 
     def _proposals_before(self, study: optuna.Study, number: int) -> int:
         """Only trials since the last count are looked at: what is counted of a trial does not change."""
+        if number == self._counted:  # its other knobs
+            return self._drawn + len(self._replayed)
         if number < self._counted:  # one that was queued earlier and is drawn for only now
             self._counted, self._drawn, self._replayed = 0, 0, set()
         for trial in study.get_trials(deepcopy=False)[self._counted : number]:
             if not trial.user_attrs.get("label"):
-                self._drawn += "fixed_params" not in trial.system_attrs
                 if trial.user_attrs.get(REPLAYED):
                     self._replayed.add(json.dumps(trial.params, sort_keys=True))
+                else:
+                    self._drawn += "fixed_params" not in trial.system_attrs
         self._counted = number
         return self._drawn + len(self._replayed)

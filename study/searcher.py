@@ -19,7 +19,7 @@ import optuna
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.searcher import Searcher
 from ray.tune.utils import flatten_dict
@@ -128,7 +128,6 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
         study = make()
     study.set_user_attr(SPACE, knobs)
     if not study.get_trials(deepcopy=False):
-        study.sampler = search.make_sampler(0)
         _replay(study, search, records)
     told = set()
     wanted = {reference.label for reference in search.space.references}
@@ -152,7 +151,7 @@ def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]
         return False
     ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.FAIL])
     return all(
-        records[trial.number].get("values") == trial.values
+        _values(records[trial.number]) == trial.values
         for trial in ended
         if trial.number in records
         and (trial.state == TrialState.COMPLETE or records[trial.number]["state"] == "finished")
@@ -160,27 +159,41 @@ def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]
 
 
 def _replay(study: optuna.Study, search: Search, records: dict[int, dict[str, Any]]) -> None:
-    """Write a journal from the records: every trial under its number and with its values.
-
-    A trial from before a knob was added has the value that it ran with; one that lies outside the space keeps its
-    values and informs no knob.
-    """
+    """Write a journal from the records, a line a trial: every trial under its number and with its values."""
     for number in range(max(records, default=-1) + 1):
-        record = records.get(number)
-        if record is None:  # cut off before it left a record
-            study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
-            continue
-        attributes = search.attributes(record["label"], record["knobs"])
-        position = None if "fixed" in attributes else search.position(record["knobs"])
-        if position is None:
-            attributes = {**attributes, "fixed": record["knobs"]}
-        study.enqueue_trial(position or {}, user_attrs={**attributes, REPLAYED: True})
-        trial = study.ask()
-        search.space.suggest(trial)
-        if record["state"] == "finished":
-            tell(study, trial, record)
-        else:
-            study.tell(trial, state=TrialState.PRUNED if record["state"] == "pruned" else TrialState.FAIL)
+        record = records.get(number)  # None: cut off before it left one
+        study.add_trial(_past(search, record) if record else optuna.trial.create_trial(state=TrialState.FAIL))
+
+
+def _past(search: Search, record: dict[str, Any]) -> FrozenTrial:
+    """A record as Optuna's trial.
+
+    One from before a knob was added has the value that it ran with; one that lies outside the space keeps its values
+    and informs no knob.
+    """
+    attributes = search.attributes(record["label"], record["knobs"])
+    position = None if "fixed" in attributes else search.position(record["knobs"])
+    if position is None:
+        attributes = {**attributes, "fixed": record["knobs"]}
+    placed = FixedTrial(position or {})
+    if position:
+        search.space.suggest(placed)
+    values = _values(record) if record["state"] == "finished" else None
+    ended = TrialState.PRUNED if record["state"] == "pruned" else TrialState.FAIL
+    return optuna.trial.create_trial(
+        state=TrialState.COMPLETE if values else ended,
+        values=values,
+        constraints=record.get("violations", {}) if values else None,
+        params=placed.params,
+        distributions=placed.distributions,
+        user_attrs={**attributes, REPLAYED: True},
+    )
+
+
+def _values(record: dict[str, Any]) -> list[float] | None:
+    """The objectives of a record, None if one of them is undefined: Optuna then counts the trial as failed."""
+    values = record.get("values")
+    return None if values is None or None in values else values
 
 
 def tell(study: optuna.Study, trial: Trial, record: dict[str, Any]) -> None:

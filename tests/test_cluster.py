@@ -25,6 +25,7 @@ import psutil
 import pytest
 import yaml
 
+from study.connection import GPUS_AT_MOST
 from study.records import StudyFolder, read_trials
 
 REPO = Path(__file__).resolve().parent.parent
@@ -65,6 +66,33 @@ def test_ray_accepts_the_cluster_file(prepared, name):
     assert mounted == {"requirements.lock", "Makefile"} and all((REPO / place).exists() for place in mounted)
 
 
+def test_googles_disk_lies_in_the_zone_of_the_machines(prepared):
+    config = prepared("gcp.yaml")
+    (disk,) = config["available_node_types"]["gpu_worker"]["node_config"]["disks"]
+    assert disk["initializeParams"]["diskType"].split("/")[1] == config["provider"]["availability_zone"]
+
+
+WITHOUT_COMPILER = """
+import importlib, torch, torch.utils.cpp_extension
+torch.cuda.is_available, torch.version.cuda = (lambda: True), "12.8"
+torch.utils.cpp_extension.CUDA_HOME = None
+module = importlib.import_module("deepspeed.ops.op_builder.inference_core_ops")
+torch.cuda.get_device_properties = lambda index: type("H100", (), {"major": 9, "minor": 0})
+module.InferenceCoreBuilder().is_compatible()
+"""
+
+
+@pytest.mark.parametrize("as_make_does", [True, False])
+def test_deepspeed_is_installed_on_a_gpu_machine_without_cudas_compiler(as_make_does):
+    """Its set-up asks every kernel whether it could be built; without a variable, one that needs CUDA's raises."""
+    (line,) = (line for line in (REPO / "Makefile").read_text().splitlines() if "DS_BUILD_OPS" in line)
+    given = dict(word.split("=") for word in shlex.split(line) if word.startswith("DS_")) if as_make_does else {}
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", **given}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], env=environment, capture_output=True, text=True)
+    assert (done.returncode == 0) == as_make_does, done.stderr
+    assert as_make_does or "MissingCUDAException" in done.stderr
+
+
 def bundles(use_gpu: bool = True) -> tuple[dict, dict]:
     """What a trial asks for: its driver's resources, and one worker's."""
     from study.connection import DRIVER_PLACE, driver_resources, worker_resources
@@ -86,7 +114,7 @@ def test_a_trial_can_be_placed_on_the_machines_of_a_cloud(prepared, name):
     assert not fits(rank, head["resources"]) and fits(rank, worker["resources"])
     assert worker["min_workers"] == 0 and worker["max_workers"] == config["max_workers"] > 0
     trials = worker["max_workers"] * worker["resources"]["GPU"]
-    assert head["resources"]["driver"] >= trials
+    assert head["resources"]["driver"] >= trials and head["resources"][GPUS_AT_MOST] == trials
     spot = json.dumps(worker["node_config"]).lower()
     assert ("spot" in spot or "preemptible" in spot) and "spot" not in json.dumps(head["node_config"]).lower()
 
@@ -132,10 +160,13 @@ def test_a_trial_can_be_placed_on_kubernetes(name):
     assert fits(driver, offered) and fits(rank, machine) and not fits(driver, machine)
     trials = machine["GPU"] * workers["maxReplicas"]
     memory = int(head_pod["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024**3
+    assert custom[GPUS_AT_MOST] == trials
     assert custom["driver"] >= trials and MEMORY_LEFT * memory >= trials * driver["memory"]
     assert workers["minReplicas"] == 0 and head["rayStartParams"]["num-gpus"] == "0"
     assert spec["rayVersion"] == importlib.metadata.version("ray")
+    (user,) = re.findall(r"--uid (\d+)", (CLUSTER / "Dockerfile").read_text())
     for pod in (head, workers):
+        assert pod["template"]["spec"]["securityContext"] == {"fsGroup": int(user)}
         claims = [v for v in pod["template"]["spec"]["volumes"] if "persistentVolumeClaim" in v]
         (claim,) = claims
         assert claim["persistentVolumeClaim"]["claimName"] == read("kuberay/storage.yaml")["metadata"]["name"]

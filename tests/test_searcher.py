@@ -16,7 +16,7 @@ from study.evolution import Nsga2
 from study.goals import Goals, Requirement
 from study.groups import cells
 from study.random_search import RandomSearch
-from study.searcher import Listed, Search, make_searcher, open_journal, open_study, reconcile
+from study.searcher import SAMPLERS, Listed, Search, make_searcher, open_journal, open_study, reconcile
 from study.settings import TINY, Placement, Settings, config_id, context_faults
 
 pytestmark = pytest.mark.filterwarnings("ignore:Define-by-run")  # Ray's, of a second that a loaded machine may need
@@ -444,3 +444,45 @@ def test_a_random_search_counts_its_proposals_in_any_order():
     for _ in range(6):
         study.ask()
     assert [study.sampler._proposals_before(study, number) for number in (3, 5, 2, 4)] == [3, 5, 2, 4]
+
+
+@pytest.mark.filterwarnings("ignore:Nsga2 is experimental")
+@pytest.mark.parametrize("sampler", ["random", "nsga2"])
+def test_a_proposal_looks_at_the_trials_before_it_as_often_with_many_knobs_as_with_few(monkeypatch, sampler):
+    looks = []
+    of_study = optuna.Study.get_trials
+    monkeypatch.setattr(optuna.Study, "get_trials", lambda *a, **k: looks.append(1) or of_study(*a, **k))
+
+    def looked(knobs):
+        study = optuna.create_study(directions=["minimize"] * 2, sampler=SAMPLERS[sampler](0))
+        distributions = {f"x{i}": optuna.distributions.FloatDistribution(0.0, 1.0) for i in range(knobs)}
+        for _ in range(45):
+            study.tell(study.ask(distributions), [0.1, 0.2])
+        before = len(looks)
+        study.ask(distributions)
+        return len(looks) - before
+
+    assert looked(1) == looked(6) == 1
+
+
+def test_a_journal_written_anew_has_a_line_a_trial(tmp_path):
+    search, records = Search("s", SPACE, SETTINGS), {}
+    played(open_journal(str(tmp_path / "old.log")), search, 12, records)
+
+    def lines(count):
+        path = tmp_path / f"{count}.log"
+        open_study(open_journal(str(path)), search, {number: records[number] for number in range(count)})
+        return len(path.read_text().splitlines())
+
+    assert lines(12) - lines(5) == 7
+
+
+def test_a_finished_trial_without_an_objective_is_failed_and_its_journal_kept(tmp_path):
+    search, records = Search("s", SPACE, SETTINGS), {}
+    played(open_journal(str(tmp_path / "old.log")), search, 4, records)
+    records[3]["values"] = [0.4, None]  # a gap that no cell defines
+    path = tmp_path / "new.log"
+    study = open_study(open_journal(str(path)), search, records)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3 + [TrialState.FAIL]
+    again = open_study(open_journal(str(path)), search, records)
+    assert again._study_id == study._study_id  # another one, if it had been written anew

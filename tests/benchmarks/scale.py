@@ -59,9 +59,9 @@ class InstantDriver(orchestration.TrialDriver):
         super()._take(suggestion)
 
 
-def make_study(path: Path, sampler: str = "random") -> tuple[TrialTemplate, Search]:
-    """An empty study of the space ``fairness`` and what searches it."""
-    space = space_maker("fairness")(LANGUAGES, SETTINGS)
+def make_study(path: Path, space_name: str, sampler: str = "random") -> tuple[TrialTemplate, Search]:
+    """An empty study of a space and what searches it."""
+    space = space_maker(space_name)(LANGUAGES, SETTINGS)
     folder = studies.write_plan(path, knobs=[knob.model_dump(mode="json") for knob in space.knobs])
     of_study = cells(LANGUAGES, SETTINGS.modalities)
     template = TrialTemplate(
@@ -79,10 +79,9 @@ def make_study(path: Path, sampler: str = "random") -> tuple[TrialTemplate, Sear
     return template, Search(path.name, space, SETTINGS, sampler=sampler, cells=of_study)
 
 
-def simulate(samplers: list[str], path: Path, sizes: list[int]) -> None:
+def simulate(template: TrialTemplate, search: Search, samplers: list[str], sizes: list[int]) -> None:
     """Print at every size what a suggestion of each sampler costs, and then what the study does."""
-    template, search = make_study(path)
-    journal = str(path / "journal.log")
+    journal = template.folder.path("journal.log")
     storage = open_journal(journal)
     study = open_study(storage, search, {})
     for reference in range(len(search.space.references)):  # they are queued, and would be the first suggestions
@@ -164,20 +163,19 @@ def starting_again(template: TrialTemplate, search: Search, journal: str) -> str
     return "s of processor: " + ", ".join(f"{name} {value:.2f}" for name, value in spent.items())
 
 
-def rebuild(path: Path) -> None:
+def rebuild(template: TrialTemplate, search: Search) -> None:
     """Print what a journal that is written anew from the records of a study costs."""
-    template, search = make_study(path)
     spent: dict[str, float] = {}
     records = read_trials(template.folder)
     with clock(spent, "rebuilt"):
-        open_study(open_journal(str(path / "journal-anew.log")), search, records)
+        open_study(open_journal(template.folder.path("journal-anew.log")), search, records)
     print(f"{len(records):6} trials: journal from records {spent['rebuilt']:.1f} s of processor", flush=True)
 
 
-def loop(sampler: str, path: Path, trials: int) -> None:
+def loop(template: TrialTemplate, search: Search, trials: int) -> None:
     """Print how many trials a second Tune starts and ends, in ten parts."""
+    path = Path(template.folder.uri)
     connection.set_environment()
-    template, search = make_study(path, sampler)
     connection.connect()
     start = time.perf_counter()
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -188,7 +186,7 @@ def loop(sampler: str, path: Path, trials: int) -> None:
     written = sorted(file.stat().st_mtime for file in (path / "trials").glob("*.json"))
     part = max(1, len(written) // 10)
     rates = [part / (written[i + part - 1] - written[i - 1]) for i in range(part, len(written) - part + 1, part)]
-    print(f"{sampler}: {len(written)} trials through Tune in {wall:.0f} s; trials a second by tenth, from the second: ")
+    print(f"{search.sampler}: {len(written)} trials through Tune in {wall:.0f} s; a second by tenth from the second:")
     print(" ".join(f"{rate:.1f}" for rate in rates))
     print(
         f"driver process: {now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime:.0f} s of processor, "
@@ -197,19 +195,28 @@ def loop(sampler: str, path: Path, trials: int) -> None:
     )
 
 
-def schedule(sizes: list[int]) -> None:
-    """Print what a report to the first rung costs when so many trials have reached it."""
+def schedule(folder: StudyFolder, sizes: list[int]) -> None:
+    """Print what a report to the first rung costs when so many trials have reached it, and reading them at a start."""
     rng = np.random.default_rng(0)
     rungs = Rungs(Halving(), 20)
     for size in sizes:
         first = len(rungs.reached[1])
+        for i in range(first, size):
+            row = {"epoch": 1, "dev": {"w_f1": rng.random(), "gap": rng.random()}}
+            folder.write_jsonl(f"{run_directory(str(i), 0)}/epochs.jsonl", [row])
         for i in range(first, size - WINDOW):
             rungs.note(str(i), 1, 0.0, tuple(rng.random(2)))
         spent: dict[str, float] = {}
         for i in range(size - WINDOW, size):
             with clock(spent, "report"):
                 rungs.report(str(i), 1, 0.0, tuple(rng.random(2)))
-        print(f"MO-ASHA{size:7} trials at a rung | {1000 * spent['report'] / WINDOW:.2f} ms a report", flush=True)
+        with clock(spent, "refill"):
+            Rungs(Halving(), 20).refill(folder, 0, [("dev_w_f1", "max"), ("dev_gap", "min")])
+        print(
+            f"MO-ASHA{size:7} trials at a rung | {1000 * spent['report'] / WINDOW:.2f} ms a report | "
+            f"{spent['refill']:.2f} s to read them at a start",
+            flush=True,
+        )
 
 
 @contextlib.contextmanager
@@ -223,27 +230,25 @@ def clock(spent: dict[str, float], name: str) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--samplers", default="random,tpe,nsga2")
+    parser.add_argument("--space", default="fairness")
     parser.add_argument("--trials", type=int, default=SIZES[-1])
     parser.add_argument("--scheduler", action="store_true", help="MO-ASHA's rungs alone")
     parser.add_argument("--loop", action="store_true", help="through Ray Tune")
-    parser.add_argument("--rebuild", action="store_true", help="also write the journal anew from the records")
     flags = parser.parse_args()
     names = flags.samplers.split(",")
     if unknown := set(names) - set(SAMPLERS):
         parser.error(f"--samplers: {', '.join(sorted(unknown))}; there are {', '.join(SAMPLERS)}")
     print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores", flush=True)
-    if flags.scheduler:
-        schedule([size for size in SIZES if size <= flags.trials])
-        return
+    sizes = [size for size in SIZES if size < flags.trials] + [flags.trials]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-        path = Path(temporary) / "scale"
-        if flags.loop:
-            loop(names[0], path, flags.trials)
-            return
-        sizes = [size for size in SIZES if size < flags.trials] + [flags.trials]
-        simulate(names, path, sizes)
-        if flags.rebuild:
-            rebuild(path)
+        template, search = make_study(Path(temporary) / "scale", flags.space, names[0])
+        if flags.scheduler:
+            schedule(template.folder, sizes)
+        elif flags.loop:
+            loop(template, search, flags.trials)
+        else:
+            simulate(template, search, names, sizes)
+            rebuild(template, search)
 
 
 if __name__ == "__main__":
