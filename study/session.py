@@ -211,6 +211,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         folder=draft.folder,
         use_gpu=connection.has_gpus(),
         goals=draft.goals,
+        profile=draft.profile,
     )
     connection.require_room(draft.placement)
     utterances = plan.corpus.utterances

@@ -184,7 +184,7 @@ def _serve(template: TrialTemplate, exchange: Any) -> None:
         report = partial(_report, exchange, rank, job.config_id)
         try:
             for seed in job.seeds:
-                train(plan, seed, report, waited=waited)
+                train(plan, seed, report, waited=waited, profile=template.profile and seed == template.seeds[0])
                 waited = {}
         except Abandoned:
             print("stopped early", flush=True)
