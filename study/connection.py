@@ -88,6 +88,11 @@ def connect() -> str:
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
 
 
+def leave() -> None:
+    """Leave the cluster, and end a private one."""
+    ray.shutdown()
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

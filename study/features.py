@@ -9,23 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
-from datasets import Dataset, disable_progress_bars, load_from_disk
-from filelock import FileLock
+from datasets import Dataset, concatenate_datasets
 from transformers import WhisperFeatureExtractor
 
 from study.corpora import read_audio
+from study.parts import Parts
 
 WINDOW = 400  # samples of one analysis window at 16 kHz
 MIN_SAMPLES = 640  # 40 ms, the shortest clip that the tower makes a token of; shorter ones get silence behind them
 MAX_FRAMES = 3000  # 30 s, the tower's limit; longer clips are cut there
+PART = 256  # clips of a file
+PARTS_WORTH_HELP = 8  # fewer take a second or two
 
 
 def true_length(samples: int, hop_length: int = 160) -> int:
@@ -82,54 +84,69 @@ def build(
 ) -> Path:
     """Features of a whole corpus, computed once and kept under ``cache``.
 
+    All processes that call this at once share the work, and so do forked ones, as many as the machine has cores.
+
     Args:
         utterances: the table of ``study.corpora.Corpus``.
         content_hash: the corpus's; with the extractor's settings and the loudness it names the folder.
         loudness: of ``study.settings.CorpusSettings``.
 
     Returns:
-        The folder; ``load`` reads it. Written aside and renamed, under a lock: concurrent callers build it once.
+        The folder; ``load`` reads it. Its parts (``study.parts``) are Arrow files of ``PART`` clips each.
     """
     recipe = json.dumps(extractor.to_dict(), sort_keys=True, default=str)
-    key = hashlib.sha256(f"{content_hash} {recipe} {loudness}".encode()).hexdigest()[:12]
-    target = cache / "features" / key
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if target.exists():
-            return target
-        for leftover in target.parent.glob(f"{key}.*.tmp"):  # of a builder that was killed: we hold the lock
-            shutil.rmtree(leftover)
-        aside = target.with_name(f"{key}.{os.getpid()}.tmp")
-        aside.mkdir()
-        disable_progress_bars()
-        try:
-            table = Dataset.from_pandas(utterances, preserve_index=False)
-            table = table.map(
-                _batch_features,
-                batched=True,
-                batch_size=64,
-                fn_kwargs={"extractor": extractor, "loudness": loudness},
-                cache_file_name=str(aside / "work.arrow"),
-                num_proc=min(os.cpu_count() or 1, 8) if len(table) > 2000 else None,
-                load_from_cache_file=False,
-            )
-            table.save_to_disk(str(aside / "table"))
-            os.replace(aside / "table", target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    return target
+    key = hashlib.sha256(f"parts of {PART} {content_hash} {recipe} {loudness}".encode()).hexdigest()[:12]
+    count = -(-len(utterances) // PART)
+    parts = Parts(cache / "features" / key, [f"{part:05d}-of-{count:05d}.arrow" for part in range(count)])
+    schema = pa.Schema.from_pandas(utterances, preserve_index=False)  # of all rows: a part may lack every transcript
+
+    def write(part: int, path: Path) -> None:
+        rows = utterances.iloc[part * PART : (part + 1) * PART]
+        frames, mels = _features(rows["path"], extractor, loudness)
+        table = pa.Table.from_pandas(rows, schema, preserve_index=False)
+        table = table.append_column("frames", pa.array(frames, pa.int64()))
+        table = table.append_column("log_mel", pa.array(mels, pa.list_(pa.float32())))
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+
+    parts.build("features", write, _helpers() if len(parts.missing()) >= PARTS_WORTH_HELP else 0)
+    return parts.folder
 
 
-def _batch_features(rows: dict[str, list], extractor: WhisperFeatureExtractor, loudness: str) -> dict[str, list]:
+def _helpers() -> int:
+    """Cores of this machine beside one for each process that builds, which are those of torchrun."""
+    return max(0, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+
+
+def _features(
+    paths: Iterable[str], extractor: WhisperFeatureExtractor, loudness: str
+) -> tuple[list[int], list[np.ndarray]]:
+    """True length L of each clip, and its log-mel, flat."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the processes share the cores already; more threads made this eight times slower
     try:
-        clips = [log_mel(read_audio(path, loudness), extractor) for path in rows["path"]]
+        clips = [log_mel(read_audio(path, loudness), extractor) for path in paths]
     finally:
         torch.set_num_threads(threads)
-    return {"frames": [frames for _, frames in clips], "log_mel": [mel.reshape(-1) for mel, _ in clips]}
+    return [frames for _, frames in clips], [mel.reshape(-1) for mel, _ in clips]
 
 
 def load(folder: Path) -> Dataset:
-    """The corpus with its features, memory-mapped: ``log_mel`` comes back flat, reshape it to (-1, mel bins)."""
-    return load_from_disk(str(folder))
+    """The corpus with its features, memory-mapped: ``log_mel`` comes back flat, reshape it to (-1, mel bins).
+
+    Raises:
+        ValueError: a part is missing or damaged.
+    """
+    parts = sorted(folder.glob("*-of-*.arrow"))
+    if not parts or len(parts) != int(parts[0].stem.partition("-of-")[2]):
+        raise ValueError(
+            f"{folder}: lacks parts ({len(parts)} there); start a study on that corpus, which computes them"
+        )
+    return concatenate_datasets([_read(part) for part in parts])
+
+
+def _read(part: Path) -> Dataset:
+    try:
+        return Dataset.from_file(str(part))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{part}: cannot be read ({error}); remove it, and the next run computes it again") from error

@@ -75,6 +75,12 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)"
     )
+    where.add_argument(
+        "--profile",
+        action="store_true",
+        help="each trial leaves torch's trace of a few training steps of its first seed, and a page on where their "
+        "time goes, beside its records",
+    )
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
 

@@ -49,6 +49,7 @@ class Draft:
         faults: what is wrong so far; ``complete`` adds to them and raises.
         trackers: where trials are sent besides the study's own records.
         early_stopping: the rule that stops trials early, None if every trial is trained to its end.
+        profile: whether each trial leaves a profile of its first seed's steps.
     """
 
     folder: StudyFolder
@@ -70,6 +71,7 @@ class Draft:
     budget: float | None = None
     early_stopping: Halving | None = None
     trackers: tuple[str, ...] = ()
+    profile: bool = False
 
     def for_labels(self, labels: tuple[str, ...]) -> Draft:
         """The draft of a study of named trials, which is to have these beside those that it has."""
@@ -138,6 +140,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.fix) if key not in held),
         faults=tuple(faults),
         held=held,
+        profile=flags.profile,
     )
 
 

@@ -128,6 +128,9 @@ def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> 
             _run_trials(plan, script, console)
         except OSError as error:
             raise with_place(error, (draft.folder.uri, str(draft.cache), tempfile.gettempdir())) from error
+    from study import connection
+
+    threading.Thread(target=connection.leave).start()  # takes seconds: beside the report
     return script.show(draft, True)
 
 
@@ -211,6 +214,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         folder=draft.folder,
         use_gpu=connection.has_gpus(),
         goals=draft.goals,
+        profile=draft.profile,
     )
     connection.require_room(draft.placement)
     utterances = plan.corpus.utterances

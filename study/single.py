@@ -56,7 +56,7 @@ def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
         return None
     rank, _ = rank_and_ranks()
     with hold(draft.folder) if rank == 0 else nullcontext():
-        return _train(plan, console, flags.profile)
+        return _train(plan, console)
 
 
 def read_single(flags: argparse.Namespace) -> Draft:
@@ -91,7 +91,7 @@ def describe_single(plan: StudyPlan, console: Console) -> None:
                   f"ZeRO-{draft.placement.zero_stage}")  # fmt: skip
 
 
-def _train(plan: StudyPlan, console: Console, profile: bool) -> SingleRun:
+def _train(plan: StudyPlan, console: Console) -> SingleRun:
     from study import checkpoints
     from study.preparation import prepare
     from study.trainer import RunPlan, train
@@ -118,7 +118,9 @@ def _train(plan: StudyPlan, console: Console, profile: bool) -> SingleRun:
     else:
         _refuse_another_placement(draft, directory)
         run_plan = RunPlan(settings, draft.placement, identity, prepared.features, prepared.backbone, draft.folder)
-        finished = train(run_plan, seed, lambda row: console.print(_epoch_in_words(row)), export=True, profile=profile)
+        finished = train(
+            run_plan, seed, lambda row: console.print(_epoch_in_words(row)), export=True, profile=draft.profile
+        )
     if rank == 0:
         write_trial(draft.folder, _trial_record(finished, settings))
     return SingleRun(draft, directory, prepared.backbone, finished)

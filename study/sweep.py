@@ -30,7 +30,7 @@ from study.flags import add_search_flags, add_study_flags
 from study.found import folder_of
 from study.goals import Goals
 from study.planning import Draft
-from study.records import StudyFolder, read_study, read_trials, trials_done
+from study.records import StudyFolder, read_study, read_trials, run_directory, trials_done
 from study.session import Script, read_draft, run_script, run_study
 from study.settings import SettingsError
 from study.status import read_status
@@ -110,7 +110,21 @@ def show(console: Console, draft: Draft, write: bool) -> int:
         console.print(f"{'time':8}{spent}")
     for name, file in (("report", "report.html"), ("figure", "pareto.png"), ("", "pareto.svg")):
         console.print(f"{name:8}{draft.folder.path('report', file)}")
+    if draft.profile:
+        show_profiles(console, draft)
     return 0
+
+
+def show_profiles(console: Console, draft: Draft) -> None:
+    """Print where the pages of the profiled runs are."""
+    from study.profiling import SUMMARY  # torch: not for --help
+
+    name = "profile"
+    for record in read_trials(draft.folder).values():
+        page = f"{run_directory(record['config_id'], draft.seeds[0])}/{SUMMARY}"
+        if draft.folder.exists(page):
+            console.print(f"{name:8}{draft.folder.path(page)}")
+            name = ""
 
 
 def show_goals(console: Console, folder: StudyFolder) -> None:

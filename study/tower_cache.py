@@ -1,23 +1,19 @@
 """States of a frozen audio tower, computed once a corpus and backbone and memory-mapped, shared by all trials.
 
 A folder holds shards of ``SHARD`` clips in the corpus's order, each ``(tokens, d_model)`` in the backbone's type, one
-clip behind the other; where a clip lies follows from the clips' lengths. Ranks, and trials that run at once, take the
-next missing shard under its own lock: so they share the work, and an interrupted build goes on at its last shard. A
-clip of 3.6 s takes 225 KiB with Qwen2-Audio-7B in bf16.
+clip behind the other; where a clip lies follows from the clips' lengths. Ranks, and trials that run at once, share the
+work (``study.parts``). A clip of 3.6 s takes 225 KiB with Qwen2-Audio-7B in bf16.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,16 +24,16 @@ from study.backbone import backbone_hash
 from study.batching import Examples
 from study.collectives import least
 from study.features import audio_tokens, mels_of
+from study.parts import GB, Parts
 from study.settings import Settings, SettingsError
 from study.tower import is_deterministic, load_tower, tower_states
 
 SHARD = 256  # clips of a file
 AT_ONCE = 32  # clips of a pass through the tower
 DISK_LEFT_FREE = 0.05
-GB = 1e9
 
 
-class TowerCache:
+class TowerCache(Parts):
     """States of a corpus's clips by their row in it: ``cache[row]`` is (audio tokens, d_model), memory-mapped.
 
     Args:
@@ -47,9 +43,9 @@ class TowerCache:
     """
 
     def __init__(self, folder: Path, frames: np.ndarray, width: int, dtype: torch.dtype):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.width, self.dtype = folder, width, dtype
         self.shards = [np.arange(start, min(start + SHARD, len(frames))) for start in range(0, len(frames), SHARD)]
+        super().__init__(folder, [f"{shard:05d}.safetensors" for shard in range(len(self.shards))])
+        self.width, self.dtype = width, dtype
         self._tokens = np.array([audio_tokens(int(length)) for length in frames])
         self._ends = np.concatenate([self._tokens[rows].cumsum() for rows in self.shards])
         self._open: dict[int, Tensor] = {}
@@ -70,26 +66,9 @@ class TowerCache:
                              "next run computes it again")  # fmt: skip
         return states
 
-    def path(self, shard: int) -> Path:
-        return self.folder / f"{shard:05d}.safetensors"
-
-    def missing(self) -> list[int]:
-        """The shards that nobody has computed yet."""
-        there = set(os.listdir(self.folder))
-        return [shard for shard in range(len(self.shards)) if self.path(shard).name not in there]
-
     def bytes_of(self, shards: list[int]) -> int:
         """What these shards take on disk."""
         return sum(int(self._tokens[self.shards[shard]].sum()) for shard in shards) * self.width * self.dtype.itemsize
-
-    def write(self, shard: int, states: Tensor) -> None:
-        """Keep a shard, written aside and renamed; its lock is held."""
-        aside = self.path(shard).with_suffix(f".{os.getpid()}.tmp")
-        try:
-            save_file({"states": states}, aside)
-            os.replace(aside, self.path(shard))
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def shared_states(
@@ -121,7 +100,7 @@ def shared_states(
         store = open_cache(features, examples.dataset, source, dtype)
         fault = lacking_room(store)
     if least(fault is None, device):  # or every rank runs the tower
-        build(store, examples.dataset, source, device, examples.mel_bins)
+        compute(store, examples.dataset, source, device, examples.mel_bins)
         return store
     if choice == "cached":
         raise SettingsError([f"computation.tower_states: cached is not possible: {fault or 'a rank has no room'}"])
@@ -156,48 +135,17 @@ def lacking_room(store: TowerCache) -> str | None:
     return f"{need / GB:.1f} GB are needed in {store.folder} and {max(free, 0) / GB:.1f} GB are free"
 
 
-def build(store: TowerCache, dataset: Dataset, source: str, device: torch.device, mel_bins: int) -> None:
-    """Compute what is missing, together with every other process that does so; returns when all shards are there.
-
-    Prints size, progress and time on the way.
-    """
-    missing = store.missing()
-    if not missing:
+def compute(store: TowerCache, dataset: Dataset, source: str, device: torch.device, mel_bins: int) -> None:
+    """Compute what is missing, together with every other process that does so."""
+    if not store.missing():
         return
-    began, shown = time.perf_counter(), 0.0
     tower = load_tower(source, store.dtype, device)
     clips = dataset.select_columns(["log_mel", "frames"]).with_format("numpy")
-    print(f"tower states: {store.bytes_of(missing) / GB:.2f} GB to compute in {store.folder}", flush=True)
-    own = 0
-    while left := store.missing():
-        done = 0
-        for shard in left:
-            done += _claim(store, shard, tower, clips, device, mel_bins)
-            if time.perf_counter() - shown > 5.0:
-                shown, there = time.perf_counter(), len(store.shards) - len(store.missing())
-                print(f"tower states: {there} of {len(store.shards)} parts, {shown - began:.0f} s", flush=True)
-        own += done
-        if not done:  # others have claimed all that is left
-            time.sleep(0.2)
-    seconds = time.perf_counter() - began
-    print(f"tower states: complete after {seconds:.1f} s, {own} of {len(missing)} parts by this process", flush=True)
 
+    def write(shard: int, path: Path) -> None:
+        save_file({"states": _states(store.shards[shard], tower, clips, device, mel_bins)}, path)
 
-def _claim(
-    store: TowerCache, shard: int, tower: Qwen2AudioEncoder, clips: Dataset, device: torch.device, mel_bins: int
-) -> int:
-    """Compute a shard, unless another process holds it or has finished it; 1 if it was computed here."""
-    path = store.path(shard)
-    try:
-        with FileLock(f"{path}.lock", timeout=0):
-            if path.exists():
-                return 0
-            for leftover in store.folder.glob(f"{path.stem}.*.tmp"):  # of a process that was killed: we hold the lock
-                leftover.unlink()
-            store.write(shard, _states(store.shards[shard], tower, clips, device, mel_bins))
-            return 1
-    except Timeout:
-        return 0
+    store.build("tower states", write)
 
 
 @torch.no_grad()

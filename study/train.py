@@ -36,11 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="settings, or a trial, but its seeds: results/STUDY/trials/00004.json",
     )
-    parser.add_argument(
-        "--profile",
-        action="store_true",
-        help="leave torch's trace of a few training steps, and a page on where their time goes, beside the records",
-    )
     add_study_flags(parser)
     parser.set_defaults(space=SINGLE, trials=1)
     if parser.parse_args(arguments).config:  # what no flag says is the file's

@@ -14,7 +14,11 @@ from study.settings import Placement, Settings, config_id
 
 @dataclass(frozen=True)
 class TrialTemplate:
-    """What all trials of a study share; plain data, so that it travels."""
+    """What all trials of a study share; plain data, so that it travels.
+
+    Attributes:
+        profile: whether a trial leaves a profile of its first seed's steps.
+    """
 
     settings: Settings
     placement: Placement
@@ -27,6 +31,7 @@ class TrialTemplate:
     folder: StudyFolder
     use_gpu: bool
     goals: Goals = Goals()
+    profile: bool = False
 
 
 def trial_record(suggestion: dict[str, Any], template: TrialTemplate) -> dict[str, Any]:

@@ -8,14 +8,12 @@ verdict on it, so that a trial which is stopped early has stopped there, and its
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
 import uuid
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -26,53 +24,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.connection import worker_resources
+from study.exchange import Exchange, Job
 from study.settings import Settings
 from study.trials import TrialTemplate
 
 CHECK_SECONDS = 1.0  # how often a waiting trial looks whether its workers still live
 FAREWELL_SECONDS = 20.0  # for workers to leave by themselves
-
-
-@dataclass(frozen=True)
-class Job:
-    """One configuration for the workers; ``sent`` is the time of day."""
-
-    settings: Settings
-    config_id: str
-    seeds: tuple[int, ...]
-    sent: float
-
-
-class Exchange:
-    """Where a trial and its workers meet. An actor; its queues are unbounded and hold a row or two."""
-
-    def __init__(self, ranks: int):
-        self.jobs: list[asyncio.Queue[Job | None]] = [asyncio.Queue() for _ in range(ranks)]
-        self.verdicts: list[asyncio.Queue[bool]] = [asyncio.Queue() for _ in range(ranks)]
-        self.rows: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-
-    async def give(self, job: Job | None) -> None:
-        for queue in self.jobs:
-            queue.put_nowait(job)
-
-    async def take(self, rank: int) -> Job | None:
-        return await self.jobs[rank].get()
-
-    async def report(self, rank: int, row: dict[str, Any]) -> bool:
-        """Of every rank; returns the verdict: whether to go on."""
-        if rank == 0:
-            self.rows.put_nowait(row)
-        return await self.verdicts[rank].get()
-
-    async def end_job(self) -> None:
-        self.rows.put_nowait(None)
-
-    async def next_row(self) -> dict[str, Any] | None:
-        return await self.rows.get()
-
-    async def decide(self, goes_on: bool) -> None:
-        for queue in self.verdicts:
-            queue.put_nowait(goes_on)
 
 
 class Abandoned(Exception):
@@ -184,7 +141,7 @@ def _serve(template: TrialTemplate, exchange: Any) -> None:
         report = partial(_report, exchange, rank, job.config_id)
         try:
             for seed in job.seeds:
-                train(plan, seed, report, waited=waited)
+                train(plan, seed, report, waited=waited, profile=template.profile and seed == template.seeds[0])
                 waited = {}
         except Abandoned:
             print("stopped early", flush=True)

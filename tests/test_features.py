@@ -46,13 +46,48 @@ def test_features_are_built_once_and_memory_mapped(small_study):
     assert len(row["log_mel"]) == 64 * features.stored_length(int(row["frames"]))
 
 
-def test_an_interrupted_build_leaves_nothing(small_study, tmp_path, monkeypatch):
+def test_an_interrupted_build_goes_on_and_gives_the_same_table(small_study, tmp_path, monkeypatch):
     plan, prepared = small_study
     extractor = load_processor(prepared.backbone).feature_extractor
-    monkeypatch.setattr(features, "log_mel", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(features, "PART", 60)
+    given = (plan.corpus.utterances.head(200), "hash", extractor, tmp_path, "as_recorded")
+    log_mel, calls = features.log_mel, []
+
+    def interrupted(waveform, extractor):
+        calls.append(len(waveform))
+        if len(calls) == 150:  # in the third part
+            raise KeyboardInterrupt
+        return log_mel(waveform, extractor)
+
+    monkeypatch.setattr(features, "log_mel", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, tmp_path, "as_recorded")
-    assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".lock"]
+        features.build(*given)
+    (half,) = [path for path in (tmp_path / "features").iterdir()]
+    assert sorted(path.name for path in half.glob("*[!k]")) == ["00000-of-00004.arrow", "00001-of-00004.arrow"]
+    with pytest.raises(ValueError, match=r"lacks parts \(2 there\)"):
+        features.load(half)
+    assert features.build(*given) == half and len(calls) == 150 + 200 - 120  # the finished parts were kept
+    table, whole = features.load(half), features.load(prepared.features)
+    assert table[:] == whole[:200]
+
+
+def test_a_damaged_part_is_named_with_its_remedy(small_study, tmp_path):
+    plan, prepared = small_study
+    extractor = load_processor(prepared.backbone).feature_extractor
+    folder = features.build(plan.corpus.utterances.head(3), "hash", extractor, tmp_path, "as_recorded")
+    part = folder / "00000-of-00001.arrow"
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"00000-of-00001\.arrow: cannot be read .*; remove it"):
+        features.load(folder)
+
+
+def test_a_part_without_transcripts_joins_one_that_has_them(small_study, tmp_path, monkeypatch):
+    plan, prepared = small_study
+    extractor = load_processor(prepared.backbone).feature_extractor
+    monkeypatch.setattr(features, "PART", 2)
+    few = plan.corpus.utterances.head(4).assign(transcript=[None, None, "yes", "no"])
+    table = features.load(features.build(few, "hash", extractor, tmp_path, "as_recorded"))
+    assert table["transcript"][:] == [None, None, "yes", "no"]
 
 
 def test_loudness_is_part_of_the_features_and_of_their_name(small_study, tmp_path):

@@ -214,3 +214,13 @@ def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confi
 
     assert main(["status", "grown", "--storage", str(sweep.storage)]) == 0
     assert "5 finished, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_profile_of_each_trial_is_left_by_its_first_seed(sweep):
+    done = sweep("--study", "profiled", "--trials", "2", "--seeds", "3,1", "--ranks", "1", "--profile")
+    assert done.returncode == 0, done.stderr
+    pages = sorted(Path(sweep.storage, "profiled", "runs").glob("*/*/profile/summary.txt"))
+    assert [page.parts[-3] for page in pages] == ["3", "3"]
+    assert all("backward" in page.read_text() and page.with_name("trace.json").exists() for page in pages)
+    assert all(str(page) in done.stdout for page in pages)

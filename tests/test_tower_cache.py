@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from study import features, tower_cache
 from study.settings import SettingsError
 from study.tower import is_deterministic
-from study.tower_cache import TowerCache, build, lacking_room, open_cache
+from study.tower_cache import TowerCache, compute, lacking_room, open_cache
 from study.trainer import Run, train
 
 REPO = Path(__file__).resolve().parent.parent
@@ -86,23 +86,20 @@ def test_an_interrupted_build_goes_on(cached, small_study, tmp_path, monkeypatch
     prepared, dataset = small_study[1], cached["cached"].examples["train"].dataset
     monkeypatch.setattr(tower_cache, "SHARD", 100)
     store = TowerCache(tmp_path, np.asarray(dataset["frames"]), 48, KIND)
-    computed, write = [], TowerCache.write
+    computed, states = [], tower_cache._states
 
-    def write_or_die(self, shard, states):
-        if len(computed) == 2:
+    def states_or_die(rows, *arguments):
+        computed.append(int(rows[0]))
+        if len(computed) == 3:
             raise KeyboardInterrupt
-        computed.append(shard)
-        write(self, shard, states)
+        return states(rows, *arguments)
 
-    monkeypatch.setattr(TowerCache, "write", write_or_die)
+    monkeypatch.setattr(tower_cache, "_states", states_or_die)
     with pytest.raises(KeyboardInterrupt):
-        build(store, dataset, prepared.backbone, CPU, 64)
-    assert computed == [0, 1] and store.missing() == list(range(2, len(store.shards)))
-    (tmp_path / "00002.4711.tmp").write_bytes(b"of one that was killed")
-    monkeypatch.setattr(TowerCache, "write", lambda *arguments: (computed.append(arguments[1]), write(*arguments)))
-    build(store, dataset, prepared.backbone, CPU, 64)
-    assert computed == list(range(len(store.shards)))  # nothing twice
-    assert not list(tmp_path.glob("*.tmp"))
+        compute(store, dataset, prepared.backbone, CPU, 64)
+    assert computed == [0, 100, 200] and store.missing() == list(range(2, len(store.shards)))
+    compute(store, dataset, prepared.backbone, CPU, 64)
+    assert computed == [0, 100, 200, *range(200, len(dataset), 100)]  # nothing twice that was kept
     assert store[150].shape == (features.audio_tokens(int(dataset[150]["frames"])), 48)
 
 
@@ -117,13 +114,13 @@ tower_cache.SHARD = 16
 dataset = features.load(Path({str(prepared.features)!r}))
 store = tower_cache.TowerCache(Path({str(tmp_path / "shared")!r}), dataset.to_pandas()["frames"].to_numpy(), 48,
                                torch.float32)
-tower_cache.build(store, dataset, {prepared.backbone!r}, torch.device("cpu"), 64)
+tower_cache.compute(store, dataset, {prepared.backbone!r}, torch.device("cpu"), 64)
 """
     start = [
         subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     said = [process.communicate(timeout=200)[0].splitlines()[-1] for process in start]
-    shares = [int(line.split(", ")[1].split(" of ")[0]) for line in said]
+    shares = [int(line.split("; ")[1].split(" of ")[0]) for line in said]
     parts = -(-len(cached["cached"].examples["train"].dataset) // 16)
     assert sum(shares) == parts and [process.returncode for process in start] == [0, 0]
 
