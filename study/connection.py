@@ -34,6 +34,11 @@ JOINED = {  # a machine that the autoscaler has to start, and to set up, takes m
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
 }
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+ANSWER_SECONDS = 10.0
+REMEDY = (
+    "start that cluster, correct the variable (and RAY_AUTH_TOKEN, where it asks for one), or unset it to run on this "
+    "machine alone"
+)
 ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -64,6 +69,9 @@ def connect() -> str:
 
     Returns:
         Where the study runs, for the user.
+
+    Raises:
+        SettingsError: the cluster cannot be joined, or Ray does not start.
     """
     # Tune would copy these to its workers by a runtime environment, which Ray logs; each machine has its own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
@@ -73,18 +81,55 @@ def connect() -> str:
     if os.environ.get("RAY_ADDRESS"):
         in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then its working_dir is on every node's path already
         variables = ENVIRONMENT | JOINED | ({} if in_job else {"PYTHONPATH": path})
-        ray.init(runtime_env={"env_vars": variables}, **quiet)
+        own = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
+        _start(runtime_env={"env_vars": variables | own}, **quiet)
         where = "the Ray cluster"
     else:  # "auto" would also join the private Ray of another sweep, and die with it
         # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
         os.environ |= {**ALONE, "PYTHONPATH": path}
         port = _free_port()
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
+        _start(address="local", include_dashboard=True, dashboard_port=port, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = capacity()
     return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
+
+
+def require_answer() -> None:
+    """Refuse a ``RAY_ADDRESS`` at which nothing listens: Ray itself would try for minutes.
+
+    Raises:
+        SettingsError: with the address and the remedy.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():  # "auto", which Ray looks up, or "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise SettingsError([f"RAY_ADDRESS: nothing answers at {address} ({error}); {REMEDY}"]) from error
+
+
+def _start(**options: Any) -> None:
+    """``ray.init``, whose failures are of many classes, ``Exception`` itself among them."""
+    try:
+        ray.init(**options)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            raise SettingsError(
+                [f"RAY_ADDRESS: the cluster at {address} cannot be joined ({said}); {REMEDY}"]
+            ) from error
+        logs = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "session_latest", "logs")
+        raise SettingsError(
+            [
+                f"Ray did not start on this machine ({said}); run the same command again when the machine is less "
+                f"busy, with room in memory and on the disk; Ray's logs are in {logs}"
+            ]
+        ) from error
 
 
 def _free_port() -> int:

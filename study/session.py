@@ -194,6 +194,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     from study.trackers import make_trackers
 
     draft = plan.draft
+    connection.require_answer()
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(draft, record)
