@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import state as ray_state  # Ray has no public way to its autoscaler's limits
+from ray._private.state import state as ray_state  # no public way to the autoscaler's limits or a group's maker
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.tune.execution import class_cache
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from study.machine import LIBRARIES
 from study.settings import Placement, SettingsError
@@ -158,6 +160,22 @@ def driver_resources(resources: dict[str, float]) -> dict[str, float]:
 def worker_resources(use_gpu: bool) -> dict[str, float]:
     """What each rank of a trial asks for."""
     return {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
+
+
+def give_back_places() -> None:
+    """Remove the placement groups that a dead actor of this sweep has left; called from one that lives.
+
+    Ray Train (2.60) leaves a worker group's places taken if what removes them was killed with the workers, as Ray's
+    memory monitor does: nothing could start any more.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for row in map(
+        PlacementGroupTableData.FromString, ray_state._connect_and_get_accessor().get_placement_group_table()
+    ):
+        made_by_an_actor = row.creator_actor_id.strip(b"\xff") != b""  # the script's own, Tune's, have no such maker
+        left = made_by_an_actor and row.creator_actor_dead and row.state != PlacementGroupTableData.REMOVED
+        if left and row.creator_job_id.hex() == job:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
 
 
 def require_room(placement: Placement) -> None:

@@ -11,7 +11,8 @@ NAMED = re.compile(rf"(?:\([^)]*\)\s*)?((?:(?:[a-z_]\w*\.)+[A-Z]\w*|[A-Z]\w*(?:{
 AROUND = re.compile(r"\[.*\]:?|File \"|ray::|\(|[~^]+$|Traceback")
 CARRIERS = ("RayTaskError", "ControllerError", "WorkerGroupError", "TrainingFailedError", "TuneError", "RayError")
 """Ray's wrappers, which say where an error passed, not what it was."""
-DIED = re.compile(r"Worker exit type: (SYSTEM_ERROR|NODE_OUT_OF_MEMORY) Worker exit detail: (.+)")
+STARVED = re.compile(r"(?:\d+ worker\(s\) were|Task was) killed due to the node running low on memory.*")
+DIED = re.compile(r"Worker exit type: (?:SYSTEM_ERROR|NODE_OUT_OF_MEMORY) Worker exit detail: (.+)")
 """What Ray says of a process that did not end by itself; other types are of those that Ray was told to end."""
 LENGTH = 500
 
@@ -33,9 +34,9 @@ def reason_of(text: str, log: str | None = None) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [(i, found[1]) for i, line in enumerate(lines) if (found := NAMED.fullmatch(line))]
     own = [line for _, line in named if not line.partition(":")[0].rpartition(".")[2].startswith(CARRIERS)]
-    died = sorted(DIED.findall(text), key=lambda kind_and_detail: kind_and_detail[0] == "SYSTEM_ERROR")
-    if died:  # for want of memory, if any of them
-        reason = "a process died, {}: {}".format(*died[0])
+    killed = STARVED.findall(text) or DIED.findall(text)
+    if killed:
+        reason = f"killed: {killed[0]}"
     elif own:
         reason = own[-1]
     else:  # what follows the first wrapper, or the last line of all

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
 from study import connection
 from study.settings import SettingsError
@@ -63,3 +65,23 @@ def test_a_wish_for_ray_train_reaches_a_cluster(monkeypatch):
     variables = given["runtime_env"]["env_vars"]
     assert variables["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] == "30"
     assert variables["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "1800"
+
+
+def test_places_are_given_back_that_a_dead_actor_of_this_sweep_has_left(monkeypatch):
+    dead = {"creator_actor_id": b"a" * 16, "creator_actor_dead": True, "creator_job_id": b"\1\0\0\0", "state": 2}
+    groups = [
+        dead,
+        {**dead, "creator_actor_dead": False},
+        {**dead, "creator_actor_id": b"\xff" * 16},  # of the script itself
+        {**dead, "creator_job_id": b"\2\0\0\0"},  # of another sweep
+        {**dead, "state": PlacementGroupTableData.REMOVED},
+    ]
+    ids = [bytes([65 + number]) * 18 for number in range(len(groups))]
+    rows = [PlacementGroupTableData(placement_group_id=i, **g) for i, g in zip(ids, groups, strict=True)]
+    table = SimpleNamespace(get_placement_group_table=lambda: [row.SerializeToString() for row in rows])
+    monkeypatch.setattr(connection, "ray_state", SimpleNamespace(_connect_and_get_accessor=lambda: table))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "01000000"))
+    removed = []
+    monkeypatch.setattr(connection, "remove_placement_group", lambda group: removed.append(group.id.binary()))
+    connection.give_back_places()
+    assert removed == ids[:1]
