@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import state as ray_state  # Ray has no public way to who made a placement group
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.tune.execution import class_cache
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from study.machine import LIBRARIES
 from study.settings import Placement, SettingsError
@@ -35,6 +38,11 @@ JOINED = {  # a machine that the autoscaler has to start, and to set up, takes m
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
 }
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+ANSWER_SECONDS = 10.0
+REMEDY = (
+    "start that cluster, correct the variable (and RAY_AUTH_TOKEN, where it asks for one), or unset it to run on this "
+    "machine alone"
+)
 ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -65,6 +73,9 @@ def connect() -> str:
 
     Returns:
         Where the study runs, for the user.
+
+    Raises:
+        SettingsError: the cluster cannot be joined, or Ray does not start.
     """
     # Tune would copy these to its workers by a runtime environment, which Ray logs; each machine has its own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
@@ -74,14 +85,15 @@ def connect() -> str:
     if os.environ.get("RAY_ADDRESS"):
         in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # then its working_dir is on every node's path already
         variables = ENVIRONMENT | JOINED | ({} if in_job else {"PYTHONPATH": path})
-        ray.init(runtime_env={"env_vars": variables}, **quiet)
+        own = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
+        _start(runtime_env={"env_vars": variables | own}, **quiet)
         where = "the Ray cluster"
     else:  # "auto" would also join the private Ray of another sweep, and die with it
         # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
         os.environ |= {**ALONE, "PYTHONPATH": path}
         port = _free_port()
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
+        _start(address="local", include_dashboard=True, dashboard_port=port, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = capacity()
@@ -91,6 +103,42 @@ def connect() -> str:
 def leave() -> None:
     """Leave the cluster, and end a private one."""
     ray.shutdown()
+
+
+def require_answer() -> None:
+    """Refuse a ``RAY_ADDRESS`` at which nothing listens: Ray itself would try for minutes.
+
+    Raises:
+        SettingsError: with the address and the remedy.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():  # "auto", which Ray looks up, or "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise SettingsError([f"RAY_ADDRESS: nothing answers at {address} ({error}); {REMEDY}"]) from error
+
+
+def _start(**options: Any) -> None:
+    """``ray.init``, whose failures are of many classes, ``Exception`` itself among them."""
+    try:
+        ray.init(**options)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            raise SettingsError(
+                [f"RAY_ADDRESS: the cluster at {address} cannot be joined ({said}); {REMEDY}"]
+            ) from error
+        logs = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "session_latest", "logs")
+        raise SettingsError(
+            [
+                f"Ray did not start on this machine ({said}); run the same command again when the machine is less "
+                f"busy, with room in memory and on the disk; Ray's logs are in {logs}"
+            ]
+        ) from error
 
 
 def _free_port() -> int:
@@ -127,6 +175,22 @@ def driver_resources(resources: dict[str, float]) -> dict[str, float]:
 def worker_resources(use_gpu: bool) -> dict[str, float]:
     """What each rank of a trial asks for."""
     return {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
+
+
+def give_back_places() -> None:
+    """Remove the placement groups that a dead actor of this sweep has left; called from one that lives.
+
+    Ray Train (2.60) leaves a worker group's places taken if what removes them was killed with the workers, as Ray's
+    memory monitor does: nothing could start any more.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    for row in map(
+        PlacementGroupTableData.FromString, ray_state._connect_and_get_accessor().get_placement_group_table()
+    ):
+        made_by_an_actor = row.creator_actor_id.strip(b"\xff") != b""  # the script's own, Tune's, have no such maker
+        left = made_by_an_actor and row.creator_actor_dead and row.state != PlacementGroupTableData.REMOVED
+        if left and row.creator_job_id.hex() == job:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
 
 
 def require_room(placement: Placement) -> None:

@@ -11,12 +11,15 @@ NAMED = re.compile(rf"(?:\([^)]*\)\s*)?((?:(?:[a-z_]\w*\.)+[A-Z]\w*|[A-Z]\w*(?:{
 AROUND = re.compile(r"\[.*\]:?|File \"|ray::|\(|[~^]+$|Traceback")
 CARRIERS = ("RayTaskError", "ControllerError", "WorkerGroupError", "TrainingFailedError", "TuneError", "RayError")
 """Ray's wrappers, which say where an error passed, not what it was."""
+STARVED = re.compile(r"(?:\d+ worker\(s\) were|Task was) killed due to the node running low on memory.*")
+DIED = re.compile(r"Worker exit type: (?:SYSTEM_ERROR|NODE_OUT_OF_MEMORY) Worker exit detail: (.+)")
+"""What Ray says of a process that did not end by itself; other types are of those that Ray was told to end."""
 LENGTH = 500
 
 
 def reason_of(text: str, log: str | None = None) -> str:
-    """The last exception that a text names by class and message; if it has Ray's wrappers alone, what the first of them
-    says; else its last line.
+    """What killed a process, if one died: the others then raise only what they miss of it. Else the last exception that
+    a text names by class and message; if it has Ray's wrappers alone, what the first of them says; else its last line.
 
     Args:
         text: tracebacks and messages, perhaps coloured.
@@ -27,10 +30,14 @@ def reason_of(text: str, log: str | None = None) -> str:
     >>> reason_of("", log="runs/ab/worker-0.log")
     'ended without saying why (log: runs/ab/worker-0.log)'
     """
-    lines = [line.strip() for line in ANSI.sub("", text).splitlines() if line.strip()]
+    text = ANSI.sub("", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [(i, found[1]) for i, line in enumerate(lines) if (found := NAMED.fullmatch(line))]
     own = [line for _, line in named if not line.partition(":")[0].rpartition(".")[2].startswith(CARRIERS)]
-    if own:
+    killed = STARVED.findall(text) or DIED.findall(text)
+    if killed:
+        reason = f"killed: {killed[0]}"
+    elif own:
         reason = own[-1]
     else:  # what follows the first wrapper, or the last line of all
         after = lines[named[0][0] + 1 :] if named else lines[-1:]

@@ -123,24 +123,32 @@ def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> 
     require_budget(plan, console)
     if dry_run:
         return 0
-    with hold(draft.folder):
-        try:
+    try:
+        with hold(draft.folder):
             _run_trials(plan, script, console)
-        except OSError as error:
-            raise with_place(error, (draft.folder.uri, str(draft.cache), tempfile.gettempdir())) from error
+    except Exception as error:
+        named = with_place(error, (draft.folder.uri, str(draft.cache), tempfile.gettempdir()))
+        if named is error:
+            raise
+        raise named from error
     from study import connection
 
     threading.Thread(target=connection.leave).start()  # takes seconds: beside the report
     return script.show(draft, True)
 
 
-def with_place(error: OSError, places: Sequence[str]) -> OSError:
-    """The error, with the fullest of the places that are written to if it says that a disk is full and not which."""
+def with_place(error: Exception, places: Sequence[str]) -> Exception:
+    """The error; if it says that a disk is full and not which, also by a library's own class, an ``OSError`` with the
+    fullest of the places that are written to."""
     here = [place for place in places if os.path.isdir(place)]
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename or not here:
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename
+    else:
+        full = os.strerror(errno.ENOSPC) in str(error) and not isinstance(error, RecordError)  # which names its file
+    if not full or not here:
         return error
     free, place = min((shutil.disk_usage(place).free, place) for place in here)
-    return OSError(error.errno, f"{error.strerror}, {free / 1e9:.2g} GB left of the disk", place)
+    return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {free / 1e9:.2g} GB left of the disk", place)
 
 
 def describe(plan: StudyPlan, console: Console) -> None:
@@ -197,6 +205,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     from study.trackers import make_trackers
 
     draft = plan.draft
+    connection.require_answer()
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(draft, record)

@@ -83,7 +83,8 @@ def show(console: Console, draft: Draft, write: bool) -> int:
     study = load_study(draft.folder)
     done = trials_done(read_trials(draft.folder).values())
     if done < draft.trials:
-        console.print(f"{done} of {draft.trials} trials are done; the same command goes on with the others")
+        failed = f", {len(study.failed)} failed" if len(study.failed) else ""
+        console.print(f"{done} of {draft.trials} trials are done{failed}; the same command goes on with the others")
     if len(study.pruned):
         console.print(f"{len(study.pruned)} of {done} trials were stopped early and stand in no front")
     for trial in study.failed.itertuples():

@@ -23,7 +23,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.connection import worker_resources
+from study.connection import give_back_places, worker_resources
 from study.exchange import Exchange, Job
 from study.settings import Settings
 from study.trials import TrialTemplate
@@ -48,6 +48,7 @@ class WorkerGroup:
         self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote(ranks)
         self._awaits_verdict = False
         self._at_work = False
+        self._placed = False
         self._ended: Future[None] = Future()
         trainer = TorchTrainer(
             partial(_serve, template=template, exchange=self._exchange),
@@ -115,6 +116,9 @@ class WorkerGroup:
             if self._ended.done():
                 self._ended.result()
                 raise RuntimeError("the workers have ended before their trial")
+            if not self._placed:  # what they wait for may be the places of others that died
+                give_back_places()
+        self._placed = True
         return ray.get(asked)
 
 

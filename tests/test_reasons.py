@@ -19,10 +19,38 @@ ray.exceptions.RayTaskError(WorkerGroupError): the task failed
 \x1b[33m(raylet)\x1b[0m A worker died or was killed while executing a task by an unexpected system error.
 """
 
+DEATH = """\
+ray.train.v2.api.exceptions.WorkerGroupError: Training failed due to worker errors:
+[Rank 0 Error Snippet]:
+RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:2043
+[Rank 1 Error Snippet]:
+A worker health check failed.
+Worker info: Worker(
+The actor died unexpectedly before finishing this task.
+\tclass_name: RayTrainWorker
+The actor is dead because its worker process has died. Worker exit type: {} Worker exit detail: {}
+"""
+ENDED = DEATH.format("SYSTEM_ERROR", "Worker unexpectedly exits with a connection error code 2.")
+STARVED = """\
+ray.train.v2.api.exceptions.WorkerGroupError: Training failed due to worker errors:
+[Rank 0 Error Snippet]:
+A worker health check failed.
+Worker info: Worker(
+)
+6 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1) was 13.55GB used
+OOM kill reason: Memory usage 14377754624B exceeded threshold of 14352004096B
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        (ENDED, "killed: Worker unexpectedly exits with a connection error code 2."),
+        (
+            ENDED + STARVED,
+            "killed: 6 worker(s) were killed due to the node running low on memory. "
+            "Memory on the node (IP: 127.0.0.1) was 13.55GB used",
+        ),
         (WORKER, "FloatingPointError: epoch 2: the objective is nan; use a smaller optimisation.learning_rate"),
         ("torch.cuda.OutOfMemoryError: CUDA out of memory.\n", "torch.cuda.OutOfMemoryError: CUDA out of memory."),
         ("ray.exceptions.ActorDiedError: The actor died\n  gone", "ray.exceptions.ActorDiedError: The actor died"),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from study.records import RecordError
 from study.session import run_script, with_place
 
 
@@ -49,5 +50,9 @@ def test_a_full_disk_is_named(tmp_path, capsys):
     assert run_script(run) == 2 and str(tmp_path) in capsys.readouterr().err
     own = OSError(errno.ENOSPC, "No space left on device", "/a/file")
     assert with_place(own, (str(tmp_path),)) is own
+    library = RuntimeError("I/O error: No space left on device (os error 28)")  # safetensors' own class
+    assert str(with_place(library, (str(tmp_path),))) == str(named)
+    record = RecordError("cannot write a/file: No space left on device")
+    assert with_place(record, (str(tmp_path),)) is record
     other = OSError(errno.EACCES, "Permission denied")
     assert with_place(other, (str(tmp_path),)) is other

@@ -1,0 +1,87 @@
+"""A Ray that cannot be had is told in a line, with the remedy."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+import ray
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+from study import connection
+from study.settings import SettingsError
+
+
+@pytest.fixture
+def closed_port():
+    """A port of this machine at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://localhost:{}"])
+def test_a_cluster_that_does_not_answer_is_refused_at_once(monkeypatch, closed_port, form):
+    monkeypatch.setenv("RAY_ADDRESS", form.format(closed_port))
+    with pytest.raises(SettingsError, match=rf"RAY_ADDRESS: nothing answers at .*:{closed_port} \(.*\); start that"):
+        connection.require_answer()
+
+
+def test_a_cluster_that_answers_or_that_ray_looks_up_is_not_refused(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for address in (f"127.0.0.1:{server.getsockname()[1]}", "auto", "local", ""):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            connection.require_answer()
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "words"),
+    [
+        ("auto", ConnectionError("Could not find any running Ray instance.\nMore"), "cluster at auto cannot be joined"),
+        (None, Exception("The current node timed out during startup."), "Ray did not start on this machine"),
+    ],
+)
+def test_what_ray_says_stands_in_one_line_with_the_remedy(monkeypatch, address, error, words):
+    def init(**options):
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr("os.environ", {"RAY_TMPDIR": "/tmp/x", **({"RAY_ADDRESS": address} if address else {})})
+    with pytest.raises(SettingsError) as caught:
+        connection.connect()
+    (said,) = caught.value.faults
+    assert words in said and str(error).partition("\n")[0] in said and "More" not in said
+    assert "unset it" in said if address else "/tmp/x/ray/session_latest/logs" in said
+
+
+def test_a_wish_for_ray_train_reaches_a_cluster(monkeypatch):
+    given = {}
+    monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
+    monkeypatch.setattr(connection, "capacity", dict)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "30")
+    connection.connect()
+    variables = given["runtime_env"]["env_vars"]
+    assert variables["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] == "30"
+    assert variables["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "1800"
+
+
+def test_places_are_given_back_that_a_dead_actor_of_this_sweep_has_left(monkeypatch):
+    dead = {"creator_actor_id": b"a" * 16, "creator_actor_dead": True, "creator_job_id": b"\1\0\0\0", "state": 2}
+    groups = [
+        dead,
+        {**dead, "creator_actor_dead": False},
+        {**dead, "creator_actor_id": b"\xff" * 16},  # of the script itself
+        {**dead, "creator_job_id": b"\2\0\0\0"},  # of another sweep
+        {**dead, "state": PlacementGroupTableData.REMOVED},
+    ]
+    ids = [bytes([65 + number]) * 18 for number in range(len(groups))]
+    rows = [PlacementGroupTableData(placement_group_id=i, **g) for i, g in zip(ids, groups, strict=True)]
+    table = SimpleNamespace(get_placement_group_table=lambda: [row.SerializeToString() for row in rows])
+    monkeypatch.setattr(connection, "ray_state", SimpleNamespace(_connect_and_get_accessor=lambda: table))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "01000000"))
+    removed = []
+    monkeypatch.setattr(connection, "remove_placement_group", lambda group: removed.append(group.id.binary()))
+    connection.give_back_places()
+    assert removed == ids[:1]

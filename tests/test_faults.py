@@ -1,0 +1,142 @@
+"""What a sweep loses when processes, memory or disks fail on one machine: no trial that has finished, and no figure.
+
+Each fault is inflicted on a real sweep. One that goes on afterwards has to end with the figures of one left alone.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import psutil
+import pytest
+
+from study.records import StudyFolder, finished_runs
+from tests.conftest import without_times
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+EPOCHS = 3
+FLAGS = ("--sampler", "random", "--space", "schedules", "--trials", "4", "--epochs", str(EPOCHS))
+FLAGS += ("--fix", f"optimisation.patience={EPOCHS}", "--ranks", "2")  # so on two cores, one trial after the other
+PATIENCE = 200  # seconds that anything may take on a busy machine
+
+
+@pytest.fixture
+def begin(sweep):
+    """Starts a sweep and returns while it runs; one that a failing test leaves is ended."""
+    begun = []
+
+    def start(*flags, **options):
+        begun.append(sweep(*FLAGS, *flags, wait=False, **options))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=120)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sweep):
+    """Figures of the runs of a sweep that nothing happened to, by run."""
+    done = sweep(*FLAGS, "--study", "undisturbed")
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = figures_of(StudyFolder.at(str(sweep.storage), "undisturbed"))
+    assert len(figures) == 4
+    return figures
+
+
+def figures_of(folder):
+    return {run: without_times(folder.read_json(marker(*run))) for run in finished_runs(folder)}
+
+
+def kept(folder):
+    """The bytes of the markers of finished runs; they hold how long each took, so no second run repeats them."""
+    return {run: folder.read_bytes(marker(*run)) for run in finished_runs(folder)}
+
+
+def marker(config_id, seed):
+    return f"runs/{config_id}/{seed}/finished.json"
+
+
+def wait_for(condition, process, what):
+    """The first true value of a condition, while the sweep lives."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert process.poll() is None, f"the sweep ended before {what}: {process.communicate()}"
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.1)
+    return value
+
+
+def middle_of_a_trial(process, folder, finished=0):
+    """Wait until so many trials have finished and the next has an epoch behind it and more to come; its run."""
+
+    def halfway():
+        for config_id in folder.names("runs"):
+            if folder.exists(f"runs/{config_id}/0/checkpoint.json") and not folder.exists(marker(config_id, 0)):
+                return (config_id, 0)
+        return None
+
+    wait_for(lambda: len(folder.names("trials")) >= finished, process, f"the end of trial {finished}")
+    return wait_for(halfway, process, "the middle of a trial")
+
+
+def seconds_until_finished(process, folder, run):
+    began = time.monotonic()
+    wait_for(lambda: folder.exists(marker(*run)), process, "the end of the trial")
+    return round(time.monotonic() - began, 1)
+
+
+def descendants(process, title=""):
+    """Processes that a sweep has started, by a part of their title."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if title in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:  # it has just ended
+            continue
+    return found
+
+
+def ended(process):
+    """What a sweep printed that ended well."""
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0 and "Traceback" not in err, out[-3000:] + err[-3000:]
+    return out
+
+
+def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begin, undisturbed, record_property):
+    folder = StudyFolder.at(str(sweep.storage), "processes")
+    process = begin("--study", "processes", variables={"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "10"})
+    faults = [
+        ("RayTrainWorker", psutil.Process.kill),
+        ("ResourceTrainable", psutil.Process.kill),
+        ("RayTrainWorker", psutil.Process.suspend),
+    ]
+    for number, (title, inflict) in enumerate(faults):
+        run = middle_of_a_trial(process, folder, finished=number)
+        before = kept(folder)
+        inflict(descendants(process, title)[-1])
+        seconds = seconds_until_finished(process, folder, run)
+        record_property(f"seconds_until_finished_after_{inflict.__name__}_of_{title}", seconds)
+        assert before.items() <= kept(folder).items()  # no finished run again
+    assert "failed" not in ended(process)
+    assert figures_of(folder) == undisturbed
+
+
+def test_a_storage_that_cannot_be_written_is_told_at_the_start(sweep):
+    done = sweep("--study", "x", storage="/sys/studies")
+    assert done.returncode == 2 and "cannot write /sys/studies/x" in done.stderr
+    assert "Point --storage at a place that can be written" in done.stderr and "running on" not in done.stdout
+
+
+def test_a_cluster_that_does_not_answer_is_told_at_the_start(sweep):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        done = sweep("--study", "away", variables={"RAY_ADDRESS": address})
+    assert done.returncode == 2 and f"RAY_ADDRESS: nothing answers at {address}" in done.stderr
+    assert "Traceback" not in done.stderr and "running on" not in done.stdout
