@@ -99,7 +99,9 @@ def load_study(folder: StudyFolder | str, class_average: ClassAverage = "mean_of
         RecordError: there is no study there, a file of it is missing, damaged or lacks something, or a run has a seed
             that is not of the plan; the message names the file and the remedy.
     """
-    folder = open_folder(folder)
+    if isinstance(folder, str):
+        folder = open_folder(folder)
+        folder.require_storage()
     plan = plan_of(folder)
     trials, failed, pruned = _trials(folder, plan["settings"])
     without_figures = {*failed["config_id"], *pruned["config_id"]}

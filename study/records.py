@@ -52,7 +52,7 @@ PREDICTION_COLUMNS = ("utterance_id", "split", "modality", *SCORE_COLUMNS)
 _SECRET = re.compile(r"://[^@]*:[^@]*@|[?&](?:[^=&]*(?:secret|password|token|key)[^=&]*|sig)=", re.IGNORECASE)
 
 
-PAUSES = (1, 2, 4, 8, 16, 16)  # seconds between attempts at a storage that is away for a while
+PAUSES = (1, 2, 4, 8, 16, 16)  # seconds between attempts at a storage that is away; S3's own take 6 s each beside
 AWAY = re.compile(
     r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|REQUEST_TIMEOUT|THROTTLING|INTERNAL_FAILURE|HTTP status 5"
 )
@@ -64,7 +64,7 @@ class RecordError(RuntimeError):
 
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask a remote storage again, up to 47 s, while it does not answer."""
+    """Ask a remote storage again, for 47 s at least, while it does not answer."""
 
     @wraps(method)
     def asked(self: StudyFolder, *args: Any) -> Any:
@@ -138,6 +138,31 @@ class StudyFolder:
         place, options = _divided(self.uri)
         return "/".join((place, *parts)) + options
 
+    def require_storage(self) -> None:
+        """Ask a remote storage once, before anything is prepared: a wrong address is not worth the patience that a run
+        has with one that is away.
+
+        Raises:
+            RecordError: it does not answer, refuses, or has no such bucket.
+        """
+        if self.is_local:
+            return
+        system, root = self._open()
+        bucket = root.split("/")[0] or "/"
+        try:
+            known = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+            there = bool(known) or system.get_file_info(bucket).type != fs.FileType.NotFound
+        except OSError as error:
+            raise RecordError(
+                f"--storage: cannot read {self.uri}: {error}. Check its address and options (endpoint_override, scheme,"
+                " region), and the credentials in the environment or the provider's own file."
+            ) from error
+        if not there and "allow_bucket_creation=true" not in self.uri:
+            raise RecordError(
+                f"--storage: there is no bucket {bucket!r} for {self.uri}. Make it, or add the option "
+                "allow_bucket_creation=true behind the URL's question mark."
+            )
+
     @_patient
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file aside and rename it, so that no reader ever sees half of it."""
@@ -155,8 +180,9 @@ class StudyFolder:
         except OSError as error:
             if self.is_local and os.path.exists(aside):
                 os.unlink(aside)
+            remedy = "Free some space" if self.is_local else "Check the rights of its credentials"
             raise RecordError(
-                f"cannot write {self.path(name)}: {error}. Free some space, or point --storage elsewhere."
+                f"cannot write {self.path(name)}: {error}. {remedy}, or point --storage elsewhere."
             ) from error
 
     @_patient

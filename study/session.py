@@ -107,6 +107,7 @@ def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> 
     """Plan, run what is missing, show; with ``dry_run`` only the plan."""
     from study.room import require_memory
 
+    draft.folder.require_storage()
     if script.labels:
         draft = draft.for_labels(script.labels)
     if not draft.faults and not dry_run and _is_complete(draft):

@@ -47,6 +47,7 @@ def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
     from study.room import require_memory  # torch: not for --help
 
     draft = read_single(flags)
+    draft.folder.require_storage()
     if draft.folder.exists("study.json"):
         refuse_conflicts(draft, conflicts(read_study(draft.folder), draft))
     plan = complete(draft, lambda languages, modalities: Space(SINGLE, (), (Reference("single"),)))

@@ -157,6 +157,7 @@ def show_confirmation(console: Console, folder: StudyFolder, draft: Draft, write
 
 def show_status(folder: StudyFolder, console: Console) -> int:
     """Print where a study stands."""
+    folder.require_storage()
     status = read_status(folder)
     plan, counts = status.plan, status.counts
     states = ", ".join(f"{counts.get(state, 0)} {state}" for state in ("finished", "failed", "pruned"))

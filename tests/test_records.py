@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from study.holding import hold
 from study.records import (
@@ -115,6 +116,36 @@ def test_a_storage_that_is_away_is_asked_again_and_one_that_refuses_is_not(tmp_p
     with pytest.raises(OSError, match="ACCESS_DENIED"):
         folder.read_bytes("a.json")
     assert waited == [1, 2]
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """A URL whose bucket is the folder ``bucket``, which is not there yet."""
+    monkeypatch.setattr(
+        StudyFolder, "_open", lambda self: (SubTreeFileSystem(str(tmp_path), LocalFileSystem()), "bucket/a")
+    )
+    return StudyFolder("s3://bucket/a")
+
+
+def test_a_storage_without_its_bucket_is_refused_unless_it_may_be_made(remote, tmp_path):
+    with pytest.raises(RecordError, match=r"no bucket 'bucket' for s3://bucket/a\. .*allow_bucket_creation=true"):
+        remote.require_storage()
+    StudyFolder(f"{remote.uri}?allow_bucket_creation=true").require_storage()
+    (tmp_path / "bucket").mkdir()
+    remote.require_storage()  # a new study
+
+
+def test_a_storage_that_does_not_answer_at_the_start_is_asked_once(remote, monkeypatch):
+    class Away:
+        def get_file_info(self, asked):
+            raise OSError("AWS Error NETWORK_CONNECTION during ListObjectsV2")
+
+    monkeypatch.setattr(StudyFolder, "_open", lambda self: (Away(), "bucket/a"))
+    monkeypatch.setattr("study.records.time.sleep", None)
+    with pytest.raises(
+        RecordError, match=r"cannot read s3://bucket/a: AWS Error NETWORK.*endpoint_override.*credentials"
+    ):
+        remote.require_storage()
 
 
 def test_an_object_store_has_a_lease_for_a_lock(tmp_path, monkeypatch):
