@@ -1,9 +1,9 @@
 """What finished searches found, as arms of an ablation: chosen on dev alone, every search within the same budget.
 
 The rule: of the first n trials of a search, that with the smallest dev gap among its own proposals (the configurations
-that every study runs first are arms already) whose dev W-F1 is at most ``LOSS`` below that of the same search's ERM. n
-is the number of trials that every search given has finished, so that none has had more looks at dev than another; a
-search with more of them has its later ones left out.
+that every study runs first are arms already) whose dev W-F1 is at most ``LOSS`` below that of the same search's ERM;
+where there is none, that with the highest dev W-F1. n is the number of trials that every search given has finished, so
+that none has had more looks at dev than another; a search with more of them has its later ones left out.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
     """The arm of each search, all within the trials that every one of them has finished.
 
     Raises:
-        SettingsError: a search that has no ERM yet, no proposal that meets the rule, or other objectives; or searches
-            of different corpora, backbones or numbers of seeds.
+        SettingsError: a search that has no ERM or no proposal yet, or other objectives; or searches of different
+            corpora, backbones or numbers of seeds.
         RecordError: no study there.
     """
     plans = {folder: read_study(folder) for folder in folders}
@@ -88,13 +88,15 @@ def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
     for folder, plan in plans.items():
         best = choose(trials[folder][:budget])
         if best is None:
-            floor = f"has a dev W-F1 within {100 * LOSS:g} point of its ERM's"
-            faults.append(f"--from {folder.uri}: no proposal of its first {budget} trials {floor}")
+            faults.append(f"--from {folder.uri}: there is no proposal among its first {budget} finished trials")
             continue
-        note = (
-            f"smallest dev gap of the proposals among the first {budget} finished trials whose dev W-F1 is at most "
-            f"{100 * LOSS:g} point below ERM's there; searched with seeds {', '.join(map(str, plan['seeds']))}"
+        within = f"dev W-F1 is at most {100 * LOSS:g} point below ERM's there"
+        rule = (
+            f"smallest dev gap of the proposals among the first {budget} finished trials whose {within}"
+            if best["values"][0] >= _floor(trials[folder][:budget])
+            else f"highest dev W-F1 of the proposals among the first {budget} finished trials; of none the {within}"
         )
+        note = f"{rule}; searched with seeds {', '.join(map(str, plan['seeds']))}"
         label = f"{coefficients_in_words(plan)} ({plan['name']}, trial {best['number']})"
         found.append(Found(Reference(label, fixed=best["knobs"], note=note), folder.uri, plan["settings"]))
     if faults:
@@ -103,7 +105,7 @@ def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
 
 
 def choose(trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The trial that the rule takes, None if none meets it. Ties go to the higher W-F1, then to the earlier.
+    """The trial that the rule takes, None without a proposal. Ties go to the higher W-F1, then to the earlier.
 
     >>> def trial(number, label, w_f1, gap):
     ...     return {"number": number, "label": label, "values": [w_f1, gap]}
@@ -111,9 +113,15 @@ def choose(trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     >>> choose(tried)["number"]
     1
     """
-    floor = next(trial["values"][0] for trial in trials if trial["label"] == ERM) - LOSS
-    able = [trial for trial in trials if trial["label"] is None and trial["values"][0] >= floor]
-    return min(able, key=lambda trial: (trial["values"][1], -trial["values"][0], trial["number"]), default=None)
+    proposals = [trial for trial in trials if trial["label"] is None]
+    able = [trial for trial in proposals if trial["values"][0] >= _floor(trials)]
+    if not able:
+        return max(proposals, key=lambda trial: (trial["values"][0], -trial["number"]), default=None)
+    return min(able, key=lambda trial: (trial["values"][1], -trial["values"][0], trial["number"]))
+
+
+def _floor(trials: Sequence[dict[str, Any]]) -> float:
+    return float(next(trial["values"][0] for trial in trials if trial["label"] == ERM)) - LOSS
 
 
 def coefficients_in_words(plan: dict[str, Any]) -> str:
