@@ -10,8 +10,8 @@ sweep: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: .venv/ready
-	$(BIN)/python -m pytest
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff check .
