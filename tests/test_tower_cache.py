@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -119,10 +120,11 @@ tower_cache.compute(store, dataset, {prepared.backbone!r}, torch.device("cpu"), 
     start = [
         subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    said = [process.communicate(timeout=200)[0].splitlines()[-1] for process in start]
-    shares = [int(line.split("; ")[1].split(" of ")[0]) for line in said]
+    said = [process.communicate(timeout=200)[0] for process in start]
+    assert [process.returncode for process in start] == [0, 0]
+    shares = [int(share) for share in re.findall(r"; (\d+) of \d+ parts by this process", "".join(said))]
     parts = -(-len(cached["cached"].examples["train"].dataset) // 16)
-    assert sum(shares) == parts and [process.returncode for process in start] == [0, 0]
+    assert sum(shares) == parts and len(shares) in (1, 2)  # one that comes late has nothing to say
 
 
 def test_a_full_disk_means_the_tower_in_every_pass_or_a_refusal(run_plan, monkeypatch, capsys):
