@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.air.execution._internal import actor_manager  # Ray has no public way to what Tune takes for a dead actor
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 
 from study.connection import capacity, concurrent_trials, driver_resources
 from study.early_stopping import MoAsha
@@ -69,6 +72,9 @@ def _tune(
     callbacks: Sequence[tune.Callback],
     scheduler: MoAsha | None = None,
 ) -> None:
+    # Tune (2.60) does not know the error of a driver that Ray's memory monitor has ended, and would end the search
+    for module in (actor_manager, tune_controller):
+        setattr(module, "RayActorError", (RayActorError, OutOfMemoryError))  # noqa: B010
     resources = capacity()
     tuner = tune.Tuner(
         tune.with_resources(

@@ -1,24 +1,30 @@
-"""Sweeps on an object store that is away in the middle, has a new head, or cannot be used. Each has to end with the
-figures of a sweep on one machine that nothing happened to, without having run a finished trial again."""
+"""Sweeps on an object store, on a Ray cluster of several nodes, and as a job of it, with a fault in the middle of each:
+the storage is away, a node goes or is slow, the job is stopped. Each has to end with the figures of a sweep on one
+machine that nothing happened to, without having run a finished trial again."""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
 from study.holding import LEASE
-from study.records import StudyFolder, finished_runs, read_trials
+from study.records import RecordError, StudyFolder, finished_runs, read_trials
 from tests.conftest import PLANTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -27,6 +33,7 @@ SEARCH = ("--sampler", "random", "--space", "schedules", "--ranks", "1", "--epoc
 TRIALS = 4
 OF_STORE = {**PLANTED, "AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1"}
 AWAY_SECONDS = 30.0
+SLOW_SECONDS = 20.0
 
 
 def values_of(folder):
@@ -40,11 +47,13 @@ def markers_of(folder):
 
 
 def epochs_of(folder, config_id):
-    """Epochs that the checkpoint of an unfinished run holds."""
+    """Epochs that the checkpoint of an unfinished run holds; None where it is being written anew as it is read."""
     try:
         return len(folder.read_json(f"runs/{config_id}/0/checkpoint.json")["epochs"])
     except FileNotFoundError:
         return 0
+    except RecordError:  # an object store's file has grown between the question for its size and its reading
+        return None
 
 
 def wait_for(find, process, seconds=150):
@@ -61,14 +70,15 @@ def halfway(folder, finished=1):
     """The configurations whose runs have an epoch behind them and one to come; none before some have finished."""
     done = {config_id for config_id, _ in finished_runs(folder)}
     begun = [name for name in folder.names("runs") if name not in done]
-    return [name for name in begun if 1 <= epochs_of(folder, name) <= 2] if len(done) >= finished else []
+    return [name for name in begun if epochs_of(folder, name) in (1, 2)] if len(done) >= finished else []
 
 
 def further(folder, config_id, epochs):
     """Whether a run has got further than so many epochs; it must never fall behind them."""
     if (config_id, 0) in finished_runs(folder):
         return True
-    now = epochs_of(folder, config_id)
+    if (now := epochs_of(folder, config_id)) is None:
+        return False
     assert now >= epochs or (config_id, 0) in finished_runs(folder), f"{now} of {epochs} epochs are left"
     return now > epochs
 
@@ -190,7 +200,7 @@ def on_store(store, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def kept_on_store(sweep, on_store, store, record_testsuite_property):
+def kept_on_store(sweep, on_store, store):
     """A study on an object store that was away in the middle of the first trials and refused writes in that of later
     ones, what had finished before the second fault, and what was printed."""
     options = on_store("first")
@@ -199,13 +209,13 @@ def kept_on_store(sweep, on_store, store, record_testsuite_property):
     try:
         for fault, end, finished in ((store.close, store.open, 0), (store.refuse_writes, store.take_writes, 2)):
             config_id = wait_for(partial(halfway, folder, finished), process)[0]
-            kept, epochs = markers_of(folder), epochs_of(folder, config_id)
+            kept, epochs = markers_of(folder), epochs_of(folder, config_id) or 1
             fault()
             time.sleep(AWAY_SECONDS)
             end()
             began = time.monotonic()
             wait_for(partial(further, folder, config_id, epochs), process)
-            record_testsuite_property(f"seconds_after_{fault.__name__}", round(time.monotonic() - began, 1))
+            print(f"seconds after {fault.__name__}: {round(time.monotonic() - began, 1)} s")
         out = ended(process)
     finally:
         if process.poll() is None:
@@ -292,3 +302,152 @@ def test_an_object_store_that_cannot_be_used_is_told_at_the_start(sweep, store, 
     assert "Traceback" not in done.stderr and "corpus" not in done.stdout
     assert Refusing.asked == (what == "refusing")  # it was not asked again and again
     assert not (tmp_path / ".cache" / "fair-ser").exists()  # nothing was prepared
+
+
+NODES = """
+import json, sys
+from ray.cluster_utils import Cluster
+small = {"object_store_memory": 100 * 1024**2}
+head = {"num_cpus": 0, "resources": {"driver": 100}, "include_dashboard": True, "dashboard_port": int(sys.argv[1])}
+cluster = Cluster(initialize_head=True, head_node_args={**head, **small})
+nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+def tell():
+    raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
+    print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
+tell()
+for line in sys.stdin:
+    cluster.remove_node(nodes.pop(int(line)), allow_graceful=False)
+    nodes.append(cluster.add_node(num_cpus=1, **small))
+    tell()
+cluster.shutdown()
+"""
+"""A head for drivers and two nodes with a core each; a line names the one to be taken away, and another is added."""
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_directory):
+    """Environment of a client of a running cluster, its nodes' raylets (process ids), and ``replace(index)``."""
+    variables = {"RAY_TMPDIR": ray_directory, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    variables |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # of jobs too
+    dashboard = free_port()
+    nodes = subprocess.Popen(
+        [sys.executable, "-c", NODES, str(dashboard)],
+        env={key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | variables,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+    def told():
+        return json.loads(next(line for line in nodes.stdout if line.startswith("{")))
+
+    first = told()
+
+    def replace(index):
+        nodes.stdin.write(f"{index}\n")
+        nodes.stdin.flush()
+        return told()["raylets"]
+
+    yield SimpleNamespace(
+        variables=variables,
+        address=first["address"],
+        jobs=f"http://127.0.0.1:{dashboard}",
+        raylets=first["raylets"],
+        replace=replace,
+    )
+    nodes.stdin.close()
+    nodes.wait(timeout=60)
+
+
+def trained_under(raylet):
+    """The configuration that a node trains, by where its worker's output goes; None while there is none."""
+    for worker in psutil.Process(raylet).children(recursive=True):
+        try:
+            path = Path(os.readlink(f"/proc/{worker.pid}/fd/1"))
+        except OSError:  # it has just ended
+            continue
+        if path.name == "worker-0.log":
+            return path.parent.name
+    return None
+
+
+def test_a_node_is_removed_and_another_added(sweep, begin, expected, cluster):
+    folder = StudyFolder.at(str(sweep.storage), "nodes")
+    process = begin(str(TRIALS), "--study", "nodes", variables={**cluster.variables, "RAY_ADDRESS": cluster.address})
+
+    def on_the_first_node():
+        name = trained_under(cluster.raylets[0])
+        return name if name in halfway(folder) else None
+
+    hit = wait_for(on_the_first_node, process)
+    kept, epochs = markers_of(folder), epochs_of(folder, hit)
+    began = time.monotonic()
+    cluster.raylets = cluster.replace(0)
+    assert (hit, 0) not in finished_runs(folder)
+    wait_for(lambda: trained_under(cluster.raylets[1]), process)
+    wait_for(partial(further, folder, hit, epochs), process)
+    print(f"seconds to recover: {round(time.monotonic() - began, 1)} s")
+    out = ended(process)
+    assert "the Ray cluster: 2 cores" in out
+    assert_nothing_lost(folder, kept, expected)
+
+
+def slow_down(processes, seconds):
+    """Let processes run a tenth of the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for signal, pause in (("suspend", 0.9), ("resume", 0.1)):
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    getattr(process, signal)()
+            time.sleep(pause)
+
+
+def test_a_node_is_ten_times_slower_for_a_while(sweep, begin, expected, cluster):
+    folder = StudyFolder.at(str(sweep.storage), "slow")
+    process = begin(str(TRIALS), "--study", "slow", variables={**cluster.variables, "RAY_ADDRESS": cluster.address})
+    wait_for(partial(halfway, folder), process)
+    kept = markers_of(folder)
+    raylet = psutil.Process(cluster.raylets[0])
+    slow_down([raylet, *raylet.children(recursive=True)], SLOW_SECONDS)
+    ended(process)
+    assert_nothing_lost(folder, kept, expected)
+
+
+def test_a_job_is_stopped_and_submitted_again(sweep, small_corpus, expected, cluster):
+    folder = StudyFolder.at(str(sweep.storage), "job")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | cluster.variables
+
+    def job(command, *words):
+        given = ["ray", "job", command, "--address", cluster.jobs, *words]
+        done = subprocess.run(given, cwd=REPO, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def submit(name, *words):
+        job(
+            "submit", "--working-dir", ".", "--submission-id", name, *words, "--",
+            "python", "study/sweep.py", *SEARCH, str(TRIALS), "--fix", "optimisation.batch_size=24",
+            "--study", "job", "--storage", str(sweep.storage), "--corpus", f"meld-st:{small_corpus}",
+        )  # fmt: skip
+
+    submit("first", "--no-wait")
+    deadline = time.monotonic() + 150
+    while not (open_runs := halfway(folder)):
+        assert time.monotonic() < deadline, job("logs", "first")
+        time.sleep(0.1)
+    assert "RUNNING" in job("status", "first") and "the Ray cluster: 2 cores" in job("logs", "first")
+    began = time.monotonic()
+    job("stop", "first")
+    print(f"seconds to stop: {round(time.monotonic() - began, 1)} s")
+    assert "STOPPED" in job("status", "first")
+    kept, epochs = markers_of(folder), {name: epochs_of(folder, name) for name in open_runs}
+    assert len(kept) < TRIALS
+    submit("second", "--no-wait")
+    began = time.monotonic()
+    while not all(further(folder, name, epochs[name]) for name in open_runs):
+        assert time.monotonic() < began + 150, job("logs", "second")
+        time.sleep(0.1)
+    print(f"seconds to recover: {round(time.monotonic() - began, 1)} s")
+    while "RUNNING" in job("status", "second"):
+        time.sleep(0.5)
+    assert "SUCCEEDED" in job("status", "second") and "Pareto front on dev" in job("logs", "second")
+    assert_nothing_lost(folder, kept, expected)

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from study.records import StudyFolder, finished_runs
+from study.records import StudyFolder, finished_runs, read_trials
 from tests.conftest import without_times
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -108,7 +108,7 @@ def ended(process):
     return out
 
 
-def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begin, undisturbed, record_property):
+def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begin, undisturbed):
     folder = StudyFolder.at(str(sweep.storage), "processes")
     process = begin("--study", "processes", variables={"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "10"})
     faults = [
@@ -121,10 +121,42 @@ def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begi
         before = kept(folder)
         inflict(descendants(process, title)[-1])
         seconds = seconds_until_finished(process, folder, run)
-        record_property(f"seconds_until_finished_after_{inflict.__name__}_of_{title}", seconds)
+        print(f"seconds until finished after {inflict.__name__} of {title}: {seconds} s")
         assert before.items() <= kept(folder).items()  # no finished run again
     assert "failed" not in ended(process)
     assert figures_of(folder) == undisturbed
+
+
+def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
+    folder = StudyFolder.at(str(sweep.storage), "killed")
+    process = begin("--study", "killed")
+    middle_of_a_trial(process, folder)
+    second = sweep(*FLAGS, "--study", "killed")
+    assert second.returncode == 2
+    assert f"is being written by process {process.pid} on {socket.gethostname()}" in second.stderr
+    run = middle_of_a_trial(process, folder, finished=1)
+    before, others = kept(folder), descendants(process)
+    assert run not in before and len(before) in (1, 2, 3)
+    process.kill()
+    process.communicate()
+    _, left = psutil.wait_procs(others, timeout=60)
+    living = [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
+    for child in living:
+        child.kill()
+    assert not living  # Ray ends with the sweep
+    again = begin("--study", "killed")
+    print(f"seconds until finished after kill of sweep: {seconds_until_finished(again, folder, run)} s")
+    ended(again)
+    assert before.items() <= kept(folder).items()
+    assert figures_of(folder) == undisturbed
+
+
+def test_workers_that_never_start_fail_their_trial_and_nothing_worked(sweep):
+    variables = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "0.01"}
+    done = sweep(*FLAGS, "--study", "never", "--trials", "1", "--retries", "0", variables=variables)
+    (trial,) = read_trials(StudyFolder.at(str(sweep.storage), "never")).values()
+    assert done.returncode == 1 and "no run has finished" in done.stdout and "Traceback" not in done.stderr
+    assert trial["state"] == "failed" and "timed out" in trial["reason"] and trial["reason"] in done.stdout
 
 
 def test_a_storage_that_cannot_be_written_is_told_at_the_start(sweep):
@@ -140,3 +172,15 @@ def test_a_cluster_that_does_not_answer_is_told_at_the_start(sweep):
         done = sweep("--study", "away", variables={"RAY_ADDRESS": address})
     assert done.returncode == 2 and f"RAY_ADDRESS: nothing answers at {address}" in done.stderr
     assert "Traceback" not in done.stderr and "running on" not in done.stdout
+
+
+def test_a_space_that_comes_to_its_end_is_told_before_and_run_whole(sweep):
+    fixed = ("objective.estimator.kind=batch", "objective.temperature=0.1", "objective.reduction=mean")
+    flags = ("--study", "small", "--space", "penalty", *(part for knob in fixed for part in ("--fix", knob)))
+    refused = sweep(*flags, "--trials", "10")
+    assert refused.returncode == 2 and "the space penalty has 2 points: at most 4" in refused.stderr
+    done = sweep(*flags, "--trials", "4")
+    assert done.returncode == 0 and "4 trials" in done.stdout, done.stderr[-3000:]
+    trials = read_trials(StudyFolder.at(str(sweep.storage), "small")).values()
+    assert len({trial["config_id"] for trial in trials}) == 4  # ERM, ERM balanced, and the two points
+    assert {trial["knobs"]["objective.power"] for trial in trials if not trial["label"]} <= {1, 2}
