@@ -133,3 +133,19 @@ def sweep(small_corpus, ray_directory, tmp_path_factory):
 
     start.storage = storage
     return start
+
+
+@pytest.fixture
+def begin(sweep):
+    """Starts a sweep and returns while it runs; one that a failing test leaves is ended."""
+    begun = []
+
+    def start(*flags, **options):
+        begun.append(sweep(*flags, wait=False, **options))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=120)

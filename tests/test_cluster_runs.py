@@ -115,22 +115,6 @@ def expected(undisturbed):
     return dict([*undisturbed.items()][:TRIALS])
 
 
-@pytest.fixture
-def begin(sweep):
-    """Starts a sweep and returns while it runs; one that a failing test leaves is ended."""
-    begun = []
-
-    def start(*flags, **options):
-        begun.append(sweep(*SEARCH, *flags, wait=False, **options))
-        return begun[-1]
-
-    yield start
-    for process in begun:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=60)
-
-
 class ObjectStore:
     """moto's S3 in this process, which keeps what it holds while its door is closed."""
 
@@ -248,7 +232,7 @@ def test_a_new_head_goes_on_from_the_records_of_an_object_store(kept_on_store, b
     folder, _, _ = kept_on_store
     before = markers_of(folder)
     options = on_store("second")
-    out = ended(begin(str(TRIALS + 1), "--study", "away", **options))
+    out = ended(begin(*SEARCH, str(TRIALS + 1), "--study", "away", **options))
     assert f"trial {TRIALS + 1}/{TRIALS + 1}" in out and f"trial {TRIALS}/" not in out
     assert before.keys() == {(config_id, 0) for config_id in expected}
     assert_nothing_lost(folder, before, undisturbed)
@@ -371,7 +355,9 @@ def trained_under(raylet):
 
 def test_a_node_is_removed_and_another_added(sweep, begin, expected, cluster):
     folder = StudyFolder.at(str(sweep.storage), "nodes")
-    process = begin(str(TRIALS), "--study", "nodes", variables={**cluster.variables, "RAY_ADDRESS": cluster.address})
+    process = begin(
+        *SEARCH, str(TRIALS), "--study", "nodes", variables={**cluster.variables, "RAY_ADDRESS": cluster.address}
+    )
 
     def on_the_first_node():
         name = trained_under(cluster.raylets[0])
@@ -403,7 +389,9 @@ def slow_down(processes, seconds):
 
 def test_a_node_is_ten_times_slower_for_a_while(sweep, begin, expected, cluster):
     folder = StudyFolder.at(str(sweep.storage), "slow")
-    process = begin(str(TRIALS), "--study", "slow", variables={**cluster.variables, "RAY_ADDRESS": cluster.address})
+    process = begin(
+        *SEARCH, str(TRIALS), "--study", "slow", variables={**cluster.variables, "RAY_ADDRESS": cluster.address}
+    )
     wait_for(partial(halfway, folder), process)
     kept = markers_of(folder)
     raylet = psutil.Process(cluster.raylets[0])

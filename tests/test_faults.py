@@ -21,22 +21,6 @@ FLAGS += ("--fix", f"optimisation.patience={EPOCHS}", "--ranks", "2")  # so on t
 PATIENCE = 200  # seconds that anything may take on a busy machine
 
 
-@pytest.fixture
-def begin(sweep):
-    """Starts a sweep and returns while it runs; one that a failing test leaves is ended."""
-    begun = []
-
-    def start(*flags, **options):
-        begun.append(sweep(*FLAGS, *flags, wait=False, **options))
-        return begun[-1]
-
-    yield start
-    for process in begun:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=120)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(sweep):
     """Figures of the runs of a sweep that nothing happened to, by run."""
@@ -110,7 +94,7 @@ def ended(process):
 
 def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begin, undisturbed):
     folder = StudyFolder.at(str(sweep.storage), "processes")
-    process = begin("--study", "processes", variables={"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "10"})
+    process = begin(*FLAGS, "--study", "processes", variables={"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "10"})
     faults = [
         ("RayTrainWorker", psutil.Process.kill),
         ("ResourceTrainable", psutil.Process.kill),
@@ -129,7 +113,7 @@ def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begi
 
 def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
     folder = StudyFolder.at(str(sweep.storage), "killed")
-    process = begin("--study", "killed")
+    process = begin(*FLAGS, "--study", "killed")
     middle_of_a_trial(process, folder)
     second = sweep(*FLAGS, "--study", "killed")
     assert second.returncode == 2
@@ -144,7 +128,7 @@ def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
     for child in living:
         child.kill()
     assert not living  # Ray ends with the sweep
-    again = begin("--study", "killed")
+    again = begin(*FLAGS, "--study", "killed")
     print(f"seconds until finished after kill of sweep: {seconds_until_finished(again, folder, run)} s")
     ended(again)
     assert before.items() <= kept(folder).items()

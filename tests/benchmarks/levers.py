@@ -83,26 +83,38 @@ def timed(step: Callable[[], None], on_gpu: bool) -> float:
     return clock() - began
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.levers", description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", choices=("small", "7b"), default="small")
-    parser.add_argument("--batch-size", type=int, default=None, help="default: 16, of the 7B 64")
+def read_flags(name: str, doc: str | None, shape: str, batch_size: int) -> argparse.Namespace:
+    """Flags of a benchmark of steps on this shape or the 7B's; without a GPU for that, the program ends."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=(doc or "").split("\n")[0])
+    parser.add_argument("--shape", choices=(shape, "7b"), default=shape)
+    parser.add_argument("--batch-size", type=int, default=None, help=f"default: {batch_size}, of the 7B 64")
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
+    if flags.shape == "7b" and not torch.cuda.is_available():
+        parser.error("the shape of the 7B needs a GPU; leave out --shape")
+    flags.batch_size = flags.batch_size or (64 if flags.shape == "7b" else batch_size)
+    return flags
+
+
+def random_model(config: Qwen2AudioConfig) -> tuple[Qwen2AudioForConditionalGeneration, torch.device]:
+    """Random weights on the GPU, in bfloat16, or on one thread of the CPU."""
     on_gpu = torch.cuda.is_available()
-    if flags.shape == "7b" and not on_gpu:
-        print("error: the shape of the 7B needs a GPU; leave out --shape", file=sys.stderr)
-        return 2
     device = torch.device("cuda" if on_gpu else "cpu")
     if not on_gpu:
         torch.set_num_threads(1)
-    size = flags.batch_size or (64 if flags.shape == "7b" else 16)
-    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=SEVEN_B)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16 if on_gpu else torch.float32)
     with device:
         base = Qwen2AudioForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
+    return base, device
+
+
+def main() -> int:
+    flags = read_flags("levers", __doc__, "small", 16)
+    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=SEVEN_B)
+    base, device = random_model(config)
+    on_gpu, size = device.type == "cuda", flags.batch_size
     peft_model = with_lora(base, BackboneSettings())
     model = (
         EmotionModel(peft_model, [[20 + 2 * i, 5] for i in range(len(EMOTIONS))], pad_token_id=PAD).to(device).train()

@@ -11,7 +11,6 @@ the gradient of each variant is compared with the plain one's. On a CPU one thre
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -24,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
-from transformers import DynamicCache, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import DynamicCache, Qwen2AudioConfig
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from study.backbone import Batch, EmotionModel, with_lora
 from study.groups import EMOTIONS
 from study.memory import SEVEN_B
 from study.settings import BackboneSettings
-from tests.benchmarks.levers import PAD, batch_of, timed
+from tests.benchmarks.levers import PAD, batch_of, random_model, read_flags, timed
 
 FRAMES = 360  # 3.6 s
 PREFIX = 20  # tokens before the audio in the paper's prompt, about
@@ -128,25 +127,10 @@ def gradient(model: EmotionModel) -> Tensor:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.untaken", description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", choices=("deep", "7b"), default="deep")
-    parser.add_argument("--batch-size", type=int, default=None, help="default: 8, of the 7B 64")
-    parser.add_argument("--rounds", type=int, default=5)
-    flags = parser.parse_args()
-    on_gpu = torch.cuda.is_available()
-    if flags.shape == "7b" and not on_gpu:
-        print("error: the shape of the 7B needs a GPU; leave out --shape", file=sys.stderr)
-        return 2
-    device = torch.device("cuda" if on_gpu else "cpu")
-    if not on_gpu:
-        torch.set_num_threads(1)
-    size = flags.batch_size or (64 if flags.shape == "7b" else 8)
+    flags = read_flags("untaken", __doc__, "deep", 8)
     config = DEEP if flags.shape == "deep" else Qwen2AudioConfig(text_config=SEVEN_B)
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16 if on_gpu else torch.float32)
-    with device:
-        base = Qwen2AudioForConditionalGeneration(config)
-    torch.set_default_dtype(torch.float32)
+    base, device = random_model(config)
+    on_gpu, size = device.type == "cuda", flags.batch_size
     peft_model = with_lora(base, BackboneSettings(lora_dropout=0.0))
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:  # zero at first, which would hide half of the gradient
