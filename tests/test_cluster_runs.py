@@ -438,5 +438,5 @@ def test_a_job_is_stopped_and_submitted_again(sweep, small_corpus, expected, clu
     print(f"seconds to recover: {round(time.monotonic() - began, 1)} s")
     while "RUNNING" in job("status", "second"):
         time.sleep(0.5)
-    assert "SUCCEEDED" in job("status", "second") and "Pareto front on dev" in job("logs", "second")
+    assert "succeeded" in job("status", "second") and "Pareto front on dev" in job("logs", "second")
     assert_nothing_lost(folder, kept, expected)
