@@ -114,7 +114,7 @@ def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begi
 def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
     folder = StudyFolder.at(str(sweep.storage), "killed")
     process = begin(*FLAGS, "--study", "killed")
-    middle_of_a_trial(process, folder)
+    wait_for(lambda: folder.exists("study.json"), process, "the study")
     second = sweep(*FLAGS, "--study", "killed")
     assert second.returncode == 2
     assert f"is being written by process {process.pid} on {socket.gethostname()}" in second.stderr
