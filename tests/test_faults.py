@@ -119,15 +119,15 @@ def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
     assert second.returncode == 2
     assert f"is being written by process {process.pid} on {socket.gethostname()}" in second.stderr
     run = middle_of_a_trial(process, folder, finished=1)
-    before, others = kept(folder), descendants(process)
+    before, others, workers = kept(folder), descendants(process), descendants(process, "RayTrainWorker")
     assert run not in before and len(before) in (1, 2, 3)
     process.kill()
     process.communicate()
-    _, left = psutil.wait_procs(others, timeout=60)
-    living = [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
+    psutil.wait_procs(others, timeout=60)
+    living = [child for child in others if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     for child in living:
         child.kill()
-    assert not living  # Ray ends with the sweep
+    assert workers and not set(workers) & set(living)  # they end with the sweep
     again = begin(*FLAGS, "--study", "killed")
     print(f"seconds until finished after kill of sweep: {seconds_until_finished(again, folder, run)} s")
     ended(again)
