@@ -15,7 +15,7 @@ from study.records import StudyFolder, finished_runs, read_trials
 from tests.conftest import without_times
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-EPOCHS = 3
+EPOCHS = 8
 FLAGS = ("--sampler", "random", "--space", "schedules", "--trials", "4", "--epochs", str(EPOCHS))
 FLAGS += ("--fix", f"optimisation.patience={EPOCHS}", "--ranks", "2")  # so on two cores, one trial after the other
 PATIENCE = 200  # seconds that anything may take on a busy machine
