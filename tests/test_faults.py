@@ -111,30 +111,6 @@ def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begi
     assert figures_of(folder) == undisturbed
 
 
-def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
-    folder = StudyFolder.at(str(sweep.storage), "killed")
-    process = begin(*FLAGS, "--study", "killed")
-    wait_for(lambda: folder.exists("study.json"), process, "the study")
-    second = sweep(*FLAGS, "--study", "killed")
-    assert second.returncode == 2
-    assert f"is being written by process {process.pid} on {socket.gethostname()}" in second.stderr
-    run = middle_of_a_trial(process, folder, finished=1)
-    before, others, workers = kept(folder), descendants(process), descendants(process, "RayTrainWorker")
-    assert run not in before and len(before) in (1, 2, 3)
-    process.kill()
-    process.communicate()
-    psutil.wait_procs(others, timeout=60)
-    living = [child for child in others if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    for child in living:
-        child.kill()
-    assert workers and not set(workers) & set(living)  # they end with the sweep
-    again = begin(*FLAGS, "--study", "killed")
-    print(f"seconds until finished after kill of sweep: {seconds_until_finished(again, folder, run)} s")
-    ended(again)
-    assert before.items() <= kept(folder).items()
-    assert figures_of(folder) == undisturbed
-
-
 def test_workers_that_never_start_fail_their_trial_and_nothing_worked(sweep):
     variables = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "0.01"}
     done = sweep(*FLAGS, "--study", "never", "--trials", "1", "--retries", "0", variables=variables)
