@@ -27,7 +27,7 @@ from study.holding import LEASE
 from study.records import RecordError, StudyFolder, finished_runs, read_trials
 from tests.conftest import PLANTED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 REPO = Path(__file__).resolve().parent.parent
 SEARCH = ("--fix", "optimisation.patience=20", "--epochs", "20")  # long enough to be hit in the middle
 SEARCH += ("--sampler", "random", "--space", "schedules", "--ranks", "1", "--trials")
