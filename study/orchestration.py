@@ -74,7 +74,7 @@ def _tune(
 ) -> None:
     # Tune (2.60) does not know the error of a driver that Ray's memory monitor has ended, and would end the search
     for module in (actor_manager, tune_controller):
-        setattr(module, "RayActorError", (RayActorError, OutOfMemoryError))  # noqa: B010
+        vars(module)["RayActorError"] = (RayActorError, OutOfMemoryError)
     resources = capacity()
     tuner = tune.Tuner(
         tune.with_resources(
