@@ -26,6 +26,7 @@ import torch.distributed as dist
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 
+from study.holding import ATTEMPT
 from study.randomness import random_state, set_random_state
 from study.records import StudyFolder
 from study.settings import Placement
@@ -120,8 +121,9 @@ def load(run: Run) -> Best | None:
 
 
 def remove(folder: StudyFolder, directory: str) -> None:
-    """Delete the checkpoints of a run that has finished."""
+    """Delete what a run needs only until it has finished."""
     folder.remove(f"{directory}/{MARKER}")
+    folder.remove(f"{directory}/{ATTEMPT}")
     _remove(folder, directory, keep=None)
 
 

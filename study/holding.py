@@ -1,4 +1,5 @@
-"""One writer at a time: who holds a study folder, by a file lock on a disk and by a lease on an object store."""
+"""One writer at a time: who holds a study folder, by a file lock on a disk and by a lease on an object store; and which
+attempt at a run may write its records."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -16,6 +18,11 @@ LOCK = "lock"
 LEASE = "lease.json"
 LEASE_SECONDS = 90.0  # an object store knows no locks: after that long without a sign of life a holder is gone
 RENEW_SECONDS = 20.0
+ATTEMPT = "attempt.json"
+
+
+class Superseded(RuntimeError):
+    """Another attempt at the same run has begun since, and this one may write no more."""
 
 
 @contextmanager
@@ -43,6 +50,28 @@ def holder_of(folder: StudyFolder) -> str | None:
         except OSError:
             return lock.read() or "another process"
     return None
+
+
+def claim_run(folder: StudyFolder, directory: str) -> str:
+    """Begin an attempt at a run, and so end every other at its next ``require_claim``; returns its name.
+
+    Workers that were given up may live on: cut off from the cluster, not from the storage.
+    """
+    attempt = uuid.uuid4().hex
+    folder.write_json(f"{directory}/{ATTEMPT}", {"attempt": attempt, "holder": _this_process()})
+    return attempt
+
+
+def require_claim(folder: StudyFolder, directory: str, attempt: str) -> None:
+    """Ask whether an attempt at a run may still write.
+
+    Raises:
+        Superseded: the run was begun anew, or has been finished by another.
+    """
+    name = f"{directory}/{ATTEMPT}"
+    latest = folder.read_json(name) if folder.exists(name) else {"attempt": None, "holder": "another, to its end"}
+    if latest["attempt"] != attempt:
+        raise Superseded(f"{folder.path(directory)} was taken over by {latest['holder']}; nothing more is written here")
 
 
 @contextmanager

@@ -174,6 +174,12 @@ class TrialDriver(tune.Trainable):
     def _take(self, suggestion: dict[str, Any]) -> None:
         self.started = time.perf_counter()
         self.record = trial_record(suggestion, self.template)
+        self.begun = self.at_work = False
+
+    def _begin(self) -> None:
+        """Give the trial to the workers; not before its first step, since Tune may set up an actor for a trial and then
+        give the trial to another that has become free."""
+        self.begun = True
         missing = seeds_to_run(self.template, self.record["config_id"])
         self.at_work = bool(missing)
         if missing:
@@ -182,6 +188,8 @@ class TrialDriver(tune.Trainable):
             self.workers.start(settings, self.record["config_id"], tuple(missing))
 
     def step(self) -> dict[str, Any]:
+        if not self.begun:
+            self._begin()
         row = self.workers.next_row() if self.workers and self.at_work else None
         if row is not None:
             told = {key: row[key] for key in ("seed", "epoch", "config_id")}

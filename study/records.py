@@ -12,6 +12,7 @@ Layout of a study folder, schema version 1 (every file is written whole, aside, 
         settings.json             every setting of the run, resolved
         epochs.jsonl              one line an epoch: losses, fairness weight, gaps, dev figures, seconds
         steps.parquet             one row a training step: what the objective saw (``study.step_records``)
+        attempt.json              which attempt at an unfinished run may write here (``study.holding``)
         checkpoint.json           which checkpoint-* folder an unfinished run goes on from (``study.checkpoints``)
         adapter/                  the trained weights, if asked for (``study.adapter``)
         predictions.parquet       utterance_id, split, modality, one column of summed log-probability per emotion

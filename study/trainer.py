@@ -37,6 +37,7 @@ from study.batching import batches_of_epoch
 from study.collectives import gather_rows, least, world
 from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
+from study.holding import claim_run, require_claim
 from study.machine import free_memory
 from study.memory import LEFT_FREE, bytes_a_token
 from study.metrics import evaluate
@@ -106,6 +107,9 @@ def train(
 
     Returns:
         What ``finished.json`` holds, on every rank.
+
+    Raises:
+        Superseded: another attempt at the run has begun since (``study.holding``).
     """
     started = time.perf_counter()
     join_process_group()
@@ -122,8 +126,9 @@ def train(
 
 def _train(run: Run, started: float, report: Report, export: bool, waited: Mapping[str, float]) -> dict[str, Any]:
     plan, seed = run.plan, run.seed
-    best = checkpoints.load(run)
     directory, optimisation = run.directory, plan.settings.optimisation
+    attempt = claim_run(plan.folder, directory) if run.rank == 0 else ""
+    best = checkpoints.load(run)
     if run.rank == 0:
         plan.folder.sweep(directory)
         plan.folder.write_json(
@@ -143,6 +148,7 @@ def _train(run: Run, started: float, report: Report, export: bool, waited: Mappi
         if best is None or dev["w_f1"] > best.dev["w_f1"]:
             best = checkpoints.Best(epoch, dev, scores, run.trainable_weights())
         if run.rank == 0:
+            require_claim(plan.folder, directory, attempt)
             plan.folder.write_parquet(f"{directory}/steps.parquet", pd.DataFrame(run.steps))
             plan.folder.write_jsonl(f"{directory}/epochs.jsonl", run.epochs)
         if epoch < optimisation.epochs:
@@ -177,6 +183,7 @@ def _train(run: Run, started: float, report: Report, export: bool, waited: Mappi
         "startup": {key: round(value, 3) for key, value in {**waited, **run.startup}.items()},
     }
     if run.rank == 0:
+        require_claim(plan.folder, directory, attempt)
         predictions = pd.concat([run.frame("dev", best.scores), run.frame("test", test_scores)])
         plan.folder.write_parquet(f"{directory}/predictions.parquet", predictions[list(PREDICTION_COLUMNS)])
         plan.folder.write_json(f"{directory}/finished.json", finished)

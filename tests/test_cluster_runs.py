@@ -378,6 +378,31 @@ def test_a_node_is_removed_and_another_added(sweep, begin, expected, cluster):
     assert_nothing_lost(folder, kept, expected)
 
 
+PLACE_TAKEN = """
+import sys, ray
+ray.init("auto", log_to_driver=False, logging_level="ERROR")
+ray.get(ray.util.placement_group([{"CPU": 1}]).ready())
+print("taken", flush=True)
+sys.stdin.read()
+"""
+"""Another user of the cluster, who has one of its two cores."""
+
+
+def test_workers_that_never_start_fail_their_trial_and_nothing_worked(sweep, cluster):
+    variables = {**cluster.variables, "RAY_ADDRESS": cluster.address}
+    limit = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3"}
+    flags = ("--study", "never", "--trials", "1", "--retries", "0", "--ranks", "2", "--space", "schedules")
+    with subprocess.Popen(
+        [sys.executable, "-c", PLACE_TAKEN], env=os.environ | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert b"taken" in other.stdout.readline()
+        done = sweep(*flags, variables=variables | limit)
+        other.stdin.close()
+    (trial,) = read_trials(StudyFolder.at(str(sweep.storage), "never")).values()
+    assert done.returncode == 1 and "no run has finished" in done.stdout and "Traceback" not in done.stderr
+    assert trial["state"] == "failed" and "timed out" in trial["reason"] and trial["reason"] in done.stdout
+
+
 def slow_down(processes, seconds):
     """Let processes run a tenth of the time."""
     deadline = time.monotonic() + seconds

@@ -111,14 +111,6 @@ def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begi
     assert figures_of(folder) == undisturbed
 
 
-def test_workers_that_never_start_fail_their_trial_and_nothing_worked(sweep):
-    variables = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "0.01"}
-    done = sweep(*FLAGS, "--study", "never", "--trials", "1", "--retries", "0", variables=variables)
-    (trial,) = read_trials(StudyFolder.at(str(sweep.storage), "never")).values()
-    assert done.returncode == 1 and "no run has finished" in done.stdout and "Traceback" not in done.stderr
-    assert trial["state"] == "failed" and "timed out" in trial["reason"] and trial["reason"] in done.stdout
-
-
 def test_a_storage_that_cannot_be_written_is_told_at_the_start(sweep):
     done = sweep("--study", "x", storage="/sys/studies")
     assert done.returncode == 2 and "cannot write /sys/studies/x" in done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from study.holding import Superseded, claim_run
 from study.records import StudyFolder
 from study.trainer import train
 from tests.conftest import without_times
@@ -104,3 +105,22 @@ def test_a_kill_inside_any_write_costs_nothing(plan_in, tmp_path, monkeypatch):
         assert cut.folder.read_bytes(f"runs/abc/3/{name}") == whole.folder.read_bytes(f"runs/abc/3/{name}"), name
     left = [path.name for path in Path(cut.folder.uri, "runs/abc/3").iterdir()]
     assert not [name for name in left if name.endswith(".tmp") or name.startswith("checkpoint")]
+
+
+def test_an_attempt_that_was_given_up_writes_no_more(plan_in, tmp_path):
+    """As when a node is cut off from the cluster, but not from the storage: its workers live on for a while."""
+    plan = plan_in(tmp_path, {"optimisation.epochs": 3})
+
+    def begun_elsewhere(row):
+        if row["epoch"] == 1:
+            claim_run(plan.folder, "runs/abc/3")
+
+    with pytest.raises(Superseded, match=f"runs/abc/3 was taken over by process {os.getpid()} on .*nothing more"):
+        train(plan, seed=3, report=begun_elsewhere)
+    assert [row["epoch"] for row in plan.folder.read_jsonl("runs/abc/3/epochs.jsonl")] == [1]
+
+    with pytest.raises(Superseded, match="another, to its end"):
+        train(plan, seed=3, report=lambda row: plan.folder.remove("runs/abc/3/attempt.json"))
+    assert not plan.folder.exists("runs/abc/3/finished.json")
+    assert train(plan, seed=3, report=lambda row: None)["epochs_run"] == 3
+    assert not plan.folder.exists("runs/abc/3/attempt.json")
