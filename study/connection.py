@@ -206,6 +206,13 @@ def require_room(placement: Placement) -> None:
 
 
 def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
-    """How many trials the cluster holds at once; 0 if not even one."""
-    slots = resources.get("GPU", 0) or resources.get("CPU", 0)
+    """How many trials the cluster holds at once; 0 if not even one.
+
+    Each rank takes a core, beside its GPU too; how many cores will come with an autoscaler's GPUs is not known.
+
+    >>> [concurrent_trials(Placement(ranks=2), {"CPU": 4.0, **more}) for more in ({}, {"GPU": 8.0}, {"GPU": 2.0})]
+    [2, 2, 1]
+    """
+    cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    slots = gpus if GPUS_AT_MOST in resources else min(cores, gpus or cores)
     return int(slots // placement.ranks)

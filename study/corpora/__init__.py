@@ -28,7 +28,7 @@ def load_corpus(settings: CorpusSettings, cache: Path, seed: int = 0, parts: Seq
     """Read a corpus.
 
     Args:
-        cache: where the embedded corpus is written once.
+        cache: where the embedded corpus is written once, and kept which clips are in order.
         seed: of the embedded corpus, and of a manifest's division by speaker.
         parts: the splits in which every language needs utterances.
 
@@ -36,7 +36,7 @@ def load_corpus(settings: CorpusSettings, cache: Path, seed: int = 0, parts: Seq
         CorpusError: the specification or the corpus is faulty; the message names file, row and remedy.
     """
     listing = list_corpus(settings, cache, seed)
-    return build_corpus(listing, settings, inspect_clips(listing.rows[listing.rows["kept"]]), parts)
+    return build_corpus(listing, settings, inspect_clips(listing.rows[listing.rows["kept"]], cache), parts)
 
 
 def list_corpus(settings: CorpusSettings, cache: Path, seed: int = 0) -> Listing:

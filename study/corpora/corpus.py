@@ -7,12 +7,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from study.corpora.audio import LONGEST, Clip, inspect_clip
 from study.corpora.divisions import leaks
 from study.corpora.errors import CorpusError, capped, refuse
+from study.corpora.known_clips import keep, recall
 from study.corpora.vocabulary import SPLITS
 from study.groups import GENDERS
 from study.settings import CorpusSettings
@@ -67,16 +69,23 @@ class Corpus:
     content_hash: str
 
 
-def inspect_clips(rows: pd.DataFrame) -> pd.DataFrame:
+def inspect_clips(rows: pd.DataFrame, cache: Path | None = None) -> pd.DataFrame:
     """Decode every clip once, in threads.
+
+    Args:
+        cache: where it is kept which clips are in order; these are not decoded again until they change. None: all are.
 
     Returns:
         ``rows`` with ``clip_found`` (a ``Clip`` or None), ``fault`` (``file, row n: path: reason``, or empty),
         ``missing`` (whether that fault is an absent file) and ``digest`` (empty where there is no clip).
     """
+    known = recall(cache, rows["path"]) if cache else {}
     with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter free
-        found = list(pool.map(_clip_or_fault, rows["path"]))
+        found = list(pool.map(lambda path: known.get(path) or _clip_or_fault(path), rows["path"]))
     clips = [clip if isinstance(clip, Clip) else None for clip in found]
+    in_order = {path: clip for path, clip in zip(rows["path"], clips, strict=True) if clip}
+    if cache and in_order != known:
+        keep(cache, rows["path"], in_order)
     return rows.assign(
         clip_found=pd.Series(clips, index=rows.index, dtype=object),
         fault=[
