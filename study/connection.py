@@ -37,7 +37,6 @@ ENVIRONMENT = {
 JOINED = {  # a machine that the autoscaler has to start, and to set up, takes minutes
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
 }
-CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 ANSWER_SECONDS = 10.0
 REMEDY = (
     "start that cluster, correct the variable (and RAY_AUTH_TOKEN, where it asks for one), or unset it to run on this "
@@ -65,11 +64,7 @@ def set_environment() -> None:
 
 
 def connect() -> str:
-    """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one.
-
-    A private one has a dashboard, on this machine only: where a trial's driver dies, Ray Train (2.60) gives back the
-    places of its workers only when the dashboard's server says that their controller is gone. It looks for that server
-    in vain where several Rays run on the machine, unless it is told.
+    """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one, without a dashboard.
 
     Returns:
         Where the study runs, for the user.
@@ -77,8 +72,10 @@ def connect() -> str:
     Raises:
         SettingsError: the cluster cannot be joined, or Ray does not start.
     """
-    # Tune would copy these to its workers by a runtime environment, which Ray logs; each machine has its own.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
+    # Tune would copy variables, credentials among them, to its actors by a runtime environment: Ray logs these, and
+    # lets no process that it has waiting take such an actor. The actors have those of their machine.
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
+    class_cache.DEFAULT_ENV_VARS.clear()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -91,9 +88,7 @@ def connect() -> str:
     else:  # "auto" would also join the private Ray of another sweep, and die with it
         # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
         os.environ |= {**ALONE, "PYTHONPATH": path}
-        port = _free_port()
-        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-        _start(address="local", include_dashboard=True, dashboard_port=port, **quiet)
+        _start(address="local", include_dashboard=False, **quiet)
         where = "this machine"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
     have = capacity()
@@ -139,12 +134,6 @@ def _start(**options: Any) -> None:
                 f"busy, with room in memory and on the disk; Ray's logs are in {logs}"
             ]
         ) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def capacity() -> dict[str, float]:

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.connection import give_back_places, worker_resources
@@ -34,6 +35,15 @@ FAREWELL_SECONDS = 20.0  # for workers to leave by themselves
 
 class Abandoned(Exception):
     """The study has stopped the trial early."""
+
+
+class _Trainer(TorchTrainer):
+    """Ray Train's (2.60), without the process that gives back the places of a group whose controller was killed: it is
+    waited for, needs a dashboard's server, and ``study.connection.give_back_places`` does its work."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
 class WorkerGroup:
@@ -50,7 +60,7 @@ class WorkerGroup:
         self._at_work = False
         self._placed = False
         self._ended: Future[None] = Future()
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             partial(_serve, template=template, exchange=self._exchange),
             torch_config=TorchConfig(backend="nccl" if template.use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
