@@ -26,7 +26,7 @@ import torch.distributed as dist
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 
-from study.holding import ATTEMPT
+from study.holding import ATTEMPT, require_claim
 from study.randomness import random_state, set_random_state
 from study.records import StudyFolder
 from study.settings import Placement
@@ -75,6 +75,7 @@ def save(run: Run, best: Best) -> None:
             "seconds": run.seconds,
             "epochs": run.epochs,
         }
+        require_claim(folder, run.directory, run.attempt)  # again: what came before may have taken minutes
         folder.write_json(f"{run.directory}/{MARKER}", state)
         _remove(folder, run.directory, keep=name)
 

@@ -186,7 +186,7 @@ def require_room(placement: Placement) -> None:
     """Refuse a trial that could never be placed, instead of waiting for ever.
 
     Raises:
-        SettingsError: the cluster has fewer GPUs (or cores, if it has none) than ``--ranks``.
+        SettingsError: the cluster has fewer GPUs, or fewer cores, than ``--ranks``.
     """
     resources = capacity()
     if not concurrent_trials(placement, resources):
@@ -197,7 +197,8 @@ def require_room(placement: Placement) -> None:
 def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
     """How many trials the cluster holds at once; 0 if not even one.
 
-    Each rank takes a core, beside its GPU too; how many cores will come with an autoscaler's GPUs is not known.
+    Each rank takes a core, beside its GPU too; how many cores will come with an autoscaler's GPUs is not known, nor
+    is it looked at how cores and GPUs are shared out among machines.
 
     >>> [concurrent_trials(Placement(ranks=2), {"CPU": 4.0, **more}) for more in ({}, {"GPU": 8.0}, {"GPU": 2.0})]
     [2, 2, 1]

@@ -56,9 +56,15 @@ def claim_run(folder: StudyFolder, directory: str) -> str:
     """Begin an attempt at a run, and so end every other at its next ``require_claim``; returns its name.
 
     Workers that were given up may live on: cut off from the cluster, not from the storage.
+
+    Raises:
+        Superseded: one of these has finished the run meanwhile.
     """
     attempt = uuid.uuid4().hex
     folder.write_json(f"{directory}/{ATTEMPT}", {"attempt": attempt, "holder": _this_process()})
+    if folder.exists(f"{directory}/finished.json"):  # asked after the claim, which no other attempt survives
+        folder.remove(f"{directory}/{ATTEMPT}")
+        raise Superseded(f"{folder.path(directory)} has been finished by another attempt")
     return attempt
 
 

@@ -127,7 +127,9 @@ def train(
 def _train(run: Run, started: float, report: Report, export: bool, waited: Mapping[str, float]) -> dict[str, Any]:
     plan, seed = run.plan, run.seed
     directory, optimisation = run.directory, plan.settings.optimisation
-    attempt = claim_run(plan.folder, directory) if run.rank == 0 else ""
+    if run.rank == 0:
+        run.attempt = claim_run(plan.folder, directory)
+    dist.barrier()  # nobody reads the checkpoint while another attempt may still write it
     best = checkpoints.load(run)
     if run.rank == 0:
         plan.folder.sweep(directory)
@@ -148,7 +150,7 @@ def _train(run: Run, started: float, report: Report, export: bool, waited: Mappi
         if best is None or dev["w_f1"] > best.dev["w_f1"]:
             best = checkpoints.Best(epoch, dev, scores, run.trainable_weights())
         if run.rank == 0:
-            require_claim(plan.folder, directory, attempt)
+            require_claim(plan.folder, directory, run.attempt)
             plan.folder.write_parquet(f"{directory}/steps.parquet", pd.DataFrame(run.steps))
             plan.folder.write_jsonl(f"{directory}/epochs.jsonl", run.epochs)
         if epoch < optimisation.epochs:
@@ -183,7 +185,7 @@ def _train(run: Run, started: float, report: Report, export: bool, waited: Mappi
         "startup": {key: round(value, 3) for key, value in {**waited, **run.startup}.items()},
     }
     if run.rank == 0:
-        require_claim(plan.folder, directory, attempt)
+        require_claim(plan.folder, directory, run.attempt)
         predictions = pd.concat([run.frame("dev", best.scores), run.frame("test", test_scores)])
         plan.folder.write_parquet(f"{directory}/predictions.parquet", predictions[list(PREDICTION_COLUMNS)])
         plan.folder.write_json(f"{directory}/finished.json", finished)
@@ -195,6 +197,7 @@ class Run:
     """The state of one run: model, engine, examples, fairness weights, and what is recorded.
 
     Attributes:
+        attempt: which one this is at the run, on rank 0 (``study.holding``).
         cells: the C cells in use.
         examples: of ``train``, ``dev``, ``test`` and ``control``.
         multipliers: an adaptive weight's current values, one or C of them; empty for other schedules.
@@ -207,6 +210,7 @@ class Run:
         seed_everything(seed)
         self.plan, self.seed = plan, seed
         self.directory = run_directory(plan.config_id, seed)
+        self.attempt = ""
         settings, optimisation = plan.settings, plan.settings.optimisation
         self.rank, self.ranks = world()
         self.device = (

@@ -119,8 +119,29 @@ def test_an_attempt_that_was_given_up_writes_no_more(plan_in, tmp_path):
         train(plan, seed=3, report=begun_elsewhere)
     assert [row["epoch"] for row in plan.folder.read_jsonl("runs/abc/3/epochs.jsonl")] == [1]
 
-    with pytest.raises(Superseded, match="another, to its end"):
-        train(plan, seed=3, report=lambda row: plan.folder.remove("runs/abc/3/attempt.json"))
-    assert not plan.folder.exists("runs/abc/3/finished.json")
+    with pytest.raises(Superseded, match="another, to its end"):  # behind the last epoch, before the figures of test
+        train(plan, seed=3, report=lambda row: row["epoch"] == 3 and plan.folder.remove("runs/abc/3/attempt.json"))
+    assert not plan.folder.exists("runs/abc/3/finished.json") and not plan.folder.exists(
+        "runs/abc/3/predictions.parquet"
+    )
+
     assert train(plan, seed=3, report=lambda row: None)["epochs_run"] == 3
+    with pytest.raises(Superseded, match="has been finished by another attempt"):
+        train(plan, seed=3, report=lambda row: None)
+    assert len(plan.folder.read_jsonl("runs/abc/3/epochs.jsonl")) == 3
     assert not plan.folder.exists("runs/abc/3/attempt.json")
+
+
+def test_a_checkpoint_is_not_marked_for_an_attempt_that_was_given_up(plan_in, tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, {"optimisation.epochs": 3})
+    write = StudyFolder.write_bytes
+
+    def slow(folder, name, data):
+        write(folder, name, data)
+        if "checkpoint-00002/run.safetensors" in name:  # it takes so long that the run is begun elsewhere
+            claim_run(folder, "runs/abc/3")
+
+    monkeypatch.setattr(StudyFolder, "write_bytes", slow)
+    with pytest.raises(Superseded, match="was taken over"):
+        train(plan, seed=3, report=lambda row: None)
+    assert plan.folder.read_json("runs/abc/3/checkpoint.json")["checkpoint"] == "checkpoint-00001"

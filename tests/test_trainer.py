@@ -48,7 +48,9 @@ def test_the_selected_epoch_is_the_one_that_is_scored(run_plan):
 
 def test_the_same_seed_gives_the_same_figures_and_another_one_others(run_plan):
     plan = run_plan({"optimisation.epochs": 1})
-    first, again, other = (train(plan, seed, report=lambda row: None) for seed in (1, 1, 2))
+    first = train(plan, 1, report=lambda row: None)
+    plan.folder.remove("runs/abc/1")
+    again, other = (train(plan, seed, report=lambda row: None) for seed in (1, 2))
     assert first["test"]["cells"] == again["test"]["cells"]
     assert first["test"]["cells"] != other["test"]["cells"]
 
@@ -57,7 +59,9 @@ def test_schedules_reach_the_training_record(run_plan):
     def weights(overrides):
         plan = run_plan(overrides)
         train(plan, seed=0, report=lambda row: None)
-        return [row["fairness_weight"] for row in plan.folder.read_jsonl("runs/abc/0/epochs.jsonl")]
+        rows = plan.folder.read_jsonl("runs/abc/0/epochs.jsonl")
+        plan.folder.remove("runs/abc/0")
+        return [row["fairness_weight"] for row in rows]
 
     assert weights(CONSTANT) == [0.5, 0.5]
     assert weights({"objective.method": "erm"}) == [0.0, 0.0]
@@ -241,7 +245,9 @@ def test_a_following_run_on_the_base_that_was_kept_equals_the_first(run_plan, mo
 
     def predictions(seed):
         train(plan, seed, report=lambda row: None)
-        return plan.folder.read_parquet(f"runs/abc/{seed}/predictions.parquet")
+        table = plan.folder.read_parquet(f"runs/abc/{seed}/predictions.parquet")
+        plan.folder.remove(f"runs/abc/{seed}")
+        return table
 
     first = predictions(1)
     predictions(2)

@@ -14,7 +14,7 @@ import pandas as pd
 from study.corpora.audio import LONGEST, Clip, inspect_clip
 from study.corpora.divisions import leaks
 from study.corpora.errors import CorpusError, capped, refuse
-from study.corpora.known_clips import keep, recall
+from study.corpora.known_clips import KnownClips
 from study.corpora.vocabulary import SPLITS
 from study.groups import GENDERS
 from study.settings import CorpusSettings
@@ -79,13 +79,14 @@ def inspect_clips(rows: pd.DataFrame, cache: Path | None = None) -> pd.DataFrame
         ``rows`` with ``clip_found`` (a ``Clip`` or None), ``fault`` (``file, row n: path: reason``, or empty),
         ``missing`` (whether that fault is an absent file) and ``digest`` (empty where there is no clip).
     """
-    known = recall(cache, rows["path"]) if cache else {}
+    known = KnownClips(cache, rows["path"].tolist()) if cache else None
+    clips_before = known.clips if known else {}
     with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter free
-        found = list(pool.map(lambda path: known.get(path) or _clip_or_fault(path), rows["path"]))
+        found = list(pool.map(lambda path: clips_before.get(path) or _clip_or_fault(path), rows["path"]))
     clips = [clip if isinstance(clip, Clip) else None for clip in found]
     in_order = {path: clip for path, clip in zip(rows["path"], clips, strict=True) if clip}
-    if cache and in_order != known:
-        keep(cache, rows["path"], in_order)
+    if known and in_order != known.clips:
+        known.keep(in_order)
     return rows.assign(
         clip_found=pd.Series(clips, index=rows.index, dtype=object),
         fault=[

@@ -56,6 +56,39 @@ def test_clips_in_order_are_decoded_once_until_they_change(clips, decoded, tmp_p
     assert sorted(decoded) == ["c.wav", "d.wav"]
 
 
+def test_another_sound_of_the_same_size_and_date_is_decoded(clips, decoded, tmp_path):
+    cache, place = tmp_path / "cache", tmp_path / "a.wav"
+    first = inspect_clips(clips, cache)
+    before = place.stat()
+    write_wav(place, sound="another")
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (place.stat().st_size, place.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert inspect_clips(clips, cache)["digest"][0] != first["digest"][0]
+
+
+def test_a_clip_that_changes_while_it_is_decoded_is_not_kept(clips, decoded, tmp_path, monkeypatch):
+    def replaced_meanwhile(path):
+        clip = inspect_clip(path)
+        write_wav(tmp_path / "b.wav", sound="another")
+        return clip
+
+    monkeypatch.setattr(corpus, "_clip_or_fault", lambda p: replaced_meanwhile(p) if "b.wav" in p else inspect_clip(p))
+    first = inspect_clips(clips.iloc[:3], tmp_path / "cache")
+    monkeypatch.undo()
+    assert inspect_clips(clips.iloc[:3], tmp_path / "cache")["digest"][1] != first["digest"][1]
+
+
+def test_a_row_more_costs_one_clip_more(clips, decoded, tmp_path):
+    inspect_clips(clips.iloc[:2], tmp_path / "cache")
+    decoded.clear()
+    inspect_clips(clips.iloc[:3], tmp_path / "cache")
+    assert decoded == ["c.wav"]
+    inspect_clips(clips.iloc[:1], tmp_path / "cache")  # forgets nothing of the others
+    decoded.clear()
+    inspect_clips(clips.iloc[:3], tmp_path / "cache")
+    assert decoded == []
+
+
 def test_without_a_cache_or_with_a_damaged_one_all_are_decoded(clips, decoded, tmp_path):
     inspect_clips(clips)
     inspect_clips(clips)
@@ -63,10 +96,12 @@ def test_without_a_cache_or_with_a_damaged_one_all_are_decoded(clips, decoded, t
     cache = tmp_path / "cache"
     inspect_clips(clips, cache)
     (file,) = (cache / "clips").iterdir()
-    file.write_bytes(b"no table")
-    decoded.clear()
-    inspect_clips(clips, cache)
-    assert len(decoded) == 4
+    pd.DataFrame({"path": []}).to_parquet(tmp_path / "other.parquet")
+    for damaged in (b"no table", (tmp_path / "other.parquet").read_bytes()):
+        file.write_bytes(damaged)
+        decoded.clear()
+        inspect_clips(clips, cache)
+        assert len(decoded) == 4
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(clips, decoded, tmp_path):
