@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from analysis.goals import goals_front
+from study import orchestration
 from study.goals import Goals
 from study.groups import cells
 from study.orchestration import FailureRecorder, TrialDriver
@@ -62,6 +63,20 @@ def test_a_trial_that_never_finished_is_failed(template, tmp_path):
     assert record["state"] == "failed" and "the objective is nan" in record["reason"]
 
 
+def test_a_driver_begins_with_its_first_step(template, monkeypatch):
+    """Tune may set one up for a trial and then give that to another; both would train the same run."""
+    started = []
+    row = {"seed": 0, "epoch": 1, "config_id": "aa", "dev": studies.figures(0.4, 0.1)}
+    workers = SimpleNamespace(start=lambda *job: started.append(job), next_row=lambda: row, end=lambda: None)
+    monkeypatch.setattr(orchestration, "WorkerGroup", lambda template: workers)
+    driver = TrialDriver.__new__(TrialDriver)
+    driver.setup({"number": 3, "label": None}, template)
+    assert not started
+    assert driver.step()["epoch"] == driver.step()["epoch"] == 1
+    ((_, config_id, seeds),) = started
+    assert config_id == driver.record["config_id"] and seeds == template.seeds
+
+
 def test_a_trial_reports_its_own_goals_after_every_epoch(template):
     """Rungs rank by them; ``seconds``, which are known at the end of a run only, are left out."""
     driver = TrialDriver.__new__(TrialDriver)
@@ -69,6 +84,7 @@ def test_a_trial_reports_its_own_goals_after_every_epoch(template):
     driver.template = replace(template, goals=goals)
     dev = {**studies.figures(0.4, 0.1), "worst_group_w_f1": 0.25}
     row = {"seed": 1, "epoch": 2, "config_id": "aa", "dev": dev}
-    driver.workers, driver.at_work, driver.record = SimpleNamespace(next_row=lambda: row), True, {"number": 3}
+    driver.workers, driver.record = SimpleNamespace(next_row=lambda: row), {"number": 3}
+    driver.begun = driver.at_work = True
     shown = {"dev_w_f1": 0.4, "dev_gap": 0.1, "dev_worst_group_w_f1": 0.25, "dev_gap@en": 0.1}
     assert driver.step() == {"seed": 1, "epoch": 2, "config_id": "aa", "number": 3, "complete": False, **shown}
