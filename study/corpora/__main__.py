@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--split", default="parallel", choices=["parallel", "official", "speaker"], help="default: parallel"
     )
     flags = parser.parse_args(arguments)
-    kind = "manifest" if flags.place.is_file() or flags.place.suffix else "meld-st"
+    kind = "manifest" if flags.place.is_file() or flags.place.suffix and not flags.place.is_dir() else "meld-st"
     settings = CorpusSettings(spec=f"{kind}:{flags.place}", split=flags.split)
     try:
         census = take_census(list_corpus(settings, Path()), settings)

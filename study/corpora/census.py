@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from study.corpora.audio import LONGEST
-from study.corpora.corpus import Corpus, Listing, build_corpus, inspect_clips, relative_paths
+from study.corpora.corpus import Corpus, Listing, build_corpus, inspect_clips, relative_paths, too_long
 from study.corpora.divisions import leaks
-from study.corpora.errors import CorpusError
+from study.corpora.errors import CorpusError, capped
 from study.corpora.vocabulary import SPLITS
 from study.groups import EMOTIONS, GENDERS, LANGUAGES, Gender
 from study.settings import CorpusSettings
@@ -24,7 +24,9 @@ class Census:
         lengths: of one row a language: clips, shortest, median, longest (seconds), over 30 s, and level (median RMS in
             dB of full scale).
         missing, unusable: ``file, row n: path: reason`` of every row of every table.
-        genders: of one row a speaker: gender, by (what it is known), rows; the most rows first.
+        shortened: ``file, row n: path: length`` of every clip of which only the first 30 s are heard.
+        genders: of one row a speaker and gender, indexed by speaker: gender, by (what it is known), rows; the most rows
+            first. A speaker has two where some of its rows say nothing.
         leaks: of the split that the settings name, a line each.
         official: leaks of the authors' split, a line each; empty where the corpus has none.
         corpus: the corpus that a study would get, or None.
@@ -35,6 +37,7 @@ class Census:
     lengths: pd.DataFrame
     missing: tuple[str, ...]
     unusable: tuple[str, ...]
+    shortened: tuple[str, ...]
     genders: pd.DataFrame
     leaks: tuple[str, ...]
     official: tuple[str, ...]
@@ -53,13 +56,15 @@ def take_census(listing: Listing, settings: CorpusSettings) -> Census:
     faulty = rows["fault"] != ""
     shown = rows.assign(path=relative_paths(listing.root, rows["path"]))
     authors = shown[shown["official"] != ""]
-    names = rows.groupby("speaker")
-    speakers = names.agg(gender=("gender", "first"), by=("resolved", "first"), rows=("speaker", "size"))
+    usable = rows[rows["kept"] & ~faulty]
+    voices = rows.groupby(["speaker", "gender"])
+    speakers = voices.agg(by=("resolved", "first"), rows=("where", "size")).reset_index("gender")
     return Census(
-        utterances=_utterances(rows[rows["kept"] & ~faulty]),
-        lengths=_lengths(rows[rows["kept"] & ~faulty]),
+        utterances=_utterances(usable),
+        lengths=_lengths(usable),
         missing=tuple(rows.loc[rows["missing"], "fault"]),
         unusable=tuple(rows.loc[faulty & ~rows["missing"], "fault"]),
+        shortened=tuple(too_long(usable)),
         genders=speakers.sort_values("rows", ascending=False, kind="stable"),
         leaks=tuple(leaks(shown)),
         official=tuple(leaks(authors.assign(split=authors["official"]))),
@@ -103,6 +108,7 @@ def as_text(census: Census, split: str) -> str:
         _titled("Clips: lengths in seconds, level in dB of full scale", census.lengths.round(2).to_string()),
         _titled(f"Missing clips: {len(census.missing)}", *census.missing),
         _titled(f"Clips that cannot be used: {len(census.unusable)}", *census.unusable),
+        _titled(f"Clips longer than {LONGEST:.0f} s: {len(census.shortened)}", *capped(census.shortened)),
         _titled(
             "Genders, by what they are known",
             *(f"{what}: {row['size']} {gender} speakers, {row['sum']} rows" for (what, gender), row in by.iterrows()),

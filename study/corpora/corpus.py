@@ -57,6 +57,7 @@ class Corpus:
         utterances: one row an utterance, sorted by ``utterance_id``, columns ``UTTERANCE``. ``samples`` counts the
             samples of the clip at its own ``sample_rate`` (Hz); ``transcript`` may be empty.
         skipped: one ``file, row n: path: reason`` for each clip left out.
+        shortened: one ``file, row n: path: length`` for each clip of which only the first 30 s are heard.
         notes: sentences that every report must show.
         content_hash: 12 hexadecimal digits; the same data, heard at the same loudness, has the same hash wherever it
             lies.
@@ -65,8 +66,14 @@ class Corpus:
     name: str
     utterances: pd.DataFrame
     skipped: tuple[str, ...]
+    shortened: tuple[str, ...]
     notes: tuple[str, ...]
     content_hash: str
+
+    def clips_in_words(self) -> list[str]:
+        """Lines for a terminal that name the clips left out, and those heard in part; the first ones of each kind."""
+        kinds = {"skipped": self.skipped, "shortened": self.shortened}
+        return [f"{kind:11}{clip}" for kind, clips in kinds.items() for clip in capped(clips)]
 
 
 def inspect_clips(rows: pd.DataFrame, cache: Path | None = None) -> pd.DataFrame:
@@ -125,7 +132,8 @@ def build_corpus(
             f"Repair these files, or remove their rows:\n" + "\n".join(capped(unusable))
         )
     usable = inspected[inspected["fault"] == ""]
-    notes = [*listing.notes, *_notes_on_rows(usable, settings)]
+    shortened = too_long(usable)
+    notes = [*listing.notes, *_notes_on_rows(usable, len(shortened), settings)]
     if absent:
         notes.append(f"{len(absent)} of {len(inspected)} utterances have no clip on disk and were skipped.")
     if unusable:
@@ -158,9 +166,23 @@ def build_corpus(
         name=listing.name,
         utterances=utterances[list(UTTERANCE)],
         skipped=(*unusable, *absent),
+        shortened=tuple(shortened),
         notes=tuple(notes),
         content_hash=_content_hash(root, utterances[[*UTTERANCE, "digest"]], settings.loudness),
     )
+
+
+def too_long(usable: pd.DataFrame) -> list[str]:
+    """``file, row n: path: length`` of each clip that is longer than what is heard of it.
+
+    Args:
+        usable: rows of ``inspect_clips`` without a fault.
+    """
+    return [
+        f"{row.where}: {row.path}: {row.clip_found.seconds:.2f} s long, only the first {LONGEST:.0f} s are heard"
+        for row in usable.itertuples()
+        if row.clip_found.seconds > LONGEST
+    ]
 
 
 def _clip_or_fault(path: str) -> Clip | str:
@@ -170,7 +192,7 @@ def _clip_or_fault(path: str) -> Clip | str:
         return str(error)
 
 
-def _notes_on_rows(usable: pd.DataFrame, settings: CorpusSettings) -> list[str]:
+def _notes_on_rows(usable: pd.DataFrame, long: int, settings: CorpusSettings) -> list[str]:
     """What a reader of the results must know of the clips and texts that are used."""
     notes = []
     torn = len(leaks(usable))
@@ -179,7 +201,6 @@ def _notes_on_rows(usable: pd.DataFrame, settings: CorpusSettings) -> list[str]:
             f"The split lets {torn} clips or parallel utterances stand on several sides, so dev and test flatter: "
             "python -m study.corpora check lists them."
         )
-    long = sum(clip.seconds > LONGEST for clip in usable["clip_found"])
     if long:
         notes.append(f"{long} clips are longer than {LONGEST:.0f} s; only their first {LONGEST:.0f} s are heard.")
     wordless = int((usable["transcript"] == "").sum())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pandas as pd
 
-from study.corpora.errors import refuse
+from study.corpora.errors import capped, refuse
 from study.corpora.vocabulary import SPLITS
-from study.groups import GENDERS
+from study.groups import GENDERS, Gender
 
 HELD_OUT = 0.2  # share of the utterances in dev, and again in test
 SPEAKERS_NEEDED = 3  # one a split
@@ -27,18 +28,19 @@ def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
     allow, and the leads of a series are trained on. Speakers of the same languages are divided together.
 
     Args:
-        rows: language, gender and speaker of each utterance.
+        rows: language, gender, speaker and where (``file, row n``) of each utterance.
         where: the corpus, for messages.
         seed: decides between voices with equally many clips.
 
     Raises:
         CorpusError: a speaker has two genders, or a gender of a language has no voice on some side.
     """
+    refuse(gender_faults(rows, tuple(Gender)))
     speakers = rows.groupby("speaker").agg(
-        genders=("gender", "nunique"), gender=("gender", "first"), clips=("gender", "size"),
+        gender=("gender", "first"),
+        clips=("gender", "size"),
         languages=("language", lambda spoken: "+".join(sorted(set(spoken)))),
-    )  # fmt: skip
-    refuse([_several_genders(rows[rows["speaker"] == name]) for name in speakers.index[speakers["genders"] > 1]])
+    )
     sides: dict[str, str] = {}
     for (languages, gender), group in speakers.groupby(["languages", "gender"]):
         if len(group) < SPEAKERS_NEEDED:
@@ -66,13 +68,26 @@ def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
     return sides
 
 
-def _several_genders(rows: pd.DataFrame) -> str:
-    """What is wrong with the rows of one speaker, and where each gender stands first."""
-    first = rows.drop_duplicates("gender")
-    found = "; ".join(f"{gender}: {where}" for gender, where in zip(first["gender"], first["where"], strict=True))
-    known = set(first["gender"]) & set(GENDERS)
-    remedy = "Give each voice a name of its own." if len(known) > 1 else "Fill the gender of every row of this voice."
-    return f"speaker {rows['speaker'].iloc[0]!r} has rows of several genders ({found}). {remedy}"
+def gender_faults(rows: pd.DataFrame, genders: Sequence[str]) -> list[str]:
+    """Every speaker with rows of several of these genders: the file, and the rows of each, the rarer gender first.
+
+    Args:
+        rows: speaker, gender and where (``file, row n``) of each utterance. An empty speaker names nobody.
+    """
+    known = rows[rows["gender"].isin(genders) & (rows["speaker"] != "")]
+    torn = known[known.groupby("speaker")["gender"].transform("nunique") > 1]
+    return [_several_genders(str(speaker), voice) for speaker, voice in torn.groupby("speaker", sort=False)]
+
+
+def _several_genders(speaker: str, rows: pd.DataFrame) -> str:
+    places = rows["where"].str.rpartition(", ")
+    by_gender = sorted(places[2].groupby(rows["gender"]), key=lambda group: len(group[1]))
+    found = "; ".join(f"{gender}: {', '.join(capped(numbers.tolist()))}" for gender, numbers in by_gender)
+    if set(rows["gender"]) >= set(GENDERS):
+        remedy = "Correct the rows that are wrong; if they are two voices, give each a name of its own."
+    else:
+        remedy = "Fill the gender of every row of this voice."
+    return f"{places[0].iloc[0]}: speaker {speaker!r} has rows of several genders ({found}). {remedy}"
 
 
 def leaks(rows: pd.DataFrame) -> list[str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from study.corpora.corpus import Listing
-from study.corpora.divisions import by_speaker
+from study.corpora.divisions import by_speaker, gender_faults
 from study.corpora.errors import CorpusError, refuse
 from study.corpora.tables import read_table
 from study.corpora.vocabulary import read_words, translated
+from study.groups import GENDERS
 
 REQUIRED = ("path", "emotion", "language", "speaker", "gender")
 OPTIONAL = ("transcript", "split", "dialogue")
@@ -57,6 +58,7 @@ def list_manifest(file: Path, split: str = "parallel", seed: int = 0) -> Listing
     for column in ("emotion", "language", "gender", *(["split"] if "split" in table.columns else [])):
         rows[column], more = translated(table, column, words.get(column, {}))
         faults += more
+    faults += gender_faults(rows, GENDERS)  # one slip would move utterances between the genders of every gap
     refuse(faults)
     rows["official"] = rows["split"] if "split" in rows.columns else ""
     rows["dialogue"] = rows["dialogue"].where(rows["dialogue"] != "", rows["utterance_id"])

@@ -36,9 +36,11 @@ def read_table(path: str, required: Sequence[str], remedy: str, optional: Sequen
         lines count lines, and Parquet counts its rows from 1.
 
     Raises:
-        CorpusError: no such file, not of that kind, columns missing, rows of another width than the header (all of
-            them are named), or no rows.
+        CorpusError: no such file, or a folder; not of that kind, columns missing, rows of another width than the header
+            (all of them are named), or no rows.
     """
+    if os.path.isdir(path):
+        raise CorpusError(f"{path} is a folder. Name the CSV, JSON lines or Parquet file itself. {remedy}")
     if not os.path.isfile(path):
         raise CorpusError(f"{path} does not exist. {remedy}")
     kind = _KINDS.get(os.path.splitext(path)[1].lower(), "CSV")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import soundfile
 
 from study.corpora.__main__ import main
 from study.corpora.census import as_text, take_census
+from study.corpora.manifest import list_manifest
 from study.corpora.meld_st import list_meld_st
 from study.settings import CorpusSettings
 from tests.corpora.builders import row, write_csv, write_pair, write_wav
@@ -117,6 +119,50 @@ def test_a_manifest_is_checked_as_a_module(tmp_path):
     assert done.stdout.count("parallel utterances a on different sides: train: de; dev: de; test: de") == 1
     write_csv(tmp_path / "whole.csv", [{**row, "dialogue": row["speaker"]} for row in rows])
     assert main(["check", str(tmp_path / "whole.csv")]) == 0
+
+
+def manifest_census(root, rows):
+    write_csv(root / "m.csv", rows)
+    settings = CorpusSettings(spec=f"manifest:{root / 'm.csv'}")
+    return take_census(list_manifest(root / "m.csv"), settings)
+
+
+@pytest.fixture
+def voices(tmp_path):
+    """Rows of eight speakers with seven clips each, women and men in turn, split by the manifest."""
+    rows = []
+    for i in range(56):
+        clip = {"path": f"{i}.wav", "emotion": "joy", "language": "de", "speaker": f"s{i // 7}"}
+        write_wav(tmp_path / clip["path"])
+        rows.append({**clip, "gender": "fm"[i // 7 % 2], "split": ("train", "dev", "test")[i % 3]})
+    return rows
+
+
+@pytest.mark.parametrize("where", [0, 3])
+def test_one_row_of_unknown_gender_is_one(tmp_path, voices, where):
+    """Whether or not it is the first of its speaker."""
+    voices[where]["gender"] = ""
+    found = manifest_census(tmp_path, voices)
+    assert found.genders.loc["s0"].to_numpy().tolist() == [["female", "manifest", 6], ["unknown", "manifest", 1]]
+    lines = as_text(found, "parallel").splitlines()
+    assert lines[lines.index("Unknown genders: 1 of 56 rows") + 1] == "  s0: unknown (manifest), 1 rows"
+    assert "  manifest: 1 unknown speakers, 1 rows" in lines and "  manifest: 4 female speakers, 27 rows" in lines
+
+
+def test_clips_over_30_s_are_named(tmp_path, voices):
+    write_wav(tmp_path / "4.wav", 90 * 16_000)
+    found = manifest_census(tmp_path, voices)
+    told = f"{tmp_path / 'm.csv'}, row 6: {tmp_path / '4.wav'}: 90.00 s long, only the first 30 s are heard"
+    assert found.shortened == found.corpus.shortened == (told,)
+    lines = as_text(found, "parallel").splitlines()
+    assert lines[lines.index("Clips longer than 30 s: 1") + 1] == f"  {told}"
+    many = as_text(replace(found, shortened=(told,) * 21), "parallel")
+    assert many.count(told) == 20 and "\n  and 1 more\n" in many
+
+
+def test_a_folder_may_have_a_dot_in_its_name(leaky, capsys):
+    main(["check", str(leaky.rename(leaky.with_name("MELD-ST.v1")))])
+    assert "Missing clips: 2" in capsys.readouterr().out
 
 
 def test_a_corpus_without_any_clip_is_still_counted(leaky):

@@ -245,6 +245,27 @@ def test_a_speaker_of_two_genders_is_named(tmp_path):
         rewrite(tmp_path, rows)
 
 
+def test_a_speaker_of_two_genders_is_named_whatever_the_split_with_the_rows_of_each(tmp_path):
+    rows = manifest(tmp_path, clips=24)
+    for i, row in enumerate(rows):
+        row["split"] = ("train", "dev", "test")[i % 3]
+    rows[2]["gender"] = "male"  # of w0, rows 2 to 25
+    rows[25]["gender"] = ""  # of w1, of whom nothing else is said
+    rows[30]["speaker"] = ""
+    female = ", ".join(f"row {n}" for n in (2, 3, *range(5, 23)))
+    for split in ("parallel", "official", "none"):
+        with pytest.raises(CorpusError) as caught:
+            rewrite(tmp_path, rows, split)
+        title, empty, torn = str(caught.value).splitlines()
+        assert title == "2 faults:" and "row 32: the speaker is empty" in empty
+        assert torn == (
+            f"{tmp_path / 'manifest.csv'}: speaker 'w0' has rows of several genders (male: row 4; female: {female}, "
+            "and 3 more). Correct the rows that are wrong; if they are two voices, give each a name of its own."
+        )
+    rows[2]["gender"], rows[30]["speaker"] = "female", "w1"
+    assert rewrite(tmp_path, rows).notes[1:] == ("1 of 240 utterances have no known gender and enter no gap.",)
+
+
 def test_texts_that_cannot_be_said_or_kept_are_named(tmp_path):
     rows = manifest(tmp_path)
     rows[3]["transcript"] = "word " * 1_001
@@ -291,6 +312,14 @@ def test_a_faulty_file_is_named(tmp_path, name, content, message):
         list_manifest(tmp_path / name)
 
 
+def test_a_folder_is_no_manifest(tmp_path):
+    manifest(tmp_path / "data.v1")
+    with pytest.raises(
+        CorpusError, match=r"data\.v1 is a folder\. Name the CSV, .* itself\. A manifest has the columns"
+    ):
+        list_manifest(tmp_path / "data.v1")
+
+
 def test_an_empty_split_is_named(tmp_path):
     manifest(tmp_path, split="train")
     with pytest.raises(CorpusError, match="the dev split of language de is empty(?s:.*)the test split of language de"):
@@ -326,6 +355,10 @@ def test_long_clips_and_levels_far_apart_are_noted(tmp_path):
     )
     level = rewrite(tmp_path, rows, loudness="rms")
     assert level.notes[1:] == corpus.notes[1:2]
+    where = f"{tmp_path / 'manifest.csv'}, row 2: {tmp_path / rows[0]['path']}"
+    told = f"{where}: 31.00 s long, only the first 30 s are heard"
+    assert corpus.shortened == (told,)
+    assert corpus.clips_in_words() == [f"shortened  {told}"]
     assert level.content_hash != corpus.content_hash
 
 
