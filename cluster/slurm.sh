@@ -21,7 +21,7 @@ cd "${SLURM_SUBMIT_DIR:?run me with sbatch}"
 export RAY_AUTH_MODE=token # the token is ~/.ray/auth_token: ray get-auth-token --generate
 export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
 port=$((20000 + SLURM_JOB_ID % 20000))
-folder="/tmp/ray-$SLURM_JOB_ID"
+folder="/tmp/ray-$SLURM_JOB_ID" # on every node, for this user alone: Ray lets everybody write in its own, inside it
 cores="${SLURM_CPUS_PER_TASK:-1}"
 gpus="${SLURM_GPUS_ON_NODE:-0}"
 export SRUN_CPUS_PER_TASK="$cores" # srun does not take it over from sbatch (Slurm >= 22.05): Ray would have one core
@@ -32,21 +32,26 @@ address="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | 
 
 steps=()
 end() {
-  trap - EXIT
-  kill "${steps[@]}" 2>/dev/null || true
-  wait || true
+  trap - EXIT USR1
+  for ((i = ${#steps[@]} - 1; i >= 0; i--)); do # the sweep before its Ray
+    kill "${steps[i]}" 2>/dev/null && wait "${steps[i]}" || true
+  done
+  srun --overlap rm -rf "$folder" || true
 }
 trap end EXIT
 again() {
   echo "the time is nearly over: queued again"
+  end
   scontrol requeue "$SLURM_JOB_ID"
   exit 0
 }
 trap again USR1
 
+srun --overlap rm -rf "$folder"
+srun --overlap mkdir -m 700 "$folder"
 resources=(--num-cpus="$cores" --num-gpus="$gpus" --min-worker-port=0 --max-worker-port=0)
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
-  ray start --head --block --node-ip-address="$address" --port="$port" --temp-dir="$folder" \
+  ray start --head --block --node-ip-address="$address" --port="$port" --temp-dir="$folder/r" \
   --include-dashboard=false --ray-client-server-port="$((port + 20000))" --resources='{"driver":1000}' \
   "${resources[@]}" &
 steps+=($!)
