@@ -234,7 +234,8 @@ def references(knobs: Sequence[Knob], left: Sequence[Knob], settings: Settings) 
     """Plain ERM; the paper's setting with every other knob at its default; and ERM on the balanced batches of the
     group methods, since gains of a group loss are often the sampler's.
 
-    The paper's setting informs the sampler where it lies in the space; else it stands beside it, as ERM does.
+    The paper's setting has the paper's objective whatever is fixed. It informs the sampler where it lies in the space;
+    else it stands beside it, as ERM does.
 
     Args:
         left: those of the knobs that are searched.
@@ -242,7 +243,9 @@ def references(knobs: Sequence[Knob], left: Sequence[Knob], settings: Settings) 
     by_name = {knob.name: knob for knob in left}
     everything = walk(knobs, lambda knob: PAPER.get(knob.name, knob.default))
     searched = {name: value for name, value in everything.items() if name in by_name}
-    outside = {key: value for key, value in PAPER.items() if key not in by_name}
+    given = flatten(settings.model_dump(mode="json"))
+    papers = flatten({"objective": Settings().with_overrides(PAPER).objective.model_dump(mode="json")})
+    outside = {key: value for key, value in papers.items() if key not in by_name and given.get(key) != value}
     if any(settings.objective.model_dump().get("coefficients", {}).values()):  # some are fixed: the paper's are all 1
         outside[COEFFICIENTS] = {}
     inside = settings.with_overrides(outside) == settings

@@ -18,6 +18,7 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 
 from rich.console import Console
 
+from analysis.arms import adjusted
 from analysis.comparison import compare, shown
 from analysis.load import ERM, load_study
 from analysis.report import write_report
@@ -64,12 +65,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(flags: argparse.Namespace, console: Console) -> int:
+    refuse_objectives(flags.fix)
     arms = chosen(flags.arms, flags.modalities.split(","))
     found = found_arms([folder_of(study, flags.storage) for study in flags.found])
     make_space = partial(make_arms, names=arms, found=found)
     labels = (*arms, *(arm.reference.label for arm in found))
     script = Script(make_space, labels, knobs_in_words, partial(show, console))
     return run_study(read_draft(flags), script, flags.dry_run, console)
+
+
+def refuse_objectives(fixed: Sequence[str]) -> None:
+    """Each arm is the paper's setting but for what its name says.
+
+    Raises:
+        SettingsError: a ``--fix`` would change the objective of all arms, and so what their names mean.
+    """
+    keys = [item.partition("=")[0] for item in fixed if item.startswith("objective.")]
+    if keys:
+        raise SettingsError(
+            [f"--fix {key}: the arms set the objective; try it by study/sweep.py or study/train.py" for key in keys]
+        )
 
 
 def make_arms(languages: Sequence[str], settings: Settings, names: tuple[str, ...], found: Sequence[Found]) -> Space:
@@ -118,7 +133,7 @@ def show(console: Console, draft: Draft, write: bool) -> int:
         return 1
     if write:
         write_report(draft.folder)
-    comparison = compare(study, ERM)
+    comparison = adjusted(compare(study, ERM))
     console.print(as_text(shown(comparison, ("w_f1", "avg"), scope=comparison.overall)))
     console.print("dev, in points, paired over seeds; W-F1 up and the AVG gap down are better")
     for note in comparison.notes:

@@ -110,10 +110,10 @@ def measured_pace(plan: StudyPlan) -> Pace | None:
         if not folder.exists("study.json"):
             continue
         try:
-            record = read_study(folder)
-        except RecordError:  # of another version
-            continue
-        if not _alike(record, plan):
+            if not _alike(read_study(folder), plan):
+                continue
+            trials = read_trials(folder).values()
+        except RecordError:  # of another version, or damaged, which is told where that study is read for itself
             continue
         totals: dict[str, float] = {}
         found = finished_runs(folder)[-ENOUGH:]
@@ -124,7 +124,7 @@ def measured_pace(plan: StudyPlan) -> Pace | None:
                 epochs.append((run["seconds"]["total"] - run["seconds"]["setup"]) / run["epochs_run"])
                 totals[config_id] = totals.get(config_id, 0.0) + run["seconds"]["total"]
                 studies.append(name)
-        for trial in read_trials(folder).values():
+        for trial in trials:
             if trial["state"] == "finished" and trial["config_id"] in totals:
                 overheads.append(max(0.0, trial["seconds"] - totals[trial["config_id"]]))
     if not epochs:

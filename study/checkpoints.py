@@ -4,7 +4,7 @@ Written at the end of an epoch, the one before is then removed::
 
     runs/<config_id>/<seed>/
         checkpoint.json            which folder holds, and the state that is plain data; written last
-        checkpoint-<epoch>/
+        checkpoint-<epoch>-<attempt>/
             engine/...             DeepSpeed's: optimiser, learning rate, trained weights, a file a rank
             run.safetensors        weights and dev scores of the best epoch, memory of the objective
             random-<rank>.safetensors
@@ -53,7 +53,8 @@ class Best:
 
 def save(run: Run, best: Best) -> None:
     """Keep the state of a run at the end of an epoch; called on every rank."""
-    folder, name = run.plan.folder, f"checkpoint-{len(run.epochs):05d}"
+    folder = run.plan.folder
+    name = f"checkpoint-{len(run.epochs):05d}-{run.attempt}"  # no attempt writes into that of another
     place = f"{run.directory}/{name}"
     with tempfile.TemporaryDirectory() as local:
         run.engine.save_checkpoint(local, tag="engine", save_latest=False, exclude_frozen_parameters=True)

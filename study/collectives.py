@@ -7,6 +7,8 @@ accumulation steps; the weights are scaled to undo both.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -39,6 +41,15 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     start = sum(counts[:rank])
     gathered = torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
     return gathered, slice(start, start + len(rows))
+
+
+def shared(value: Any) -> Any:
+    """The first rank's value, on every rank."""
+    if world()[1] == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def least(value: int, device: torch.device) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,12 @@ def load(folder: Path) -> Dataset:
         ValueError: a part is missing or damaged.
     """
     parts = sorted(folder.glob("*-of-*.arrow"))
-    if not parts or len(parts) != int(parts[0].stem.partition("-of-")[2]):
+    if not parts:
+        raise ValueError(
+            f"{folder}: no features there on {socket.gethostname()}; on a cluster --cache, or --storage if that is a "
+            "folder, has to be one that every machine sees"
+        )
+    if len(parts) != int(parts[0].stem.partition("-of-")[2]):
         raise ValueError(
             f"{folder}: lacks parts ({len(parts)} there); start a study on that corpus, which computes them"
         )

@@ -66,11 +66,18 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         help="where studies are kept (default: results/; inside a Ray job: ~/fair-ser-results)",
     )
     where.add_argument(
+        "--cache",
+        default=None,
+        metavar="DIR",
+        help="where what studies share is kept: the embedded corpus, features, a frozen tower's states; a folder that "
+        "every machine of a cluster sees (default: cache in --storage; ~/.cache/fair-ser if that is a URL)",
+    )
+    where.add_argument(
         "--ranks",
         default=None,
         type=int,
         metavar="N",
-        help="worker processes a trial (default: 2, or 1 on a single core)",
+        help="worker processes a trial (default: 1 on GPUs or a running cluster, else 2, or 1 on a single core)",
     )
     where.add_argument(
         "--zero-stage", default=2, type=int, metavar="0|1|2|3", help="what DeepSpeed shards over them (default: 2)"

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from study.records import RecordError, StudyFolder
 
@@ -29,10 +31,12 @@ class Superseded(RuntimeError):
 def hold(folder: StudyFolder) -> Iterator[None]:
     """Keep a second writer out of a study folder.
 
-    On an object store, two that start within the same second are not told apart.
+    On an object store, two that start within the same second are not told apart, and the clocks of their machines have
+    to agree to within a minute.
 
     Raises:
-        RecordError: another process writes it; the message names its process id and host.
+        RecordError: another process writes it; the message names its process id and host. Also out of the ``with``
+            block: the storage was away for so long that another has begun meanwhile.
     """
     with _locked(folder) if folder.is_local else _leased(folder):
         yield
@@ -107,26 +111,43 @@ def _leased(folder: StudyFolder) -> Iterator[None]:
     other = _lessee(folder)
     if other:
         raise _refusal(folder, f"{other}, or was within {LEASE_SECONDS:g} s")
-    ended = threading.Event()
+    name = uuid.uuid4().hex
+    ended, taken = threading.Event(), threading.Event()
+
+    def write() -> None:
+        folder.write_json(LEASE, {"lease": name, "holder": _this_process(), "time": time.time()})
 
     def renew() -> None:
         while not ended.wait(RENEW_SECONDS):
             with suppress(RecordError, OSError):  # the next one may succeed; the trials say it if none does
-                folder.write_json(LEASE, {"holder": _this_process(), "time": time.time()})
+                if (_lease(folder) or {"lease": name})["lease"] != name:
+                    taken.set()
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # ends a script as Ctrl-C
+                    return
+                write()
 
-    folder.write_json(LEASE, {"holder": _this_process(), "time": time.time()})
+    write()
     renewal = threading.Thread(target=renew, daemon=True)
     renewal.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if taken.is_set():
+            raise _refusal(folder, _lessee(folder) or "another process") from None
+        raise
     finally:
         ended.set()
         renewal.join()
-        folder.remove(LEASE)
+        if not taken.is_set():
+            folder.remove(LEASE)
+
+
+def _lease(folder: StudyFolder) -> dict[str, Any] | None:
+    return folder.read_json(LEASE) if folder.exists(LEASE) else None
 
 
 def _lessee(folder: StudyFolder) -> str | None:
-    lease = folder.read_json(LEASE) if folder.exists(LEASE) else None
+    lease = _lease(folder)
     return lease["holder"] if lease and time.time() - lease["time"] < LEASE_SECONDS else None
 
 

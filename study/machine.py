@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def stay_on_loopback() -> None:
     """Set ``LOOPBACK``, unless a running cluster is to be joined; to be called before Ray is imported."""
     if not os.environ.get("RAY_ADDRESS"):
         os.environ |= LOOPBACK
+
+
+def gpus() -> int:
+    """GPUs of this machine, found without any library."""
+    return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def free_memory() -> float:

@@ -98,7 +98,6 @@ def _tune(
         ),
     )
     tuner.fit()
-    _drop_checkpoints(template)
 
 
 def _scheduler(template: TrialTemplate, halving: Halving, objectives: Sequence[tuple[str, str]]) -> MoAsha:

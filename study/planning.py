@@ -19,6 +19,7 @@ from study.corpora import Corpus, CorpusError, load_corpus
 from study.goals import SECONDS, Goals, goal_faults, read_goals
 from study.groups import LANGUAGES, Cell, cells
 from study.halving import Halving, read_rule
+from study.machine import gpus
 from study.records import StudyFolder, read_trials
 from study.settings import Placement, Settings, SettingsError, config_id, context_faults, on_backbone, parse
 from study.trackers import tracker_faults
@@ -112,7 +113,8 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
             faults += error.faults
     settings, more = _tolerant(base, overrides)
     faults += more
-    ranks = flags.ranks if flags.ranks is not None else min(2, cores or 2)
+    default = min(2, cores) if cores and not gpus() else 1  # of GPUs, trials at once make more (study.scaling)
+    ranks = default if flags.ranks is None else flags.ranks
     try:
         placement = parse(Placement, {"ranks": ranks, "zero_stage": flags.zero_stage})
     except SettingsError as error:
@@ -125,8 +127,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
     storage = flags.storage or default_storage()
-    remote = "://" in storage
-    cache = Path.home() / ".cache" / "fair-ser" if remote else Path(storage).expanduser().resolve() / "cache"
+    default_cache = Path.home() / ".cache" / "fair-ser" if "://" in storage else Path(storage) / "cache"
     return Draft(
         folder=StudyFolder.at(storage, name),
         name=name,
@@ -135,7 +136,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         space=flags.space,
         trials=flags.trials,
         seeds=seeds,
-        cache=cache,
+        cache=Path(flags.cache or default_cache).expanduser().resolve(),
         cores=cores,
         fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.fix) if key not in held),
         faults=tuple(faults),

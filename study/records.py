@@ -33,12 +33,14 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from study.groups import EMOTIONS
 
@@ -144,13 +146,19 @@ class StudyFolder:
         has with one that is away.
 
         Raises:
-            RecordError: it does not answer, refuses, or has no such bucket.
+            RecordError: it does not answer, refuses, or has no such bucket; or a local one is a file.
         """
         if self.is_local:
+            place = next(place for place in (Path(self.uri), *Path(self.uri).parents) if os.path.exists(place))
+            if not place.is_dir():
+                raise RecordError(
+                    f"--storage: {place} is a file. Studies are kept in a folder: give one; it is made if it is not "
+                    "there."
+                )
             return
-        system, root = self._open()
-        bucket = root.split("/")[0] or "/"
         try:
+            system, root = self._open()  # which asks for the region of a bucket
+            bucket = root.split("/")[0] or "/"
             known = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
             there = bool(known) or system.get_file_info(bucket).type != fs.FileType.NotFound
         except OSError as error:
@@ -306,6 +314,56 @@ def read_study(folder: StudyFolder) -> dict:
     return study
 
 
+class Record(BaseModel):
+    """A record of a study: only what is read is checked, and it may hold more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+_Values = list[float | None] | None
+
+
+class _Trial(Record):
+    config_id: str
+    state: Literal["finished", "failed", "pruned"]
+    number: int
+    label: str | None
+    knobs: dict[str, Any]
+    seconds: float
+    reason: str | None = None
+    values: _Values = Field(default=None, validate_default=True)
+    by_seed: dict[str, list[float | None]] = {}
+    violations: dict[str, float] = {}
+    failed_seeds: dict[str, str] = {}
+
+    @field_validator("values")
+    @classmethod
+    def _of_each_objective(cls, values: _Values, info: ValidationInfo) -> _Values:
+        if values is None and info.data.get("state") == "finished":
+            raise ValueError("a finished trial has one for each objective")
+        return values
+
+
+def check_record(folder: StudyFolder, name: str, model: type[Record], found: Any, remedy: str) -> None:
+    """Refuse what lacks a field or has another kind of value in it.
+
+    Raises:
+        RecordError: it does; the message names the file, the field and the remedy.
+    """
+    if not isinstance(found, Mapping):
+        raise RecordError(f"{folder.path(name)} holds no record. {remedy}")
+    try:
+        model.model_validate(found)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        places = {id(fault): ".".join(map(str, fault["loc"])) for fault in faults}
+        lacking = [places[id(fault)] for fault in faults if fault["type"] == "missing"]
+        if lacking:
+            raise RecordError(f"{folder.path(name)} lacks {', '.join(lacking)}. {remedy}") from error
+        first = faults[0]
+        raise RecordError(f"{folder.path(name)}: {places[id(first)]}: {first['msg']}. {remedy}") from error
+
+
 def write_trial(folder: StudyFolder, record: dict[str, Any]) -> None:
     """Keep what became of one trial; a retry of the same number replaces it."""
     folder.write_json(f"trials/{record['number']:05d}.json", record)
@@ -317,12 +375,26 @@ def trials_done(trials: Iterable[Mapping[str, Any]]) -> int:
 
 
 def read_trial(folder: StudyFolder, number: int) -> dict[str, Any] | None:
-    """The record of one trial, None if it has none yet."""
+    """The record of one trial, None if it has none yet.
+
+    Raises:
+        RecordError: it is damaged.
+    """
     name = f"trials/{number:05d}.json"
-    return folder.read_json(name) if folder.exists(name) else None
+    return _trial(folder, name) if folder.exists(name) else None
 
 
 def read_trials(folder: StudyFolder) -> dict[int, dict[str, Any]]:
-    """Every trial record by its number."""
-    records = [folder.read_json(f"trials/{name}") for name in folder.names("trials")]
+    """Every trial record by its number, in their order.
+
+    Raises:
+        RecordError: one of them is damaged.
+    """
+    records = [_trial(folder, f"trials/{name}") for name in folder.names("trials")]
     return {record["number"]: record for record in records}
+
+
+def _trial(folder: StudyFolder, name: str) -> dict[str, Any]:
+    record: dict[str, Any] = folder.read_json(name)
+    check_record(folder, name, _Trial, record, "Move it away: the study then redoes it.")
+    return record

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from study.checks import transcript_faults
-from study.corpora import capped, list_corpus, load_corpus
+from study.corpora import list_corpus, load_corpus
 from study.groups import LANGUAGES, MODALITIES, cells
 from study.planning import resolved, resolved_backbone
 from study.records import UTTERANCE_COLUMNS, StudyFolder
@@ -64,8 +64,8 @@ def score_adapter(flags: argparse.Namespace, console: Console) -> Scored:
     heard, part = _heard(flags, settings.corpus, cache)
     split = "test" if part == "all" else part
     corpus = load_corpus(heard, cache, parts=(split,))
-    for skipped in capped(corpus.skipped):
-        console.print(f"{'skipped':11}{skipped}")
+    for line in corpus.clips_in_words():
+        console.print(line)
     faults = transcript_faults(corpus, settings.modalities)
     if faults:
         raise SettingsError(faults)

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from search_spaces import SpaceMaker
 from study.budget import require_budget
-from study.corpora import CorpusError, capped
+from study.corpora import CorpusError
 from study.groups import cells
 from study.halving import NAME
 from study.holding import hold
@@ -193,8 +193,8 @@ def describe_subject(plan: StudyPlan, console: Console) -> None:
     }
     for key, value in lines.items():
         console.print(f"{key:11}{value}")
-    for skipped in capped(plan.corpus.skipped):
-        console.print(f"{'skipped':11}{skipped}")
+    for line in plan.corpus.clips_in_words():
+        console.print(line)
 
 
 def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:

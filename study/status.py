@@ -44,7 +44,7 @@ def read_status(folder: StudyFolder) -> Status:
     """The status of a study.
 
     Raises:
-        RecordError: there is no study there.
+        RecordError: there is no study there, or a record of it is damaged.
     """
     plan, trials = read_study(folder), read_trials(folder)
     lacking = missing_seeds(folder, trials.values(), plan["seeds"])

@@ -67,6 +67,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     if flags.confirm is None:
         return run_study(draft, Script(None, (), knobs_in_words, partial(show, console)), flags.dry_run, console)
     folder = draft.folder
+    folder.require_storage()
     front_ids = [*_front_of(folder)["config_id"]]
     if not front_ids:
         raise SettingsError([f"--confirm: {folder.uri} has no front yet; run the search first"])
@@ -141,17 +142,25 @@ def show_goals(console: Console, folder: StudyFolder) -> None:
 
 
 def show_confirmation(console: Console, folder: StudyFolder, draft: Draft, write: bool) -> int:
-    """Print what was found beside the same on fresh seeds."""
+    """Print what was found beside the same on fresh seeds; the study's own report shows both as well.
+
+    Args:
+        folder: of the study that was confirmed.
+        draft: of the confirmation.
+        write: whether to write both reports.
+    """
     again = load_study(draft.folder)
     if again.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
     if write:
+        write_report(folder)  # first: where the other report stands, this one has the confirmation
         write_report(draft.folder)
     console.print("\nas searched → on fresh seeds (percentage points); the front was chosen on the first of each pair")
     search = load_study(folder)
     console.print(as_text(confirmation_table(with_goals(confirmation(search, again), search, again))))
-    console.print(f"{'report':8}{draft.folder.path('report', 'report.html')} (fresh seeds alone)")
+    for place, words in ((folder, "both"), (draft.folder, "fresh seeds alone")):
+        console.print(f"{'report':8}{place.path('report', 'report.html')} ({words})")
     return 0
 
 

@@ -34,7 +34,7 @@ from study import base_weights, checkpoints
 from study.adapter import write_adapter
 from study.backbone import Batch, EmotionModel
 from study.batching import batches_of_epoch
-from study.collectives import gather_rows, least, world
+from study.collectives import gather_rows, least, shared, world
 from study.engine import engine_config, micro_batches
 from study.evaluation import held_out_batch, prediction_frame, score_examples
 from study.holding import claim_run, require_claim
@@ -127,9 +127,7 @@ def train(
 def _train(run: Run, started: float, report: Report, export: bool, waited: Mapping[str, float]) -> dict[str, Any]:
     plan, seed = run.plan, run.seed
     directory, optimisation = run.directory, plan.settings.optimisation
-    if run.rank == 0:
-        run.attempt = claim_run(plan.folder, directory)
-    dist.barrier()  # nobody reads the checkpoint while another attempt may still write it
+    run.attempt = shared(claim_run(plan.folder, directory) if run.rank == 0 else None)
     best = checkpoints.load(run)
     if run.rank == 0:
         plan.folder.sweep(directory)
@@ -197,7 +195,7 @@ class Run:
     """The state of one run: model, engine, examples, fairness weights, and what is recorded.
 
     Attributes:
-        attempt: which one this is at the run, on rank 0 (``study.holding``).
+        attempt: which one this is at the run (``study.holding``).
         cells: the C cells in use.
         examples: of ``train``, ``dev``, ``test`` and ``control``.
         multipliers: an adaptive weight's current values, one or C of them; empty for other schedules.

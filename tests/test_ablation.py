@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from functools import partial
+from types import SimpleNamespace
 
+import pytest
+from rich.console import Console
+
+from analysis.arms import adjusted
+from analysis.comparison import compare, p_in_words
 from analysis.load import load_study
 from search_spaces.ablations import ARMS, FAMILIES, HEARD, arms_of
-from study.ablation import chosen, main
+from study.ablation import chosen, main, show
 from study.records import StudyFolder, read_study, read_trials
 from study.settings import Settings, SettingsError, flatten
+from tests.analysis.studies import write_whole_study
 
 
 def test_arms_are_chosen_by_name_and_erm_is_always_there():
@@ -60,6 +68,25 @@ def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corp
     flags += ["--fix", "optimisation.batch_size=24", "--fix", "control.fraction=0", "--arms", "held-out gaps"]
     assert main([*flags, "--dry-run"]) == 2
     assert "held-out gaps: objective.estimator.kind: needs a control split" in capsys.readouterr().err
+
+
+def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys):
+    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--fix", "objective.power=1"]
+    assert main([*flags, "--dry-run"]) == 2
+    assert "--fix objective.power: the arms set the objective" in capsys.readouterr().err
+
+
+def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):
+    quick = partial(compare, resamples=40)
+    monkeypatch.setattr("study.ablation.compare", quick)
+    folder = write_whole_study(tmp_path / "s", per_cell=24, speakers=12, seeds=(0, 1), configurations=4)
+    assert show(Console(width=300), SimpleNamespace(folder=folder), write=False) == 0
+    arms = adjusted(quick(load_study(folder)))
+    table = arms.table[(arms.table["scope"] == arms.overall) & arms.table["quantity"].isin(["w_f1", "avg"])]
+    lines = [line for line in capsys.readouterr().out.splitlines() if arms.overall in line]
+    for line, row in zip(lines, table.to_dict("records"), strict=True):
+        *_, holm, says = re.split(" {2,}", line.strip())
+        assert (holm, says) == (p_in_words(row["p_holm"]), row["says"])
 
 
 def test_arms_run_are_compared_and_can_be_added_to(sweep):

@@ -25,7 +25,7 @@ def corpus(n_dialogues: int) -> Corpus:
         for d in range(n_dialogues)
         for u in range(4)
     ]  # fmt: skip
-    return Corpus("made up", pd.DataFrame(rows), (), (), "hash")
+    return Corpus("made up", pd.DataFrame(rows), (), (), (), "hash")
 
 
 def test_a_control_split_that_would_empty_dev_is_named():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import glob
 import importlib.metadata
 import ipaddress
 import json
@@ -292,12 +293,12 @@ def test_slurm_ends_only_what_it_started():
 
 
 @pytest.mark.slow
-def test_slurm_starts_two_nodes_and_leaves_nothing(tmp_path):
-    """Slurm's commands are played by two lines of shell each, its nodes by this machine."""
-    tools = tmp_path / "bin"
+def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_leaves_nothing(small_corpus, tmp_path):
+    """Slurm's commands are played by a line or two of shell each, its nodes by this machine."""
+    tools, asked = tmp_path / "bin", tmp_path / "asked"
     tools.mkdir()
     played = {
-        "scontrol": "printf '%s\\n' one two",
+        "scontrol": f"echo \"$@\" >> {asked}\nprintf '%s\\n' one two",
         "srun": 'while [[ "$1" == --* ]]; do shift; done\nexec "$@"',
     }
     for name, text in played.items():
@@ -308,13 +309,35 @@ def test_slurm_starts_two_nodes_and_leaves_nothing(tmp_path):
     number = str(os.getpid())
     environment |= {"SLURM_SUBMIT_DIR": str(REPO), "SLURM_JOB_ID": number, "SLURM_JOB_NODELIST": "[one,two]"}
     environment |= {"SLURM_CPUS_PER_TASK": "1", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    command = ["bash", "cluster/slurm.sh", "--dry-run", "--storage", str(tmp_path), "--ranks", "1"]
-    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=240)
-    shutil.rmtree(f"/tmp/ray-{number}", ignore_errors=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "1 ranks a trial" in done.stdout
-    left = [p for p in psutil.process_iter(["cmdline"]) if f"/tmp/ray-{number}" in " ".join(p.info["cmdline"] or [])]
-    assert not left
+    command = ["bash", "cluster/slurm.sh", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
+    command += ["--study", "mine", "--trials", "1", "--epochs", "12", "--fix", "optimisation.patience=12"]
+    command += ["--fix", "optimisation.batch_size=24"]
+    options = {"cwd": REPO, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+    def left() -> list[str]:
+        here = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+        return [line for line in here if f"/tmp/ray-{number}" in line] + glob.glob(f"/tmp/ray-{number}*")
+
+    first = subprocess.Popen(command, **options)
+    try:
+        deadline = time.monotonic() + 200
+        while not glob.glob(f"{tmp_path}/mine/runs/*/0/checkpoint.json"):
+            assert first.poll() is None and time.monotonic() < deadline, "the trial did not begin"
+            time.sleep(0.1)
+        assert Path(f"/tmp/ray-{number}").stat().st_mode & 0o777 == 0o700
+        first.send_signal(signal.SIGUSR1)
+        said, _ = first.communicate(timeout=120)
+    finally:
+        first.terminate()
+        first.communicate(timeout=60)
+    assert first.returncode == 0 and "queued again" in said and f"requeue {number}" in asked.read_text(), said[-3000:]
+    (run,) = Path(tmp_path, "mine", "runs").glob("*/0")
+    assert not left() and not (run / "finished.json").exists()
+
+    second = subprocess.run(command, timeout=300, **options)
+    assert second.returncode == 0 and "the Ray cluster: 2 cores" in second.stdout, second.stdout[-3000:]
+    assert "1 ranks a trial" in second.stdout and not left()
+    assert json.loads((run / "finished.json").read_text())["epochs_run"] == 12
 
 
 def free_port() -> int:

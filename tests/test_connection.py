@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from types import SimpleNamespace
 
 import pytest
 import ray
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from study import connection
-from study.settings import SettingsError
+from study.settings import Placement, SettingsError
 
 
 @pytest.fixture
@@ -67,6 +69,17 @@ def test_a_wish_for_ray_train_reaches_a_cluster(monkeypatch):
     assert variables["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "1800"
 
 
+def test_what_a_job_has_been_given_is_not_given_again(monkeypatch):
+    """Ray would refuse it."""
+    job = {"runtime_env": {"env_vars": {"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "10", "HF_HOME": "/shared"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "10")
+    ours = {"env_vars": connection._handed_on("/checkout")}
+    merged = _merge_runtime_env(job["runtime_env"], ours)
+    assert merged and merged["env_vars"]["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] == "10"
+    assert merged["env_vars"]["HF_HUB_DISABLE_PROGRESS_BARS"] == "1" and "PYTHONPATH" not in merged["env_vars"]
+
+
 def test_places_are_given_back_that_a_dead_actor_of_this_sweep_has_left(monkeypatch):
     dead = {"creator_actor_id": b"a" * 16, "creator_actor_dead": True, "creator_job_id": b"\1\0\0\0", "state": 2}
     groups = [
@@ -85,3 +98,18 @@ def test_places_are_given_back_that_a_dead_actor_of_this_sweep_has_left(monkeypa
     monkeypatch.setattr(connection, "remove_placement_group", lambda group: removed.append(group.id.binary()))
     connection.give_back_places()
     assert removed == ids[:1]
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"CPU": 1.0, "memory": 8e9}, "--ranks: 2 workers asked for, the cluster has 0 GPUs and 1 cores"),
+        ({"CPU": 8.0, "memory": 5e8}, r"Ray has 0\.5 GiB of memory for trials, one asks for 1; end other programs"),
+    ],
+)
+def test_a_trial_that_could_never_be_placed_is_refused(monkeypatch, resources, words):
+    monkeypatch.setattr(connection, "capacity", lambda: resources)
+    with pytest.raises(SettingsError, match=words):
+        connection.require_room(Placement(ranks=2))
+    monkeypatch.setattr(connection, "capacity", lambda: {"CPU": 8.0, "memory": 8e9})
+    connection.require_room(Placement(ranks=2))

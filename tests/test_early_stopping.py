@@ -187,6 +187,7 @@ def test_pruned_trials_stand_in_no_front(tmp_path):
         studies.write_trial(folder, number, config_id)
         studies.write_run(folder, config_id, 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
     pruned = {"label": None, "knobs": {}, "state": "pruned", "reason": "stopped early, seed 0, epoch 1: place 2 of 2"}
+    pruned["seconds"] = 5.0
     folder.write_json("trials/00001.json", {"number": 1, "config_id": "bb", **pruned})
     folder.write_json("trials/00003.json", {"number": 3, "config_id": "cc", **pruned})  # it had finished before
     study = load_study(folder)

@@ -103,11 +103,34 @@ def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begi
     for number, (title, inflict) in enumerate(faults):
         run = middle_of_a_trial(process, folder, finished=number)
         before = kept(folder)
-        inflict(descendants(process, title)[-1])
+        inflict(wait_for(lambda title=title: descendants(process, title), process, f"a {title}")[-1])
         seconds = seconds_until_finished(process, folder, run)
         print(f"seconds until finished after {inflict.__name__} of {title}: {seconds} s")
         assert before.items() <= kept(folder).items()  # no finished run again
     assert "failed" not in ended(process)
+    assert figures_of(folder) == undisturbed
+
+
+def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
+    folder = StudyFolder.at(str(sweep.storage), "killed")
+    process = begin(*FLAGS, "--study", "killed")
+    wait_for(lambda: folder.exists("study.json"), process, "the study")
+    second = sweep(*FLAGS, "--study", "killed")
+    assert second.returncode == 2
+    assert f"is being written by process {process.pid} on {socket.gethostname()}" in second.stderr
+    run = middle_of_a_trial(process, folder, finished=1)
+    before, others, workers = kept(folder), descendants(process), descendants(process, "RayTrainWorker")
+    assert before and run not in before and workers
+    process.kill()
+    process.communicate()
+    _, living = psutil.wait_procs(others, timeout=60)
+    for child in living:  # Ray's agents may take longer
+        child.kill()
+    assert not set(workers) & set(living)  # they end with the sweep
+    again = begin(*FLAGS, "--study", "killed")
+    print(f"seconds until finished after kill of sweep: {seconds_until_finished(again, folder, run)} s")
+    ended(again)
+    assert before.items() <= kept(folder).items()
     assert figures_of(folder) == undisturbed
 
 
@@ -130,9 +153,9 @@ def test_a_space_that_comes_to_its_end_is_told_before_and_run_whole(sweep):
     fixed = ("objective.estimator.kind=batch", "objective.temperature=0.1", "objective.reduction=mean")
     flags = ("--study", "small", "--space", "penalty", *(part for knob in fixed for part in ("--fix", knob)))
     refused = sweep(*flags, "--trials", "10")
-    assert refused.returncode == 2 and "the space penalty has 2 points: at most 4" in refused.stderr
-    done = sweep(*flags, "--trials", "4")
-    assert done.returncode == 0 and "4 trials" in done.stdout, done.stderr[-3000:]
+    assert refused.returncode == 2 and "the space penalty has 2 points: at most 5" in refused.stderr
+    done = sweep(*flags, "--trials", "5")
+    assert done.returncode == 0 and "5 trials" in done.stdout, done.stderr[-3000:]
     trials = read_trials(StudyFolder.at(str(sweep.storage), "small")).values()
-    assert len({trial["config_id"] for trial in trials}) == 4  # ERM, ERM balanced, and the two points
+    assert len({trial["config_id"] for trial in trials}) == 5  # ERM, ERM balanced, the paper's, and the two points
     assert {trial["knobs"]["objective.power"] for trial in trials if not trial["label"]} <= {1, 2}

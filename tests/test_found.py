@@ -28,6 +28,7 @@ def study(path, space, proposals, failed=(), **changes):
             "knobs": {"objective.fairness_weight.initial": number / 10},
             "state": "failed" if number in failed else "finished",
             "values": list(values),
+            "seconds": 1.0,
         }
         folder.write_json(f"trials/{number:05d}.json", record)
     return folder

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from types import SimpleNamespace
 
 import pytest
 
 from study.flags import add_search_flags, add_study_flags
 from study.plan_record import conflicts, space_conflicts, space_record, study_record
 from study.planning import complete, read_flags, read_search
+from study.session import describe_subject
 from study.settings import SettingsError
 from tests.corpora.builders import write_csv, write_wav
 
@@ -46,6 +48,15 @@ def test_a_corpus_without_text_can_be_heard_but_not_read(tmp_path, manifest):
     with pytest.raises(SettingsError, match=r"--modalities speech\+text: the corpus has no transcripts of language de"):
         plan(tmp_path, "--corpus", spec, "--modalities", "speech,speech+text")
     assert plan(tmp_path, "--corpus", manifest(transcript="Ja."), "--modalities", "speech+text")
+
+
+def test_the_plan_names_clips_that_are_heard_in_part(tmp_path, manifest):
+    spec = manifest(transcript="Ja.")
+    write_wav(tmp_path / "3.wav", 90 * 16_000)
+    lines = []
+    describe_subject(plan(tmp_path, "--corpus", spec), SimpleNamespace(print=lines.append))
+    told = f"{tmp_path / 'm.csv'}, row 5: {tmp_path / '3.wav'}: 90.00 s long, only the first 30 s are heard"
+    assert lines[-1] == f"shortened  {told}"
 
 
 def test_the_split_is_that_of_the_flag(tmp_path, manifest):

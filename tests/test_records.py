@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from study import session, sweep
 from study.holding import hold
 from study.records import (
     SCHEMA_VERSION,
@@ -15,9 +20,13 @@ from study.records import (
     StudyFolder,
     finished_runs,
     read_study,
+    read_trial,
     read_trials,
     write_trial,
 )
+
+TRIAL = {"number": 3, "config_id": "abc", "label": None, "knobs": {}, "state": "finished", "seconds": 1.0}
+TRIAL["values"] = [0.4, None]
 
 
 @pytest.fixture
@@ -55,9 +64,28 @@ def test_only_runs_with_a_marker_are_finished(folder):
 
 
 def test_a_retry_replaces_its_record(folder):
-    write_trial(folder, {"number": 3, "state": "failed"})
-    write_trial(folder, {"number": 3, "state": "finished"})
-    assert read_trials(folder) == {3: {"number": 3, "state": "finished"}}
+    write_trial(folder, {**TRIAL, "state": "failed"})
+    write_trial(folder, TRIAL)
+    assert read_trials(folder) == {3: TRIAL} and read_trial(folder, 3) == TRIAL and read_trial(folder, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([], "holds no record"),
+        (None, "holds no record"),
+        ({"number": 3}, "lacks config_id, state, label, knobs, seconds"),
+        ({**TRIAL, "number": "3"}, "number: Input should be a valid integer"),
+        ({**TRIAL, "state": "done"}, "state: Input should be 'finished', 'failed' or 'pruned'"),
+        ({**TRIAL, "values": None}, "values: .*a finished trial has one for each objective"),
+        ({**TRIAL, "by_seed": [0.4]}, "by_seed: Input should be a valid dictionary"),
+    ],
+)
+def test_a_trial_that_is_no_record_is_named(folder, found, words):
+    folder.write_json("trials/00003.json", found)
+    for read in (read_trials, lambda folder: read_trial(folder, 3)):
+        with pytest.raises(RecordError, match=rf"a-study/trials/00003\.json:? {words}.*Move it away"):
+            read(folder)
 
 
 def test_missing_foreign_and_broken_studies_are_named(folder):
@@ -82,10 +110,10 @@ def test_a_url_is_a_folder_too(tmp_path):
     folder = StudyFolder(f"file://{tmp_path}/remote")
     assert StudyFolder.at(f"file://{tmp_path}", "x") == StudyFolder.at(str(tmp_path), "x")
     assert not folder.is_local
-    folder.write_json("trials/00000.json", {"number": 0})
+    write_trial(folder, {**TRIAL, "number": 0})
     assert folder.names("trials") == ["00000.json"]
     assert folder.exists("trials/00000.json") and not folder.exists("trials/00001.json")
-    assert read_trials(folder)[0] == {"number": 0}
+    assert read_trials(folder)[0] == {**TRIAL, "number": 0}
 
 
 def test_options_of_a_url_stay_behind_its_path(tmp_path):
@@ -148,6 +176,32 @@ def test_a_storage_that_does_not_answer_at_the_start_is_asked_once(remote, monke
         remote.require_storage()
 
 
+def test_a_bucket_whose_region_is_not_found_is_told_with_the_remedy(monkeypatch):
+    """S3 asks for it as soon as the URL is opened; ``--confirm`` reads the study before anything else."""
+
+    def nowhere(uri):
+        raise OSError("When resolving region for bucket 'bucket': AWS Error NETWORK_CONNECTION during HeadBucket")
+
+    monkeypatch.setattr("study.records.fs.FileSystem", SimpleNamespace(from_uri=nowhere))
+    monkeypatch.setattr("study.records.time.sleep", None)
+    folder = StudyFolder("s3://bucket/a")
+    monkeypatch.setattr("study.sweep.read_draft", lambda flags: SimpleNamespace(folder=folder))
+    for ask in (folder.require_storage, lambda: sweep.run(SimpleNamespace(confirm="10"), None)):
+        with pytest.raises(
+            RecordError, match=r"--storage: cannot read s3://bucket/a: When resolving.*scheme, region\)"
+        ):
+            ask()
+
+
+def test_a_storage_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for storage in ("notes.txt", "notes.txt/deeper"):
+        with pytest.raises(RecordError, match=rf"--storage: {tmp_path}/notes\.txt is a file\. .*a folder"):
+            StudyFolder.at(str(tmp_path / storage), "s").require_storage()
+    StudyFolder.at(str(tmp_path / "new" / "folder"), "s").require_storage()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_an_object_store_has_a_lease_for_a_lock(tmp_path, monkeypatch):
     from study import holding
 
@@ -161,3 +215,20 @@ def test_an_object_store_has_a_lease_for_a_lock(tmp_path, monkeypatch):
         with hold(folder):
             pass
     assert holding.holder_of(folder) is None and not folder.exists("lease.json")
+
+
+def test_a_lease_that_another_has_taken_meanwhile_is_left_to_it(tmp_path, monkeypatch):
+    from study import holding
+
+    monkeypatch.setattr(holding, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(session, "_terminated", threading.Event())
+    before = signal.getsignal(signal.SIGTERM)
+    session.heed_sigterm()
+    folder = StudyFolder(f"file://{tmp_path}/remote")
+    try:
+        with pytest.raises(RecordError, match="being written by process 7 on elsewhere"), hold(folder):
+            folder.write_json("lease.json", {"lease": "x", "holder": "process 7 on elsewhere", "time": time.time()})
+            time.sleep(20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert folder.read_json("lease.json")["lease"] == "x"

@@ -134,14 +134,16 @@ def test_an_attempt_that_was_given_up_writes_no_more(plan_in, tmp_path):
 
 def test_a_checkpoint_is_not_marked_for_an_attempt_that_was_given_up(plan_in, tmp_path, monkeypatch):
     plan = plan_in(tmp_path, {"optimisation.epochs": 3})
-    write = StudyFolder.write_bytes
+    write, attempts = StudyFolder.write_bytes, []
 
     def slow(folder, name, data):
         write(folder, name, data)
-        if "checkpoint-00002/run.safetensors" in name:  # it takes so long that the run is begun elsewhere
-            claim_run(folder, "runs/abc/3")
+        if "checkpoint-00002" in name and name.endswith("run.safetensors"):
+            attempts.append(folder.read_json("runs/abc/3/attempt.json")["attempt"])
+            claim_run(folder, "runs/abc/3")  # it takes so long that the run is begun elsewhere
 
     monkeypatch.setattr(StudyFolder, "write_bytes", slow)
     with pytest.raises(Superseded, match="was taken over"):
         train(plan, seed=3, report=lambda row: None)
-    assert plan.folder.read_json("runs/abc/3/checkpoint.json")["checkpoint"] == "checkpoint-00001"
+    marked = plan.folder.read_json("runs/abc/3/checkpoint.json")["checkpoint"]
+    assert marked == f"checkpoint-00001-{attempts[0]}"  # named after the attempt: none writes into that of another

@@ -100,6 +100,31 @@ def test_the_papers_setting_has_its_coefficients_whatever_is_fixed():
     assert set(paper.objective.coefficients.kappa(cells(LANGUAGES, BOTH.modalities))) == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("power", 1),
+        ("reduction", "mean"),
+        ("estimator.kind", "ema"),
+        ("sampling", "natural"),
+        ("weight_floor", 0.0),
+        ("fairness_weight.schedule", "constant"),
+        ("fairness_weight.driver", "loss_gap"),
+    ],
+)
+@pytest.mark.parametrize("name", ["fairness", "coefficients_per_language"])
+def test_the_papers_setting_has_the_papers_objective_whatever_is_fixed(name, key, value):
+    more = {"objective.fairness_weight.weight": 0.3} if value == "constant" else {}
+    settings = Settings().with_overrides({f"objective.{key}": value, **more})
+    space = made(name, settings, fixed=(f"objective.{key}",))
+    (paper,) = (each for each in space.references if each.label == "paper's setting")
+    told = settings.with_overrides({**paper.knobs, **paper.fixed}).objective
+    assert set(told.coefficients.kappa(cells(LANGUAGES, BOTH.modalities))) == {1.0}
+    plain = Settings().with_overrides({"objective.fairness_weight.schedule": "adaptive"}).objective
+    assert told.model_copy(update={"coefficients": plain.coefficients}) == plain
+    assert plain.power == 2 and plain.reduction == "max" and plain.estimator.kind == "batch"
+
+
 def test_training_is_searched_around_the_studys_own_values():
     by_name = {knob.name: knob for knob in made("training", Settings()).knobs}
     rate = by_name["optimisation.learning_rate"]

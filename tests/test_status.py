@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from analysis.confirmation import confirmation, confirmation_table, with_goals
 from analysis.goals import goals_front, goals_table
 from analysis.load import load_study
+from analysis.report import write_report
 from study.budget import Pace, measured_pace, require_budget
 from study.confirm import confirm_draft, confirm_folder, confirm_references
 from study.flags import add_search_flags, add_study_flags
@@ -17,12 +22,14 @@ from study.planning import complete, read_flags, read_search
 from study.records import StudyFolder, read_trials, write_trial
 from study.settings import SettingsError
 from study.status import read_status
-from tests.analysis.studies import figures, write_plan, write_run
+from study.sweep import show_confirmation
+from tests.analysis.studies import figures, write_plan, write_run, write_whole_study
 from tests.analysis.studies import write_trial as write_figures_trial
 
 
 def trial(folder, number, config_id, state="finished", seconds=60.0, **more):
     record = {"number": number, "label": None, "config_id": config_id, "knobs": {"objective.power": 1}}
+    record["values"] = [0.4, 0.1]
     write_trial(folder, {**record, "state": state, "seconds": seconds, **more})
 
 
@@ -135,6 +142,23 @@ def test_a_studys_own_objectives_are_confirmed(tmp_path):
     assert "dev_uar" not in confirmation_table(confirmation(found, fresh))
 
 
+def test_a_confirmation_is_in_the_report_of_its_study(tmp_path, monkeypatch, capsys):
+    quick = partial(write_report, permutations=20, resamples=20)
+    monkeypatch.setattr("study.sweep.write_report", quick)
+    folder = write_whole_study(tmp_path / "s", per_cell=12, configurations=3)
+    report = Path(quick(folder).html)
+    assert "On fresh seeds" not in report.read_text()
+
+    again = write_whole_study(tmp_path / "s" / "confirm", per_cell=12, configurations=2, seeds=(10, 11))
+    console = Console(soft_wrap=True)
+    assert show_confirmation(console, folder, SimpleNamespace(folder=again), write=True) == 0
+
+    page, said = report.read_text(), capsys.readouterr().out
+    assert "<h2>On fresh seeds</h2>" in page and "1 → 2" in page
+    assert f"{report} (both)" in said and f"{again.path('report', 'report.html')} (fresh seeds alone)" in said
+    assert Path(again.path("report", "report.html")).exists()
+
+
 def test_configurations_run_again_keep_their_names(tmp_path):
     trials = [
         {"number": 0, "label": None, "config_id": "a", "state": "finished", "knobs": {"objective.power": 1}},
@@ -185,6 +209,11 @@ def test_the_cost_is_that_of_runs_like_these_and_a_budget_holds_so_many(planned,
         for seed, setup, epochs in ((0, 10.0, 2), (1, 15.0, 1)):
             seconds = {"setup": setup, "total": (setup + 20.0 * epochs) * (1 if name == "like" else 100)}
             folder.write_json(f"runs/a/{seed}/finished.json", {"epochs_run": epochs, "seconds": seconds})
+    write_plan(
+        tmp_path / "damaged", placement={"ranks": 2, "zero_stage": 2}, **changes | {"backbone": {"spec": "tiny"}}
+    )
+    (tmp_path / "damaged" / "trials").mkdir()
+    (tmp_path / "damaged" / "trials" / "00000.json").write_text("[]")  # which the new study has nothing to do with
     pace = measured_pace(plan)
     assert pace == Pace(setup=12.5, epoch=20.0, overhead=0.0, runs=2, studies=("like",))
     # a trial of 2 seeds and 3 epochs: 2 (12.5 + 60) = 145 s on 2 ranks = 0.0806 worker-hours; 5 rounds of 2 at a time
@@ -241,7 +270,7 @@ def test_a_budget_is_a_number_of_hours(planned, hours):
 
 def test_the_end_of_a_grid_counts_the_papers_setting_once(planned):
     # of the power alone 2 points, one of them the paper's setting; ERM stands beside them, on two kinds of batches
-    fixed = ("--fix", "objective.reduction=mean", "--fix", "objective.estimator.kind=batch")
+    fixed = ("--fix", "objective.reduction=max", "--fix", "objective.estimator.kind=batch")
     grid = ("--space", "penalty", "--sampler", "grid", *fixed)
     assert len(planned(*grid, "--trials", "4").space.references) == 3
     with pytest.raises(SettingsError, match="5 asked for, the grid has 2 points: at most 4"):
