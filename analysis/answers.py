@@ -12,9 +12,10 @@ import sys
 
 import pandas as pd
 
-from analysis.arms import arms_table
-from analysis.comparison import DRAWS, QUANTITIES, SEED, Comparison, compare, in_words, p_in_words, shown
-from analysis.confirmation import confirmation, confirmation_table
+from analysis.arms import adjusted, arms_table
+from analysis.comparison import QUANTITIES, Comparison, compare, in_words, p_in_words, shown
+from analysis.confirmation import confirmation, confirmation_table, with_goals
+from analysis.flags import DRAWS, SEED, add_class_average
 from analysis.load import SPLITS, Study, load_study
 from analysis.page import Section, Table
 from analysis.questions import coefficients_earned, transcript_effect
@@ -25,6 +26,7 @@ from study.records import RecordError, StudyFolder
 
 EARNED = "Did the coefficients earn anything?"
 TRANSCRIPT = "Does the transcript shrink the gap?"
+TOLD = "A language or cell is told apart by Holm over all of them, their mean by p alone."
 CONFIRM = "confirm"
 
 
@@ -76,7 +78,7 @@ def reasons(found: pd.DataFrame, what: str) -> str:
 
 
 def found_by_searches(study: Study, split: str, resamples: int, seed: int) -> Comparison | None:
-    """Arms with the coefficients that searches found, against the arm of the search that had none.
+    """Arms with the coefficients that searches found, against the arm of the search that had none; adjusted over them.
 
     Args:
         study: an ablation (``--from``): each arm is the choice on dev of its own search, all of the same budget, and
@@ -91,8 +93,9 @@ def found_by_searches(study: Study, split: str, resamples: int, seed: int) -> Co
     tuned = [str(by_label[label]) for label in by_label.index if label.startswith(TUNED)]
     if not plain or not tuned:
         return None
+    enough = max(resamples, RESAMPLES_AN_ARM * len(tuned))
     try:
-        return compare(study, plain[0], split, None, max(resamples, RESAMPLES_AN_ARM * len(tuned)), seed, tuned)
+        return adjusted(compare(study, plain[0], split, None, enough, seed, tuned))
     except RecordError:
         return None
 
@@ -111,14 +114,15 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
         words = (
             "The first n searched trials with equal coefficients against the first n with unequal ones: each kind "
             "chooses on dev, the choices are compared on test, paired. A search of its own for each kind is the fairer "
-            f"comparison (python -m analysis.answers PLAIN --tuned OTHER).{reasons(found, 'coefficients')}"
+            f"comparison (python -m analysis.answers PLAIN --tuned OTHER). {TOLD}{reasons(found, 'coefficients')}"
         )
         sections.append(_section(EARNED, words, shown_coefficients(found)))
     searched = found_by_searches(study, "test", resamples, seed)
     if searched is not None:
         words = (
             f"Each arm is the choice on dev of its own search, within the same number of trials, trained again on the "
-            f"seeds of this study and compared on test, paired, with {searched.reference}. {found_notes(study)}"
+            f"seeds of this study and compared on test, paired, with {searched.reference}. Holm: over the arms; of a "
+            f"cell, over the cells of its arm. {found_notes(study)}"
         )
         blocks = (Table(arms_table(searched)), Table(shown(searched), "By language and modality"))
         sections.append(Section(EARNED, words, blocks))
@@ -126,13 +130,14 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
         found = transcript_effect(study, resamples=resamples, seed=seed)
         words = (
             "The same models on the same utterances of test, with the transcript against speech alone; below 0 a gap "
-            f"is smaller with it.{reasons(found, 'language')}"
+            f"is smaller with it. {TOLD}{reasons(found, 'language')}"
         )
         sections.append(_section(TRANSCRIPT, words, shown_transcript(found)))
     if study.folder.exists(f"{CONFIRM}/study.json"):
-        again = load_study(StudyFolder(study.folder.path(CONFIRM)))
+        again = load_study(StudyFolder(study.folder.path(CONFIRM)), study.class_average)
         words = "As searched → on seeds that the search has not seen. A winner of a search is partly luck."
-        sections.append(_section("On fresh seeds", words, confirmation_table(confirmation(study, again))))
+        rows = with_goals(confirmation(study, again), study, again)
+        sections.append(_section("On fresh seeds", words, confirmation_table(rows)))
     return sections
 
 
@@ -150,10 +155,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     parser.add_argument("--resamples", type=DRAWS, default=2000, help="default: %(default)s")
     parser.add_argument("--seed", type=SEED, default=0, help="of the resamples (default: %(default)s)")
+    add_class_average(parser)
     options = parser.parse_args(arguments)
     try:
-        plain = load_study(options.study)
-        tuned = load_study(options.tuned) if options.tuned else None
+        plain = load_study(options.study, options.class_average)
+        tuned = load_study(options.tuned, options.class_average) if options.tuned else None
         how = {"split": options.split, "resamples": options.resamples, "seed": options.seed}
         earned = coefficients_earned(plain, tuned, **how)
         heard = transcript_effect(plain, **how)
@@ -172,7 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
     if searched is not None:
         print(f"{EARNED} The choices of finished searches against {searched.reference}. {found_notes(plain)}")
         print(as_text(shown(searched, ("w_f1", "avg"), scope=searched.overall)), end="\n\n")
-    print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller.")
+    print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller. {TOLD}")
+    for note in plain.notes:
+        print(f"· {note}")
     return 0
 
 

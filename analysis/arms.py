@@ -7,25 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.comparison import NO_CLAIM, Comparison, in_words, p_in_words
+from analysis.comparison import Comparison, by_holm, in_words, p_in_words
 from analysis.tables import POINTS
-from analysis.uncertainty import ALPHA, holm
 
 OBJECTIVES = ("w_f1", "avg")
-NOT_TOLD = "not told apart"
 
 
 def adjusted(comparison: Comparison) -> Comparison:
     """The comparison in which an arm, over the widest scope, is told apart only if it is so after Holm over the arms.
 
-    Each of ``OBJECTIVES`` is adjusted by itself; rows of other scopes and quantities stay as they are.
+    Each quantity is adjusted by itself; rows of other scopes stay as they are.
     """
-    table = comparison.table.copy()
-    for quantity in OBJECTIVES:
-        rows = table[(table["scope"] == comparison.overall) & (table["quantity"] == quantity)]
-        doubtful = rows.index[(holm(rows["p"]) >= ALPHA) & (rows["says"] != NO_CLAIM)]
-        table.loc[doubtful, "says"] = NOT_TOLD
-    return replace(comparison, table=table)
+    widest = comparison.table[comparison.table["scope"] == comparison.overall]
+    table = by_holm(comparison.table, widest.groupby("quantity", sort=False))
+    return replace(comparison, table=table, over_arms=True)
 
 
 def arms(comparison: Comparison) -> pd.DataFrame:
@@ -51,7 +46,7 @@ def arms(comparison: Comparison) -> pd.DataFrame:
         rows[f"{quantity}_low"] = of["low"].fillna(of["difference"] - of["reach"])
         rows[f"{quantity}_high"] = of["high"].fillna(of["difference"] + of["reach"])
         rows[f"{quantity}_p"], rows[f"{quantity}_says"] = of["p"], of["says"]
-        rows[f"{quantity}_holm"] = holm(rows[f"{quantity}_p"])
+        rows[f"{quantity}_holm"] = of["p_holm"]
     whole = pd.concat([pd.DataFrame([reference], index=[comparison.reference]), rows])
     return whole.rename_axis("name").reset_index()
 

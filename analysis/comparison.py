@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,12 +41,12 @@ from analysis.clusters import (
     same_utterances,
     scopes,
 )
+from analysis.flags import DRAWS, SEED, add_class_average
 from analysis.load import ERM, SPLITS, Study, load_predictions, load_study, load_utterances
 from analysis.nulls import swap_test, swapped_differences
 from analysis.tables import POINTS, as_text
 from analysis.uncertainty import ALPHA, Draws, Interval, bootstrap, holm, interval
 from study.groups import GENDERS
-from study.metrics import ClassAverage
 from study.records import RecordError
 
 QUANTITIES = {
@@ -87,6 +87,7 @@ COLUMNS = (
     "difference", "low", "high", "reach", "p", "p_holm", "says",
 )  # fmt: skip
 NO_CLAIM = "no claim about a population"
+NOT_TOLD = "not told apart"
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,10 @@ class Comparison:
             intervals of the figures themselves; ``p_holm`` the p value adjusted over the cells of the same
             configuration and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters``
             those that hold the rarer gender (for W-F1, any utterance or that gender), of the cell that has fewest among
-            those whose figure is defined. ``says`` is a word or two: without Holm's adjustment, and "no claim about a
-            population" under ten clusters.
+            those whose figure is defined. ``says`` is a word or two: by ``p_holm``, of a mean over cells by ``p``,
+            and "no claim about a population" under ten clusters.
         notes: what a reader must know, one sentence each.
+        over_arms: whether the widest scope has a ``p_holm`` as well (:func:`analysis.arms.adjusted`).
     """
 
     reference: str
@@ -116,6 +118,7 @@ class Comparison:
     resamples: int
     table: pd.DataFrame
     notes: tuple[str, ...]
+    over_arms: bool = False
 
     @property
     def overall(self) -> str:
@@ -196,7 +199,7 @@ def compare(
         by=by,
         resamples=resamples,
         table=table[list(COLUMNS)],
-        notes=tuple([*notes, *_notes(table, by), *study.plan["corpus"].get("notes", [])]),
+        notes=tuple([*notes, *_notes(table, by), *study.notes]),
     )
 
 
@@ -233,7 +236,7 @@ def paired_differences(
             compared.
 
     Yields:
-        ``COLUMNS``, without the name of a configuration and without Holm's adjustment.
+        ``COLUMNS``, without the name of a configuration and without ``p_holm``; ``says`` goes by ``p``.
     """
     draws = bootstrap(counts, base_draws.names, resamples, seed)
     asked = {quantity: kind for quantity, kind in KINDS.items() if quantity in base_draws.names}
@@ -279,10 +282,24 @@ def paired_differences(
 
 
 def over_cells(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The table with ``p_holm``: ``p`` adjusted over the cells that share ``keys``, NaN for a mean over cells."""
-    table = table.assign(p_holm=np.nan)
-    for _, cells_of in table[table["is_cell"]].groupby(list(keys), sort=False):
-        table.loc[cells_of.index, "p_holm"] = holm(cells_of["p"])
+    """The table with ``p_holm``, by which ``says`` goes: ``p`` adjusted over the cells that share ``keys``.
+
+    A mean over cells has none (NaN) and keeps its word.
+    """
+    return by_holm(table.assign(p_holm=np.nan), table[table["is_cell"]].groupby(list(keys), sort=False))
+
+
+def by_holm(table: pd.DataFrame, families: Iterable[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
+    """The table with ``p`` adjusted over the rows of each family; of these, ``says`` goes by ``p_holm``.
+
+    Args:
+        families: groups of rows of the table, as ``groupby`` gives them.
+    """
+    table = table.copy()
+    for _, rows in families:
+        adjusted = holm(rows["p"])
+        table.loc[rows.index, "p_holm"] = adjusted
+        table.loc[rows.index[(adjusted >= ALPHA) & (rows["says"] != NO_CLAIM)], "says"] = NOT_TOLD
     return table
 
 
@@ -350,7 +367,7 @@ def _require_one_of(what: str, asked: str, known: pd.Series, *others: pd.Series)
 def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:
     """A word on one row; ``summed`` is the sum of the two gaps, in the reference's direction."""
     if not found["p"] < ALPHA:
-        return "not told apart"
+        return NOT_TOLD
     if kind == "level":
         return "higher" if found["difference"] > 0 else "lower"
     if found["difference"] > 0:
@@ -389,20 +406,6 @@ def _draw(comparison: Comparison, stem: str) -> None:
     save(forest_figure(forest_info(comparison)), stem)
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """What argparse makes of a flag that is a whole number from ``low`` to ``high``."""
-
-    def parse(text: str) -> int:
-        if not text.strip().isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-DRAWS, SEED = whole_number(20, 100_000), whole_number(0, 2**32 - 1)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(
@@ -414,10 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--by", choices=("dialogue", "speaker"), help="what is resampled (default: as the corpus asks)")
     parser.add_argument("--resamples", type=DRAWS, default=2000, help="default: %(default)s")
     parser.add_argument("--seed", type=SEED, default=0, help="of the resamples (default: %(default)s)")
-    parser.add_argument(
-        "--class-average", choices=get_args(ClassAverage), default="mean_of_gaps",
-        help="how gaps of TPR and FPR by class become one number (default: %(default)s)",
-    )  # fmt: skip
+    add_class_average(parser)
     parser.add_argument("--scope", help="only this one, such as de/speech or multilingual/speech+text")
     parser.add_argument("--configuration", help="only this one: its name or config_id")
     parser.add_argument("--all", action="store_true", help="show every quantity")
@@ -445,7 +445,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(as_text(table))
     print(
         f"\n{options.split}, in points, against {comparison.reference}; {comparison.resamples} resamples of whole "
-        f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks."
+        f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks. A cell is "
+        "told apart by Holm over the cells of its configuration, a mean over cells by p alone."
     )
     for note in comparison.notes:
         print(f"· {note}")

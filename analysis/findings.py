@@ -37,7 +37,7 @@ def answer(points: pd.DataFrame) -> str:
 
 def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list[str]:
     """What a reader must know before believing the figures, one sentence or two each."""
-    notes = list(study.plan["corpus"].get("notes", []))
+    notes = study.notes
     if len(study.seeds) == 1:
         notes.append("One seed each: differences between configurations may be those between seeds.")
     dev = study.cells[study.cells["split"] == "dev"]

@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.arms import NOT_TOLD
-from analysis.comparison import KINDS, NO_CLAIM, QUANTITIES, Comparison
+from analysis.comparison import KINDS, NO_CLAIM, NOT_TOLD, QUANTITIES, Comparison
 from analysis.drawing import COLOURS, GREY, INK, MARKERS, STYLE, canvas, short, words
 
 
@@ -44,7 +43,6 @@ def forest_info(
     quantities: Sequence[str] = ("w_f1", "standardised_w_f1"),
     scopes: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
-    holm: bool = False,
 ) -> ForestInfo:
     """The data and the words of a forest plot.
 
@@ -53,7 +51,6 @@ def forest_info(
             everywhere. An absolute gap has no interval: its bar is the swap test turned round.
         scopes: by default every cell and the mean over all of them.
         names: configurations to show, top to bottom; by default all of them.
-        holm: whether the comparison is :func:`analysis.arms.adjusted`, for the words.
 
     Raises:
         ValueError: there is nothing to show.
@@ -101,8 +98,7 @@ def forest_info(
         caption=" ".join(
             [
                 f"Lines: 95 % intervals over {comparison.by}s and, with several seeds, seeds; not adjusted for the "
-                "number of comparisons. Filled: told apart from the reference"
-                f"{', after Holm over the rows' if holm else ''}.",
+                f"number of comparisons. Filled: told apart from the reference ({_by_which_p(chosen, comparison)}).",
                 *(
                     ["Crossed out: the gap passed 0 and is larger on the other side, so nothing was closed."]
                     if points["overshot"].any()
@@ -161,6 +157,14 @@ def forest_figure(info: ForestInfo) -> Figure:
         longest = max(text.get_window_extent().width for text in panels[0].get_yticklabels()) / figure.dpi
         words(figure, info.title, info.subtitle, info.caption, left=max(0.75, longest + 0.25))
     return figure
+
+
+def _by_which_p(chosen: pd.DataFrame, comparison: Comparison) -> str:
+    """By which p value rows are told apart; a cell that is the widest scope counts as a mean, it has no others."""
+    cells = chosen["is_cell"] & (chosen["scope"] != comparison.overall)
+    means = "over all cells after Holm over the rows" if comparison.over_arms else "by p alone"
+    said = ["cells after Holm over those of a row"] if cells.any() else []
+    return "; ".join([*said, *([] if cells.all() else [f"means {means}"])])
 
 
 def _heading(quantity: str) -> str:

@@ -11,14 +11,18 @@ import pandas as pd
 from analysis.tables import knobs_in_words
 
 POINTS = 100
-USUAL = {("dev_w_f1", "max"), ("dev_gap", "min")}
+USUAL = (("dev_w_f1", "max"), ("dev_gap", "min"))
 COLUMNS = ("number", "name", "config_id", "knobs", "missed")
+
+
+def objectives_of(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a study searched for, as (metric, "max" or "min"); W-F1 and gap where its plan, an older one, is silent."""
+    return [(str(metric), str(mode)) for metric, mode in plan.get("objectives") or USUAL]
 
 
 def own_goals(plan: dict[str, Any]) -> bool:
     """Whether a study searched for anything but W-F1 and gap: other objectives, or requirements beside them."""
-    objectives = plan.get("objectives")
-    return bool(plan.get("requirements")) or (objectives is not None and _pairs(objectives) != USUAL)
+    return bool(plan.get("requirements")) or set(objectives_of(plan)) != set(USUAL)
 
 
 def in_words(plan: dict[str, Any]) -> str:
@@ -50,7 +54,7 @@ def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.Da
         One row a configuration: ``number, name, config_id, knobs``, ``missed`` (the requirements that it misses, with
         by how much), a column for each objective (fractions; seconds) and ``on_front``.
     """
-    objectives = [(str(metric), mode) for metric, mode in plan["objectives"]]
+    objectives = objectives_of(plan)
     names = [metric for metric, _ in objectives]
     rows: dict[str, dict[str, Any]] = {}
     for trial in sorted(trials, key=lambda trial: (trial["label"] is None, trial["number"])):
@@ -73,7 +77,7 @@ def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.Da
 
 def goals_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
     """The front for a reader, best first by the first objective; rates and gaps in points."""
-    objectives = [(str(metric), mode) for metric, mode in plan["objectives"]]
+    objectives = objectives_of(plan)
     names = [metric for metric, _ in objectives]
     chosen = front[front["on_front"]].sort_values(names[0], ascending=objectives[0][1] == "min")
     table = pd.DataFrame({"configuration": chosen["name"]})
@@ -81,7 +85,3 @@ def goals_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
         table[name] = [f"{scale_of(name) * value:.1f}" for value in chosen[name]]
     table["knobs"] = [knobs_in_words(knobs) for knobs in chosen["knobs"]]
     return table
-
-
-def _pairs(objectives: Sequence[Sequence[str]]) -> set[tuple[str, str]]:
-    return {(str(metric), str(mode)) for metric, mode in objectives}

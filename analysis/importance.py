@@ -1,4 +1,6 @@
-"""Which knobs of a search mattered, for each objective: fANOVA and PED-ANOVA, as Optuna computes them.
+"""Which knobs of a search mattered, for each objective: ``python -m analysis.importance STUDY``.
+
+By fANOVA and PED-ANOVA, as Optuna computes them.
 
 fANOVA (Hutter et al. 2014) fits a forest to the trials and asks how much of its variance each knob makes by itself.
 PED-ANOVA (Watanabe et al. 2023; of conditional knobs 2026) asks how differently a knob is spread among the best trials
@@ -18,6 +20,8 @@ that it has not seen (out of bag) better than their mean does, by ``MIN_EXPLAINE
 
 from __future__ import annotations
 
+import argparse
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -34,12 +38,15 @@ from optuna.importance import (
 from optuna.trial import FrozenTrial, create_trial
 from sklearn.ensemble import RandomForestRegressor
 
-from analysis.load import Study
+from analysis.flags import SEED, add_class_average
+from analysis.goals import goals_front, objectives_of, own_goals
+from analysis.load import Study, load_study
 from analysis.selection import eligible
+from analysis.tables import POINTS, as_text
 from search_spaces import Knob
+from study.records import RecordError, read_trials
 
-OBJECTIVES = {"dev_w_f1": 1, "dev_gap": -1}
-"""What a search looks at, and whether more is better."""
+OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}
 EVALUATORS = ("fANOVA", "PED-ANOVA")
 COLUMNS = ("objective", "evaluator", "knob", "importance", "n", "reason")
 
@@ -55,8 +62,9 @@ _BEST = 5
 
 
 def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATORS) -> pd.DataFrame:
-    """The importance of each knob of the study's space for each objective.
+    """The importance of each knob of the study's space for each objective that the study searched for.
 
+    Values are those of the trials' records (of W-F1 and gap, the same means over seeds, by the study's class average).
     Trials of settings outside the space (plain ERM, arms with a name) do not enter, nor those of a knob outside its
     range.
 
@@ -74,16 +82,17 @@ def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATO
     if not knobs:
         reason = f"the space {plan['space']!r} has no knobs: nothing was searched"
         return _table([{"knob": None, "n": 0, "reason": reason}])
-    trials = list(_trials(study, knobs))
+    objectives = objectives_of(plan)
+    trials = list(_trials(study, knobs, [metric for metric, _ in objectives]))
     having = {knob.name: [trial for trial in trials if knob.name in trial.params] for knob in knobs}
     rows: list[dict[str, Any]] = []
-    for axis, (objective, sign) in enumerate(OBJECTIVES.items()):
+    for axis, (objective, mode) in enumerate(objectives):
         for evaluator in evaluators:
             unexplained: dict[str, float] = {}
             if evaluator == "fANOVA":
                 shares, unexplained = _fanova(having, axis, seed)
             else:
-                shares = _ped_anova(trials, axis, -sign)
+                shares = _ped_anova(trials, axis, -1 if mode == "max" else 1)
             for knob, of_knob in having.items():
                 n = len(of_knob)
                 row = {"objective": objective, "evaluator": evaluator, "knob": knob, "n": n, "reason": None}
@@ -103,6 +112,18 @@ def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATO
     return _table(rows)
 
 
+def shown(found: pd.DataFrame) -> pd.DataFrame:
+    """The shares in %, a row a knob and a column an (objective, evaluator); knobs without any share have no row.
+
+    Args:
+        found: output of :func:`importance`.
+    """
+    known = found.dropna(subset=["importance"])
+    known = known.assign(column=known["objective"].replace(OBJECTIVE_NAMES) + ", " + known["evaluator"])
+    table = known.pivot_table(index=["knob", "n"], columns="column", values="importance", sort=False)
+    return (POINTS * table).reset_index().rename_axis(columns=None)
+
+
 def distribution(knob: Knob) -> BaseDistribution:
     """A knob's range as Optuna writes it."""
     if knob.choices:
@@ -113,18 +134,21 @@ def distribution(knob: Knob) -> BaseDistribution:
     return FloatDistribution(low, high, log=knob.scale == "log")
 
 
-def _trials(study: Study, knobs: Sequence[Knob]) -> Iterator[FrozenTrial]:
-    """The eligible trials that lie in the space, with their two objectives."""
+def _trials(study: Study, knobs: Sequence[Knob], metrics: Sequence[str]) -> Iterator[FrozenTrial]:
+    """The complete trials that lie in the space, with their objectives."""
     by_name = {knob.name: knob for knob in knobs}
     distributions = {knob.name: distribution(knob) for knob in knobs}
-    values = study.configurations.set_index("config_id")["knobs"]
-    for row in eligible(study.configurations).to_dict("records"):
-        known = values[row["config_id"]]
+    if own_goals(study.plan):
+        rows = goals_front(study.plan, [*read_trials(study.folder).values()])
+    else:
+        rows = eligible(study.configurations).merge(study.configurations[["config_id", "knobs"]], on="config_id")
+    for row in rows.to_dict("records"):
+        known = row["knobs"]
         if known and all(name in by_name and by_name[name].holds(value) for name, value in known.items()):
             yield create_trial(
                 params=known,
                 distributions={name: distributions[name] for name in known},
-                values=[row[objective] for objective in OBJECTIVES],
+                values=[row[metric] for metric in metrics],
             )
 
 
@@ -177,7 +201,7 @@ def _shares(
 ) -> dict[str, float]:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce the study
-    study = optuna.create_study(directions=["maximize" if sign > 0 else "minimize" for sign in OBJECTIVES.values()])
+    study = optuna.create_study(directions=["minimize"] * len(trials[0].values))
     optuna.logging.set_verbosity(verbosity)
     study.add_trials(trials)
     with warnings.catch_warnings():
@@ -189,3 +213,38 @@ def _shares(
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in rows], columns=list(COLUMNS), dtype=object)
     return table.astype({"importance": float, "n": int})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.importance", description="Which knobs of a search mattered, for each objective?"
+    )
+    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
+    parser.add_argument("--seed", type=SEED, default=0, help="of fANOVA's forest (default: %(default)s)")
+    add_class_average(parser)
+    options = parser.parse_args(arguments)
+    try:
+        study = load_study(options.study, options.class_average)
+        found = importance(study, options.seed)
+    except (RecordError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    table = shown(found)
+    if not table.empty:
+        print(as_text(table))
+        print(
+            "\nShares in %: of the variance over trials (fANOVA), of what tells the best tenth from all "
+            "(PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob."
+        )
+    unknown = found[found["reason"].notna()].fillna({"knob": "", "objective": ""})
+    for (knob, reason), rows in unknown.groupby(["knob", "reason"], sort=False):
+        objectives = ", ".join(rows["objective"].replace(OBJECTIVE_NAMES).unique())
+        print(f"· {f'{knob} ({objectives}): ' if knob else ''}{reason}")
+    for note in study.notes:
+        print(f"· {note}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

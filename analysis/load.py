@@ -19,11 +19,10 @@ from analysis.reading import (
     plan_of,
     predictions_of,
     steps_of,
-    trials_of,
     utterances_of,
 )
 from study.metrics import GAP_KINDS, ClassAverage, evaluate
-from study.records import RecordError, StudyFolder, finished_runs, run_directory
+from study.records import RecordError, StudyFolder, finished_runs, read_trials, run_directory
 
 FIGURES = (
     "w_f1", "accuracy", "uar", "invalid", "gap", *(f"gap_{kind}" for kind in GAP_KINDS), "gap_standardised",
@@ -32,6 +31,10 @@ FIGURES = (
 FIGURE_COLUMNS = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
 ERM, PAPER = "ERM", "paper's setting"
 COMPARISON = "comparison method"
+OF_MEANS = (
+    "Gaps of TPR and FPR are those of the means over emotions, in which opposite ones cancel (--class-average "
+    "gap_of_means); epochs and a search's own objectives are as recorded, with the mean of each emotion's gap."
+)
 
 _RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "family", "knobs", "epoch", "epochs_run", "seconds")
 _UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason")
@@ -72,6 +75,12 @@ class Study:
     def seeds(self) -> tuple[int, ...]:
         """The seeds that every configuration is meant to have."""
         return tuple(self.plan["seeds"])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of any figure must know: about the corpus, and of another class average than by default."""
+        of_corpus = self.plan["corpus"].get("notes", [])
+        return [*of_corpus, *([] if self.class_average == "mean_of_gaps" else [OF_MEANS])]
 
     def configuration(self, label: str) -> pd.Series | None:
         """The row of ``configurations`` with this label (``ERM``, ``PAPER``), if it has finished runs."""
@@ -242,7 +251,7 @@ def _trials(
     """
     finished: dict[str, dict[str, Any]] = {}
     unfinished: dict[str, list[dict[str, Any]]] = {"failed": [], "pruned": []}
-    for trial in trials_of(folder):
+    for trial in read_trials(folder).values():
         if trial["state"] in unfinished:
             row = {column: trial.get(column) for column in _UNFINISHED_COLUMNS}
             unfinished[trial["state"]].append({**row, "reason": row["reason"] or "no reason was recorded"})

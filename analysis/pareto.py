@@ -111,7 +111,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
         title=f"{also}motion recognition against gender gap ({plan['corpus']['name']} corpus)",
         subtitle=f"{n} configuration{'s' if n != 1 else ''}, backbone {plan['backbone']['spec']}, "
         f"{' and '.join(plan['modalities'])}; {seeds}",
-        caption=" ".join([*sentences, *plan["corpus"].get("notes", [])]),
+        caption=" ".join([*sentences, *study.notes]),
     )
 
 

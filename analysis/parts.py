@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.arms import OBJECTIVES, adjusted, arms, arms_table
+from analysis.arms import OBJECTIVES, arms, arms_table
 from analysis.comparison import Comparison
 from analysis.drawing import render
 from analysis.forest import ForestInfo, forest_figure, forest_info
@@ -57,7 +57,7 @@ def parts_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def parts_info(comparisons: Sequence[Comparison]) -> ForestInfo:
     """Both objectives of all in one forest plot; what is told apart is so after Holm within each comparison."""
-    infos = [forest_info(adjusted(each), OBJECTIVES, scopes=(each.overall,), holm=True) for each in comparisons]
+    infos = [forest_info(each, OBJECTIVES, scopes=(each.overall,)) for each in comparisons]
     kinds = {each.reference: next(iter(PARTS[each.reference].values())).split()[0] for each in comparisons}
     return replace(
         infos[0],

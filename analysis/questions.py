@@ -273,12 +273,9 @@ def _paired(counts: ClusterCounts, base: ClusterCounts, resamples: int, seed: in
 
 
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str], keys: Sequence[str] = ()) -> pd.DataFrame:
-    """Rows as a table; words stay objects, so that ``None`` stays ``None``."""
+    """Rows as a table, adjusted over the cells that share ``keys``; words stay objects, so that ``None`` stays so."""
     table = pd.DataFrame([dict.fromkeys(columns) | row for row in rows], dtype=object)
     numbers = [name for name in columns if name not in _WORDS and not name.endswith(("_id", "name", "is_cell"))]
     table = table.assign(p_holm=np.nan).astype(dict.fromkeys(numbers, float))
     table["is_cell"] = table["is_cell"].eq(True)
-    answered = table["p"].notna() if keys else pd.Series(False, index=table.index)
-    if answered.any():
-        table.loc[answered, "p_holm"] = over_cells(table[answered], keys)["p_holm"]
-    return table[list(columns)]
+    return (over_cells(table, keys) if keys else table)[list(columns)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_numeric_dtype
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from search_spaces import Knob
 from study.groups import EMOTIONS, LANGUAGES, MODALITIES, Gender, cells
@@ -17,8 +17,10 @@ from study.records import (
     PREDICTION_COLUMNS,
     SCORE_COLUMNS,
     UTTERANCE_COLUMNS,
+    Record,
     RecordError,
     StudyFolder,
+    check_record,
     read_study,
     run_directory,
 )
@@ -27,7 +29,6 @@ SPLITS = ("dev", "test")
 
 _REDO_RUN = "Delete {}/finished.json and start the study again with the same command: it redoes this run alone."
 _REWRITE = "Start the study again with the same command: it writes this file anew."
-_MOVE = "Move it away: the study then redoes it."
 _RESTORE = "Restore it from a copy."
 _WORDS = {
     "split": SPLITS,
@@ -57,13 +58,7 @@ _Figure = float | None
 _Gaps = Annotated[dict[str, _Figure], AfterValidator(_gaps)]
 
 
-class _Record(BaseModel):
-    """Only what is read is checked; a record may hold more."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _Corpus(_Record):
+class _Corpus(Record):
     spec: str
     name: str
     hash: str
@@ -72,12 +67,12 @@ class _Corpus(_Record):
     skipped: int = 0
 
 
-class _Backbone(_Record):
+class _Backbone(Record):
     spec: str
     hash: str
 
 
-class _Plan(_Record):
+class _Plan(Record):
     name: str
     corpus: _Corpus
     backbone: _Backbone
@@ -94,17 +89,7 @@ class _Plan(_Record):
     trials: int | None = None
 
 
-class _Trial(_Record):
-    config_id: str
-    state: Literal["finished", "failed", "pruned"]
-    number: int | None = None
-    label: str | None = None
-    knobs: dict[str, Any] | None = None
-    reason: str | None = None
-    seconds: float | None = None
-
-
-class _OfCell(_Record):
+class _OfCell(Record):
     n_female: int
     n_male: int
     n_unknown: int
@@ -118,7 +103,7 @@ class _OfCell(_Record):
     __pydantic_extra__: dict[str, _Figure]
 
 
-class _OfSplit(_Record):
+class _OfSplit(Record):
     w_f1: _Figure
     accuracy: _Figure
     gap: _Figure
@@ -126,7 +111,7 @@ class _OfSplit(_Record):
     __pydantic_extra__: dict[str, float | str | None]
 
 
-class _Finished(_Record):
+class _Finished(Record):
     config_id: str
     seed: int
     dev: _OfSplit
@@ -137,12 +122,12 @@ class _Finished(_Record):
     startup: dict[str, float] | None = None
 
 
-class _EpochDev(_Record):
+class _EpochDev(Record):
     w_f1: _Figure = None
     gap: _Figure = None
 
 
-class _Epoch(_Record):
+class _Epoch(Record):
     epoch: int
     loss: _Figure = None
     fairness_weight: _Figure = None
@@ -157,22 +142,8 @@ def plan_of(folder: StudyFolder) -> dict[str, Any]:
         RecordError: there is no study there, or its plan is damaged.
     """
     plan = read_study(folder)
-    _check(folder, "study.json", _Plan, plan, _RESTORE)
+    check_record(folder, "study.json", _Plan, plan, _RESTORE)
     return plan
-
-
-def trials_of(folder: StudyFolder) -> list[dict[str, Any]]:
-    """Every trial's record, in the order of their numbers.
-
-    Raises:
-        RecordError: one of them is damaged.
-    """
-    found = []
-    for name in folder.names("trials"):
-        trial = folder.read_json(f"trials/{name}")
-        _check(folder, f"trials/{name}", _Trial, trial, _MOVE)
-        found.append(trial)
-    return found
 
 
 def finished_of(folder: StudyFolder, config_id: str, seed: int) -> dict[str, Any]:
@@ -184,7 +155,7 @@ def finished_of(folder: StudyFolder, config_id: str, seed: int) -> dict[str, Any
     directory = run_directory(config_id, seed)
     name, remedy = f"{directory}/finished.json", _REDO_RUN.format(directory)
     finished: dict[str, Any] = folder.read_json(name)
-    _check(folder, name, _Finished, finished, remedy)
+    check_record(folder, name, _Finished, finished, remedy)
     if (finished["config_id"], finished["seed"]) != (config_id, seed):
         raise RecordError(
             f"{folder.path(name)} says it is of configuration {finished['config_id']}, seed {finished['seed']}. "
@@ -206,7 +177,7 @@ def epochs_of(folder: StudyFolder, config_id: str, seed: int, run: float | None)
     name, remedy = f"{directory}/epochs.jsonl", _REDO_RUN.format(directory)
     epochs: list[dict[str, Any]] = _read(folder, name, folder.read_jsonl, remedy)
     for epoch in epochs:
-        _check(folder, name, _Epoch, epoch, remedy)
+        check_record(folder, name, _Epoch, epoch, remedy)
     if run is not None and len(epochs) < run:
         raise RecordError(f"{folder.path(name)} has {len(epochs)} of {run:g} epochs. {remedy}")
     return epochs
@@ -315,19 +286,3 @@ def _words(folder: StudyFolder, name: str, frame: pd.DataFrame, columns: Sequenc
             raise RecordError(
                 f"{folder.path(name)}: {strange[0]!r} is no {column}; known are {', '.join(_WORDS[column])}. {remedy}"
             )
-
-
-def _check(folder: StudyFolder, name: str, model: type[_Record], found: Any, remedy: str) -> None:
-    """Refuse what lacks a field or has another kind of value in it."""
-    if not isinstance(found, Mapping):
-        raise RecordError(f"{folder.path(name)} holds no record. {remedy}")
-    try:
-        model.model_validate(found)
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        places = {id(fault): ".".join(map(str, fault["loc"])) for fault in faults}
-        lacking = [places[id(fault)] for fault in faults if fault["type"] == "missing"]
-        if lacking:
-            raise RecordError(f"{folder.path(name)} lacks {', '.join(lacking)}. {remedy}") from error
-        first = faults[0]
-        raise RecordError(f"{folder.path(name)}: {places[id(first)]}: {first['msg']}. {remedy}") from error

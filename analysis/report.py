@@ -25,10 +25,11 @@ from analysis.answers import question_sections
 from analysis.arms import arms, arms_table
 from analysis.benchmark import benchmark, benchmark_csv, benchmark_latex
 from analysis.chance import uncertainty_of
-from analysis.comparison import DRAWS, SEED, Comparison
+from analysis.comparison import Comparison
 from analysis.drawing import render
 from analysis.figures import pareto_figure
 from analysis.findings import answer, warnings_of
+from analysis.flags import DRAWS, SEED, add_class_average
 from analysis.goals import own_goals
 from analysis.goals_sections import goals_answer, goals_sections
 from analysis.latex import tabular
@@ -50,6 +51,7 @@ from analysis.sections import (
     training_sections,
 )
 from analysis.tables import formatted, front_csv
+from study.metrics import ClassAverage
 from study.records import RecordError, StudyFolder
 
 
@@ -64,7 +66,11 @@ class ReportPaths:
 
 
 def write_report(
-    folder: StudyFolder | str, permutations: int = 200, resamples: int = 300, seed: int = 0
+    folder: StudyFolder | str,
+    permutations: int = 200,
+    resamples: int = 300,
+    seed: int = 0,
+    class_average: ClassAverage = "mean_of_gaps",
 ) -> ReportPaths:
     """Write the report of a study into its folder.
 
@@ -73,11 +79,13 @@ def write_report(
         permutations: draws of each noise floor.
         resamples: draws of each interval and comparison.
         seed: of all draws.
+        class_average: of TPR and FPR gaps, see :func:`analysis.load.load_study`; the report says so if it is another
+            than by default.
 
     Raises:
         RecordError: there is no study, no finished run in it, or no room to write.
     """
-    study = load_study(folder)
+    study = load_study(folder, class_average)
     require_finished_runs(study)
     chance = uncertainty_of(study, permutations, resamples, seed)
     points = front(study.configurations)
@@ -137,8 +145,8 @@ def _paper_tables(
     study: Study, in_layout: dict[str, pd.DataFrame], comparison: Comparison | None, by_part: Sequence[Comparison]
 ) -> dict[str, bytes]:
     """By file name, what a paper would hold."""
-    notes = study.plan["corpus"].get("notes", [])
-    made = {"benchmark.csv": benchmark_csv(in_layout), "benchmark.tex": benchmark_latex(in_layout, "test", notes)}
+    latex = benchmark_latex(in_layout, "test", study.notes)
+    made = {"benchmark.csv": benchmark_csv(in_layout), "benchmark.tex": latex}
     if comparison is not None:
         made |= {
             "arms.csv": arms(comparison).to_csv(index=False, lineterminator="\n"),
@@ -174,9 +182,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--resamples", type=DRAWS, default=300, help="draws of the intervals (default: %(default)s)")
     parser.add_argument("--seed", type=SEED, default=0, help="seed of both (default: %(default)s)")
+    add_class_average(parser)
     options = parser.parse_args(arguments)
+    how = (options.permutations, options.resamples, options.seed, options.class_average)
     try:
-        paths = write_report(options.study, options.permutations, options.resamples, options.seed)
+        paths = write_report(options.study, *how)
     except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

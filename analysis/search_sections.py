@@ -9,6 +9,7 @@ from analysis.attainment import attainment, hypervolume_history, probability_non
 from analysis.benchmark import MEAN
 from analysis.drawing import render
 from analysis.importance import EVALUATORS, importance
+from analysis.importance import shown as shares
 from analysis.load import Study
 from analysis.page import Picture, Section, Table
 from analysis.published import LABEL, published
@@ -21,7 +22,6 @@ LIKELY = 24
 FANOVA_UP_TO = 100
 """With more configurations the report leaves fANOVA out: at 200 its forest took longer than all the rest."""
 _HEADINGS = {"w_f1": "W-F1", "accuracy": "ACC", "gap": "AVG"}
-_OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}
 
 
 def choices_section(study: Study) -> Section:
@@ -70,21 +70,17 @@ def certainty_section(study: Study, resamples: int, seed: int) -> Section | None
 def importance_section(study: Study, seed: int) -> Section:
     """Which knobs mattered for each objective, or why it cannot be said."""
     few = len(study.configurations) <= FANOVA_UP_TO
+    command = f"python -m analysis.importance {study.folder.uri}"
     found = importance(study, seed, EVALUATORS if few else ("PED-ANOVA",))
     words = (
         "Shares of the variance over trials that a knob makes by itself (fANOVA), and of the difference between the "
         "best tenth and all (PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob. "
         "A dash: too few trials have it, or the knobs that they share do not predict the objective (fANOVA)."
-        f"{'' if few else ' fANOVA is left out of the report of so many trials; analysis.importance computes it.'}"
+        f"{'' if few else f' fANOVA is left out of the report of so many trials; {command} computes it.'}"
     )
-    known = found.dropna(subset=["importance"])
-    if known.empty:
+    if found["importance"].isna().all():
         return Section("Which knobs mattered", f"It cannot be said: {'; '.join(dict.fromkeys(found['reason']))}.")
-    known = known.assign(column=known["objective"].map(_OBJECTIVE_NAMES) + ", " + known["evaluator"])
-    table = known.pivot_table(index=["knob", "n"], columns="column", values="importance", sort=False).reset_index()
-    figures = list(known["column"].unique())
-    table[figures] = POINTS * table[figures]
-    return Section("Which knobs mattered", words, (Table(table.rename_axis(columns=None)),))
+    return Section("Which knobs mattered", words, (Table(shares(found)),))
 
 
 def published_section(study: Study, benchmark: dict[str, pd.DataFrame]) -> Section:

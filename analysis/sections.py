@@ -48,7 +48,7 @@ def detailed(points: pd.DataFrame) -> list[str]:
 def compared_with(
     study: Study, reference: str, config_ids: Sequence[str], resamples: int, seed: int
 ) -> Comparison | None:
-    """Some configurations against the one with a label on test, or ``None`` where there is no pair to compare."""
+    """Some configurations against the one with a label on test, adjusted over them; ``None`` where there is no pair."""
     base = study.configuration(reference)
     if base is None:
         return None
@@ -56,7 +56,7 @@ def compared_with(
     paired = set(study.runs.loc[study.runs["seed"].isin(seeds), "config_id"]) - {base["config_id"]}
     only = [config_id for config_id in config_ids if config_id in paired][:COMPARED]
     enough = max(resamples, RESAMPLES_AN_ARM * len(only))
-    return compare(study, reference, "test", resamples=enough, seed=seed, only=only) if only else None
+    return adjusted(compare(study, reference, "test", resamples=enough, seed=seed, only=only)) if only else None
 
 
 def front_sections(points: pd.DataFrame, pareto_svg: bytes, also: bool = False) -> list[Section]:
@@ -75,9 +75,13 @@ def front_sections(points: pd.DataFrame, pareto_svg: bytes, also: bool = False) 
 
 
 def comparison_section(study: Study, comparison: Comparison) -> Section:
-    """Both objectives against ERM: one table and one forest plot; by language and modality folded away."""
-    notes = [note for note in comparison.notes if note not in study.plan["corpus"].get("notes", [])]
-    both = forest_info(adjusted(comparison), ("w_f1", "avg"), scopes=(comparison.overall,), holm=True)
+    """Both objectives against ERM: one table and one forest plot; by language and modality folded away.
+
+    Args:
+        comparison: from :func:`compared_with`.
+    """
+    notes = [note for note in comparison.notes if note not in study.notes]
+    both = forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))
     blocks: list[Picture | Table] = [
         Table(arms_table(comparison)),
         Picture(render(forest_figure(both), "svg"), "W-F1 gained and AVG gap closed against ERM, as in the table."),
@@ -92,9 +96,9 @@ def comparison_section(study: Study, comparison: Comparison) -> Section:
         f"{comparison.by}s. The range of W-F1 is a 95 % interval. AVG, an absolute gap, has none: its swap reach is "
         "the difference plus and minus what 95 % of paired swaps of the two systems reach, a test turned round (where "
         "a gap truly closes, AVG shows less than that: it cannot fall below the noise floor). Holm: p adjusted over "
-        "the rows, by which an arm is higher, smaller or not told apart. Signed gaps of several cells are averaged "
-        "with their signs, so opposite ones cancel; where ERM's own gap is near 0 its sign is chance. "
-        + " ".join(notes),
+        "the rows, by which an arm is higher, smaller or not told apart; of a cell, over the cells of its arm. A mean "
+        "without Holm goes by p alone. Signed gaps of several cells are averaged with their signs, so opposite ones "
+        "cancel; where ERM's own gap is near 0 its sign is chance. " + " ".join(notes),
         tuple(blocks),
     )
 

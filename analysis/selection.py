@@ -10,15 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Protocol
 
 import moocore
 import pandas as pd
 
+from analysis.flags import add_class_average
 from analysis.load import ERM, Study, load_study
 from analysis.pareto import REFERENCE_POINT, front
 from analysis.tables import POINTS, as_text
-from study.metrics import ClassAverage
 from study.records import RecordError
 
 KNOWN = ("config_id", "number", "label", "name", "family", "complete")
@@ -230,10 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--within-accuracy", type=_fraction, default=WithinAccuracy.loss, metavar="D",
         help="W-F1 that may be lost against ERM, a fraction (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--class-average", choices=get_args(ClassAverage), default="mean_of_gaps",
-        help="how gaps of TPR and FPR by class become one number (default: %(default)s)",
-    )  # fmt: skip
+    add_class_average(parser)
     options = parser.parse_args(arguments)
     rules = (WithinGap(options.within_gap), WithinAccuracy(options.within_accuracy), Knee(), HypervolumeContribution())
     try:
@@ -243,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(as_text(shown(choose(study, rules))))
     print("\nIn points; chosen on dev, looked up once on test. Each row is one look: the best of several is not one.")
-    for note in study.plan["corpus"].get("notes", []):
+    for note in study.notes:
         print(f"· {note}")
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.flags import add_class_average
 from analysis.load import FIGURE_COLUMNS, SPLITS, Study, load_predictions, load_study, load_utterances
 from analysis.pareto import front
 from analysis.tables import POINTS, as_text
@@ -126,9 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("studies", metavar="STUDY_DIR", nargs="+", help="folders or URLs of studies")
     parser.add_argument("--csv", metavar="FILE", help="write the whole table there as well, as fractions")
+    add_class_average(parser)
     options = parser.parse_args(arguments)
     try:
-        studies = [load_study(folder) for folder in options.studies]
+        studies = [load_study(folder, options.class_average) for folder in options.studies]
         table = side_by_side(studies)
         if options.csv:
             table.to_csv(options.csv, index=False)
@@ -147,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         "\nIn points. Rows with the same number of a dev or test set were scored on the same utterances; only those "
         "may be compared pairwise."
     )
-    for sentence in differences(studies):
+    for sentence in (*differences(studies), *dict.fromkeys(note for study in studies for note in study.notes)):
         print(f"· {sentence}")
     return 0
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import Study
-from analysis.reading import finished_of, trials_of
+from analysis.reading import finished_of
+from study.records import read_trials
 
 WAITED = "workers"
 """What new workers cost: their places and processes. Those that have served a trial before wait for none."""
@@ -21,16 +22,16 @@ def time_spent(study: Study) -> pd.DataFrame:
     """
     names = study.configurations.set_index("config_id")["name"]
     rows = []
-    for trial in trials_of(study.folder):
+    for trial in read_trials(study.folder).values():
         if trial["state"] != "finished" or trial["config_id"] not in names.index:
             continue
         own = study.runs[study.runs["config_id"] == trial["config_id"]]
         finished = [finished_of(study.folder, trial["config_id"], seed) for seed in own["seed"]]
         startup = finished[0].get("startup") or {}
         row = {
-            "number": trial.get("number"),
+            "number": trial["number"],
             "name": names[trial["config_id"]],
-            "trial": float(trial.get("seconds") or np.nan),
+            "trial": float(trial["seconds"]),
             "training": _sum(finished, "train"),
             "evaluation": _sum(finished, "evaluate"),
             "start": float(sum(startup.values())) if startup else np.nan,

@@ -28,7 +28,7 @@ STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-ablation"))  # 
 # %%
 from IPython.display import Image, display
 
-from analysis.arms import arms_table
+from analysis.arms import adjusted, arms_table
 from analysis.benchmark import benchmark
 from analysis.comparison import compare, shown
 from analysis.drawing import render
@@ -39,7 +39,7 @@ from analysis.steps import steps_figure, steps_info
 from analysis.tables import formatted
 
 study = load_study(STUDY)
-comparison = compare(study, "ERM", split="test")
+comparison = adjusted(compare(study, "ERM", split="test"))
 print(f"{len(study.configurations)} arms over seeds {', '.join(map(str, study.seeds))}, test utterances")
 for note in comparison.notes:
     print("·", note)
@@ -54,7 +54,7 @@ formatted(arms_table(comparison))
 
 # %% [markdown]
 # The forest plot shows the same table: to the right of 0 an arm is better than ERM. A filled marker is told apart from
-# ERM; a dashed line is the reach of swaps and no interval.
+# ERM after Holm; a dashed line is the reach of swaps and no interval.
 
 # %%
 Image(render(forest_figure(forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))), "png"), width=860)
@@ -72,8 +72,8 @@ if by_part:
 
 # %% [markdown]
 # ## By language and modality
-# Signed gaps have intervals, and a marker each cell. A crossed-out marker is a gap that passed 0 and is larger on the
-# other side, so nothing was closed.
+# Signed gaps have intervals, and a marker each cell, filled where Holm over the cells of an arm tells it apart. A
+# crossed-out marker is a gap that passed 0 and is larger on the other side, so nothing was closed.
 
 # %%
 Image(render(forest_figure(forest_info(comparison)), "png"), width=860)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.answers import EARNED, TRANSCRIPT, main, question_sections
-from analysis.load import load_study
+from analysis.answers import EARNED, TOLD, TRANSCRIPT, main, question_sections
+from analysis.load import OF_MEANS, load_study
 from analysis.page import Table
 from tests.analysis import studies
 
@@ -66,6 +66,9 @@ def test_arms_that_searches_found_are_compared_with_the_plain_one(
     assert "coefficients per language (lang, trial 7): the smallest dev gap of 20 trials." in section.words
     arms = section.blocks[0].frame
     assert arms["", "configuration"].tolist() == [labels[2], labels[3], "coefficients per cell (cells, trial 3)"]
+    below = section.blocks[1].frame  # the same arms cell by cell, and over all cells with the same p
+    over_all = below[(below["quantity"] == "W-F1") & (below["of"] == "multilingual/speech+text")]
+    assert over_all["Holm"].tolist() == arms["W-F1", "Holm"].tolist()[1:]
     means = study.configurations.set_index("name")["test_w_f1"]
     differences = arms["W-F1", "difference"].tolist()
     assert differences[1] == pytest.approx(100 * (means[labels[3]] - means[labels[2]]))
@@ -80,6 +83,10 @@ def test_the_command_answers_or_says_why_not(both_ways: str, tmp_path: Path, cap
     assert main([both_ways, "--resamples", "30"]) == 0
     out = capsys.readouterr().out
     assert f"{EARNED} languages: no answer, " in out and "speech+text" in out
+    assert TOLD in out and f"· {studies.NOTE}" in out and OF_MEANS not in out
+    assert main([both_ways, "--resamples", "30", "--class-average", "gap_of_means"]) == 0
+    of_means = capsys.readouterr().out
+    assert f"· {OF_MEANS}" in of_means and of_means.splitlines()[:20] != out.splitlines()[:20]
     other = studies.write_whole_study(tmp_path / "s", per_cell=15, configurations=2).uri
     assert main([other, "--resamples", "30"]) == 0
     assert f"{TRANSCRIPT} no answer, the study has no predictions from speech." in capsys.readouterr().out

@@ -10,6 +10,8 @@ import pytest
 from analysis.arms import adjusted, arms, arms_table
 from analysis.comparison import compare
 from analysis.load import load_study
+from analysis.page import Table
+from analysis.sections import compared_with, comparison_section
 from analysis.uncertainty import holm
 from tests.analysis import studies
 
@@ -45,8 +47,22 @@ def test_an_arm_is_told_apart_only_if_holm_says_so(tmp_path: Path) -> None:
     table.loc[rows, "says"] = "higher"
     found = adjusted(replace(comparison, table=table)).table
     assert found.loc[rows, "says"].tolist() == ["higher", "not told apart", "not told apart"]
+    assert found.loc[rows, "p_holm"].tolist() == pytest.approx([0.03, 0.06, 0.06])
     others = found.index.difference(table.index[(table["scope"] == comparison.overall)])
     assert found.loc[others, "says"].equals(table.loc[others, "says"])
+
+
+def test_a_report_has_one_verdict_on_an_arm(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", 40, 12, seeds=(0, 1), configurations=8))
+    comparison = compared_with(study, "ERM", study.configurations["config_id"].tolist(), 60, 0)
+    assert comparison is not None
+    table, _, _, cells = comparison_section(study, comparison).blocks
+    assert isinstance(table, Table) and isinstance(cells, Table)
+    for quantity in ("W-F1", "AVG gap"):
+        of = table.frame.set_index(("", "configuration"))[quantity].iloc[1:]
+        below = cells.frame[(cells.frame["of"] == comparison.overall) & (cells.frame["quantity"] == quantity)]
+        below = below.set_index("configuration")
+        assert below["says"].to_dict() == of["is"].to_dict() and below["Holm"].to_dict() == of["Holm"].to_dict()
 
 
 def test_without_gaps_there_is_one_objective(tmp_path: Path) -> None:

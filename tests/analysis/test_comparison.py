@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.comparison import MAIN, NO_CLAIM, compare, find, main, shown
+from analysis.comparison import MAIN, NO_CLAIM, NOT_TOLD, compare, find, main, over_cells, shown
 from analysis.load import load_study
 from analysis.pareto import front
 from analysis.tables import as_text
@@ -69,6 +69,31 @@ def test_holm_is_taken_over_cells_and_means_have_none(comparison) -> None:
         p, adjusted = np.sort(of_cells["p"]), np.sort(of_cells["p_holm"])
         assert adjusted[0] == pytest.approx(min(1.0, 3 * p[0])) and (adjusted >= p).all()
     assert made.table.loc[~made.table["is_cell"], "p_holm"].isna().all()
+
+
+def test_a_cell_is_told_apart_by_holm_and_a_mean_by_its_own_p(comparison) -> None:
+    _, made = comparison
+    for is_cell, p in ((True, "p_holm"), (False, "p")):
+        of = rows(made.table, is_cell=is_cell)
+        assert ((of[p] < 0.05) == (of["says"] != NOT_TOLD)).all()
+    undone = made.table["is_cell"] & (made.table["p"] < 0.05) & (made.table["p_holm"] >= 0.05)
+    assert undone.any()  # Holm decides some cell here
+
+
+def test_holm_takes_a_word_back_but_gives_none() -> None:
+    cells = {"config_id": "a", "quantity": "w_f1", "is_cell": True}
+    table = pd.DataFrame(
+        [
+            cells | {"p": 0.01, "says": "higher"},
+            cells | {"p": 0.03, "says": "lower"},
+            cells | {"p": 0.04, "says": NO_CLAIM},
+            cells | {"p": 0.04, "says": "higher", "is_cell": False},
+        ]
+    )
+    made = over_cells(table, ["config_id", "quantity"])
+    assert made["p_holm"].tolist() == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
+    assert made["says"].tolist() == ["higher", NOT_TOLD, NO_CLAIM, "higher"]
+    assert table["says"].tolist()[1] == "lower"  # what was given stays as it was
 
 
 def test_absolute_gaps_have_a_p_value_and_no_interval(comparison) -> None:
@@ -204,6 +229,7 @@ def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert status == 0
     assert "test, in points, against ERM; 50 resamples of whole speakers" in said
+    assert "A cell is told apart by Holm over the cells of its configuration" in said
     assert "ja/speech+text" not in said and "W-F1 gap, common priors" in said
     assert studies.NOTE in said
     read = pd.read_csv(csv)

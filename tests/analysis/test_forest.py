@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.comparison import Comparison, compare, main
+from analysis.arms import adjusted
+from analysis.comparison import Comparison, compare, main, over_cells
 from analysis.drawing import render
 from analysis.forest import forest_figure, forest_info
 from analysis.load import load_study
@@ -40,6 +41,21 @@ def test_better_is_to_the_right_and_in_points(comparison: Comparison) -> None:
         [-100 * gap["high"], -100 * gap["difference"], -100 * gap["low"]]
     )
     assert (info.points["low"] <= info.points["estimate"]).all()
+
+
+def test_a_marker_is_filled_by_holm(comparison: Comparison) -> None:
+    table = comparison.table.assign(p=0.03, says="higher")  # of three cells Holm makes it 0.09
+    table = over_cells(table, ["config_id", "quantity"])
+    info = forest_info(replace(comparison, table=table), ("w_f1",))
+    filled = info.points.groupby("scope")["told_apart"].unique()
+    assert filled.map(list).to_dict() == {scope: [scope == comparison.overall] for scope in info.scopes}
+    assert "(cells after Holm over those of a row; means by p alone)" in info.caption
+
+    over_arms = adjusted(replace(comparison, table=table))  # of three arms as well
+    info = forest_info(over_arms, ("w_f1",))
+    assert not info.points["told_apart"].any()
+    assert "(cells after Holm over those of a row; means over all cells after Holm over the rows)" in info.caption
+    assert "(means over all cells after Holm" in forest_info(over_arms, ("avg",), (comparison.overall,)).caption
 
 
 def test_a_gap_that_grew_on_the_other_side_is_crossed_out(comparison: Comparison) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.answers import question_sections
 from analysis.goals import goals_front, own_goals
 from analysis.goals_sections import goals_figure, goals_history, goals_sections
 from analysis.load import load_study
@@ -69,6 +70,15 @@ def test_the_report_puts_them_first_and_w_f1_and_gap_also(tmp_path):
     assert places == sorted(places)
     assert "2 of 4 configurations are on the front over dev_uar max, seconds min" in page
     assert "Also: emotion recognition" in Path(folder.path("report", "pareto.svg")).read_text()
+
+
+def test_fresh_seeds_are_shown_by_the_studys_own_objectives(tmp_path):
+    folder = searched(tmp_path / "s")
+    searched(tmp_path / "s" / "confirm")
+    (fresh,) = (s for s in question_sections(load_study(folder), 20, 0) if s.title == "On fresh seeds")
+    table = fresh.blocks[0].frame.set_index("configuration")
+    assert table.loc["ERM", ["dev_uar", "seconds"]].tolist() == ["50.0 → 50.0", "20.0 → 20.0"]
+    assert table.loc["trial 2", "misses"] == "dev_gap<=0.1 → dev_gap<=0.1"
 
 
 @pytest.mark.parametrize(

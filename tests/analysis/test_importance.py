@@ -8,13 +8,13 @@ import numpy as np
 import optuna
 import pytest
 
-from analysis.importance import COLUMNS, MIN_TRIALS, distribution, importance
+from analysis.importance import COLUMNS, EVALUATORS, MIN_TRIALS, distribution, importance, main
 from analysis.load import Study, load_study
 from analysis.page import Table
 from analysis.search_sections import importance_section
 from search_spaces import Space, space_maker
 from study.groups import LANGUAGES
-from study.records import StudyFolder
+from study.records import StudyFolder, read_trials
 from study.settings import Settings
 from tests.analysis import studies
 
@@ -162,6 +162,58 @@ def test_a_trial_outside_the_ranges_does_not_enter(tmp_path: Path) -> None:
         studies.write_trial(folder, number, f"c{number}", knobs=knobs)
         studies.write_run(folder, f"c{number}", 0, studies.figures(0.1, 0.1), studies.figures(0.1, 0.1))
     assert importance(load_study(folder))["n"].max() == MIN_TRIALS
+
+
+def with_goals(folder: StudyFolder) -> Study:
+    """The study as one that searched for the worst group's W-F1, which follows the Japanese coefficient, and for
+    seconds, which follow the German one; both as its trials recorded them."""
+    goals = {"objectives": [["dev_worst_group_w_f1", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.2"]}
+    folder.write_json("study.json", folder.read_json("study.json") | goals)
+    for number, trial in read_trials(folder).items():
+        japanese, german = (trial["knobs"].get(f"objective.coefficients.languages.{name}", 1) for name in ("ja", "de"))
+        trial |= {"values": [0.3 - 0.05 * np.log2(japanese), 60.0 + np.log2(german)], "violations": {}}
+        folder.write_json(f"trials/{number:05d}.json", trial)
+    return load_study(folder)
+
+
+def test_the_objectives_are_those_that_the_study_searched_for(tmp_path: Path) -> None:
+    study = with_goals(searched(tmp_path / "s", 60).folder)
+    table = importance(study)
+
+    assert table["objective"].unique().tolist() == ["dev_worst_group_w_f1", "seconds"]
+    for objective, language in (("dev_worst_group_w_f1", "ja"), ("seconds", "de")):
+        for evaluator in EVALUATORS:
+            rows = table[(table["evaluator"] == evaluator) & (table["objective"] == objective)]
+            decides = f"objective.coefficients.languages.{language}"
+            assert rows.loc[rows["importance"].idxmax(), "knob"] == decides, (evaluator, objective)
+    (shown,) = (block.frame for block in importance_section(study, seed=0).blocks if isinstance(block, Table))
+    assert "dev_worst_group_w_f1, fANOVA" in shown and "seconds, PED-ANOVA" in shown
+
+
+def test_the_command_prints_the_shares_and_why_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = searched(tmp_path / "s", 60)
+    assert main([study.folder.uri, "--seed", "3"]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert all(f"{objective}, {evaluator}" in heading for objective in ("W-F1", "gap") for evaluator in EVALUATORS)
+    expected = importance(study, seed=3).set_index(["objective", "evaluator", "knob"])["importance"]
+    german = "objective.coefficients.languages.de"
+    (line,) = (line for line in lines if line.startswith(german))
+    assert f"{100 * expected['dev_gap', 'fANOVA', german]:.1f}" in line
+    assert f"· {WEIGHT}.initial (W-F1, gap): 13 trials have this knob, at least {MIN_TRIALS} are needed" in lines
+    assert f"· {studies.NOTE}" in lines
+
+    monkeypatch.setattr("analysis.search_sections.FANOVA_UP_TO", 10)
+    section = importance_section(study, seed=0)
+    assert f"python -m analysis.importance {study.folder.uri} computes it" in section.words
+    (shown,) = (block.frame for block in section.blocks if isinstance(block, Table))
+    assert "gap, PED-ANOVA" in shown and "gap, fANOVA" not in shown
+
+    nothing = studies.write_plan(tmp_path / "none", space="single", knobs=[])
+    assert main([nothing.uri]) == 0
+    assert capsys.readouterr().out.startswith("· the space 'single' has no knobs: nothing was searched\n")
+    assert main([str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
 
 
 def test_ranges_are_those_of_the_space() -> None:

@@ -175,6 +175,13 @@ def test_a_transcript_that_shrinks_the_gap_is_seen_by_language(bimodal: Study) -
     assert levels.loc["en", ["reference", "value"]].tolist() == pytest.approx([cells["speech"], cells["speech+text"]])
 
 
+def test_a_language_is_told_apart_by_holm(bimodal: Study) -> None:
+    table = transcript_effect(bimodal, split="dev", resamples=300)
+    languages = table[table["is_cell"]]
+    assert ((languages["p_holm"] < 0.05) == (languages["says"] != "not told apart")).all()
+    assert ((languages["p"] < 0.05) & (languages["p_holm"] >= 0.05)).any()
+
+
 def test_a_language_that_cannot_be_paired_says_so(bimodal: Study) -> None:
     row = transcript_effect(bimodal, resamples=50).query("language == 'de'").iloc[0]
     assert row["reason"] == "its utterances were not all scored in both ways" and pd.isna(row["p"])

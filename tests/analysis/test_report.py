@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.chance import Uncertainty, uncertainty_of
@@ -132,6 +133,24 @@ def test_a_corpus_of_one_gender_still_gets_a_report(tmp_path: Path) -> None:
     page = Path(write_report(folder, 20, 20).html).read_text()
 
     assert "No cell has both genders" in page and "there is no front" in page
+
+
+def test_another_class_average_is_used_and_said(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=30, configurations=3)
+    files = ("report.html", "benchmark.tex", "arms.tex")
+    pages = []
+    for average in ("mean_of_gaps", "gap_of_means"):
+        assert main([folder.uri, "--permutations", "20", "--resamples", "20", "--class-average", average]) == 0
+        study = load_study(folder, average)
+        expected = study.configurations.set_index("config_id")["test_gap"]
+        front = pd.read_csv(folder.path("report", "front.csv")).set_index("config_id")
+        assert front["test_gap_points"].to_dict() == pytest.approx((100 * expected[front.index]).to_dict(), abs=0.006)
+        texts = [Path(folder.path("report", name)).read_text() for name in files]
+        assert [" ".join(text.split()).count("opposite ones cancel (--class-average") > 0 for text in texts] == [
+            average == "gap_of_means"
+        ] * 3
+        pages.append(texts[0])
+    assert pages[0] != pages[1]
 
 
 def test_no_study_and_no_finished_run_are_clear_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.load import ERM, load_study
+from analysis.load import ERM, OF_MEANS, load_study
 from analysis.pareto import front
 from analysis.selection import (
     RULES,
@@ -159,6 +159,12 @@ def test_the_command_prints_a_row_a_rule(tmp_path: Path, capsys: pytest.CaptureF
     assert "at most 4.0 points below ERM" in lines[2] and "trial 2" in lines[2]
     assert any(studies.NOTE in line for line in lines)
     assert main([str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
+
+
+def test_another_class_average_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=15, configurations=2)
+    assert main([folder.uri, "--class-average", "gap_of_means"]) == 0
+    assert f"· {OF_MEANS}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--within-gap", "--within-accuracy"])

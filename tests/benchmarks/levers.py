@@ -4,6 +4,11 @@
 1 to 10); ``--shape 7b`` takes its full size, on a GPU. Clips last as utterances of a conversation do: log-normal around
 3.6 s on average, up to 30 s. On a CPU one thread's processor time is compared, which other work on the machine disturbs
 less than the clock.
+
+- buckets: passes of clips of like length (``computation.length_buckets``).
+- tower states kept: those of a frozen tower (``computation.tower_states``).
+- tower on 30 s, head everywhere: as the stock model does, without a switch here, since the losses are the same
+  (``tests/test_backbone.py``).
 """
 
 from __future__ import annotations
@@ -12,15 +17,20 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
+from study import backbone
 from study.backbone import Batch, EmotionModel, with_lora
-from study.features import audio_tokens, stored_length
+from study.features import MAX_FRAMES, audio_tokens, stored_length
 from study.groups import EMOTIONS
 from study.memory import SEVEN_B
 from study.micro_batches import OVERHEAD, Passes, cut, padded_tokens
@@ -39,7 +49,7 @@ SMALL = Qwen2AudioConfig(
     },
     text_config={
         "model_type": "qwen2",
-        "vocab_size": 4096,
+        "vocab_size": 1216,
         "hidden_size": 256,
         "intermediate_size": 688,
         "num_hidden_layers": 4,
@@ -72,6 +82,38 @@ def batch_of(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device)
         rows=torch.arange(len(frames)),
         log_mel=torch.randn(len(frames), longest, config.audio_config.num_mel_bins),
     ).to(device)
+
+
+@contextmanager
+def tower_on_30_seconds() -> Iterator[None]:
+    """Every clip as long as the tower's limit, as the stock processor makes it."""
+
+    def padded(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor) -> Tensor:
+        whole = nn.functional.pad(log_mel, (0, 0, 0, MAX_FRAMES - log_mel.shape[1]))
+        return tower_states(tower, whole, torch.full_like(frames, MAX_FRAMES))
+
+    with patch.object(backbone, "tower_states", padded):
+        yield
+
+
+@contextmanager
+def head_everywhere(model: EmotionModel, batch: Batch) -> Iterator[None]:
+    """Logits of every token in float32, of which the answers' are then taken, as in the stock loss."""
+    base = model.peft_model.get_base_model()
+    hidden: list[Tensor] = []
+    hook = base.model.language_model.register_forward_hook(lambda *call: hidden.append(call[-1].last_hidden_state))
+    rows = torch.arange(len(batch.frames), device=batch.frames.device)[:, None]
+    head = base.lm_head.forward
+
+    def everywhere(predicting: Tensor) -> Tensor:
+        at = batch.prompt_lengths[:, None] - 1 + torch.arange(predicting.shape[1], device=rows.device)
+        return head(hidden.pop()).float()[rows, at]
+
+    try:
+        with patch.object(base.lm_head, "forward", everywhere):
+            yield
+    finally:
+        hook.remove()
 
 
 def timed(step: Callable[[], None], on_gpu: bool) -> float:
@@ -130,6 +172,15 @@ def main() -> int:
         sum(model(batch, score=False)[0].sum() for batch in batches).backward()
         model.zero_grad(set_to_none=True)
 
+    def train_on_30_seconds(batches: list[Batch]) -> None:
+        with tower_on_30_seconds():
+            train(batches)
+
+    def train_with_whole_head(batches: list[Batch]) -> None:
+        (batch,) = batches
+        with head_everywhere(model, batch):
+            train([batch])
+
     def score(batches: list[Batch]) -> None:
         with torch.no_grad():
             for batch in batches:
@@ -152,6 +203,10 @@ def main() -> int:
                 for name, work in (("training", train), ("scoring", score)):
                     seconds = timed(lambda work=work, batches=batches: work(batches), on_gpu)
                     times.setdefault(f"{name}, {plan}, {tower_runs}", []).append(seconds)
+            if plan == "one batch":
+                for name, work in (("tower on 30 s", train_on_30_seconds), ("head everywhere", train_with_whole_head)):
+                    seconds = timed(lambda work=work, batches=heard: work(batches), on_gpu)
+                    times.setdefault(f"training, {plan}, {name}", []).append(seconds)
     for name in ("training", "scoring"):
         plain = times[f"{name}, one batch, tower run"][1:]
         for key in [key for key in times if key.startswith(name)]:
