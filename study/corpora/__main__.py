@@ -18,13 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
     check = parser.add_subparsers(dest="command", required=True).add_parser(
         "check", help="print a census and every leak"
     )
-    check.add_argument("place", type=Path, help="a MELD-ST folder or a manifest file")
+    check.add_argument(
+        "place", help="a MELD-ST folder or a manifest file, with or without meld-st: or manifest: before it"
+    )
     check.add_argument(
         "--split", default="parallel", choices=["parallel", "official", "speaker"], help="default: parallel"
     )
     flags = parser.parse_args(arguments)
-    kind = "manifest" if flags.place.is_file() or flags.place.suffix and not flags.place.is_dir() else "meld-st"
-    settings = CorpusSettings(spec=f"{kind}:{flags.place}", split=flags.split)
+    settings = CorpusSettings(spec=_spec(flags.place), split=flags.split)
     try:
         census = take_census(list_corpus(settings, Path()), settings)
     except CorpusError as error:
@@ -35,6 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     for fault in lacking:
         print(f"\nA study would refuse this corpus\n  {fault}")
     return 1 if census.refusal or census.leaks or lacking else 0
+
+
+def _spec(place: str) -> str:
+    if place.startswith(("meld-st:", "manifest:")):
+        return place
+    path = Path(place)
+    kind = "manifest" if path.is_file() or path.suffix and not path.is_dir() else "meld-st"
+    return f"{kind}:{place}"
 
 
 if __name__ == "__main__":

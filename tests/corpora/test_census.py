@@ -119,6 +119,7 @@ def test_a_manifest_is_checked_as_a_module(tmp_path):
     assert done.stdout.count("parallel utterances a on different sides: train: de; dev: de; test: de") == 1
     write_csv(tmp_path / "whole.csv", [{**row, "dialogue": row["speaker"]} for row in rows])
     assert main(["check", str(tmp_path / "whole.csv")]) == 0
+    assert main(["check", f"manifest:{tmp_path / 'whole.csv'}"]) == 0  # as --corpus says it
 
 
 def manifest_census(root, rows):
