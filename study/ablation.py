@@ -80,7 +80,7 @@ def refuse_objectives(fixed: Sequence[str]) -> None:
     Raises:
         SettingsError: a ``--fix`` would change the objective of all arms, and so what their names mean.
     """
-    keys = [item.partition("=")[0] for item in fixed if item.startswith("objective.")]
+    keys = [item.partition("=")[0] for item in fixed if item.split(".")[0].partition("=")[0] == "objective"]
     if keys:
         raise SettingsError(
             [f"--fix {key}: the arms set the objective; try it by study/sweep.py or study/train.py" for key in keys]
@@ -96,7 +96,7 @@ def make_arms(languages: Sequence[str], settings: Settings, names: tuple[str, ..
     faults = [fault for arm in found for fault in arm.faults(settings)]
     if faults:
         raise SettingsError(faults)
-    return ablation(languages, settings, names, [arm.reference for arm in found])
+    return ablation(languages, settings, names, [arm.arm(settings) for arm in found])
 
 
 def chosen(text: str | None, modalities: Sequence[str] = (Modality.SPEECH_TEXT.value,)) -> tuple[str, ...]:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search_spaces.ablations import TUNED, UNIFORM
 from search_spaces.knobs import Reference
 from search_spaces.spaces import COEFFICIENTS
-from study.goals import OBJECTIVES
+from study.goals import OBJECTIVES, objectives_of
 from study.planning import default_storage
 from study.records import StudyFolder, read_study, read_trials
-from study.settings import Settings, SettingsError, flatten
+from study.settings import Settings, SettingsError, flatten, parse
 
 LOSS = 0.01
 ERM = "ERM"
@@ -40,13 +40,23 @@ class Found:
     settings: dict[str, Any]
 
     def faults(self, settings: Settings) -> list[str]:
-        """What differs from the settings of the ablation, so that the arm would not be what was found."""
+        """What differs from the settings of the ablation beside the objective, so that the arm would not be what was
+        found."""
         here, there = flatten(settings.model_dump(mode="json")), flatten(self.settings)
-        different = [key for key in here | there if here.get(key) != there.get(key)]
+        different = [k for k in here | there if here.get(k) != there.get(k) and not k.startswith("objective.")]
         return [
             f"--from {self.uri}: searched with {key} {there.get(key)!r}, here it is {here.get(key)!r}; --fix the same"
             for key in different
         ]
+
+    def arm(self, settings: Settings) -> Reference:
+        """The arm in an ablation of these settings; its objective whole, if its search started from another."""
+        start = parse(Settings, {**settings.model_dump(mode="json"), "objective": self.settings["objective"]})
+        if start == settings:
+            return self.reference
+        objective = start.with_overrides(self.reference.fixed).objective.model_dump(mode="json")
+        others = {key: value for key, value in self.reference.fixed.items() if not key.startswith("objective.")}
+        return replace(self.reference, fixed={**others, **flatten({"objective": objective})})
 
 
 def folder_of(study: str, storage: str | None) -> StudyFolder:
@@ -69,7 +79,7 @@ def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
     budget = min((len(found) for found in trials.values()), default=0)
     faults = []
     for folder, plan in plans.items():
-        if [tuple(objective) for objective in plan["objectives"]] != list(OBJECTIVES):
+        if objectives_of(plan) != list(OBJECTIVES):
             faults.append(f"--from {folder.uri}: it searched for {plan['objectives']}, not for dev W-F1 and dev gap")
         elif not any(trial["label"] == ERM for trial in trials[folder][:budget]):
             faults.append(f"--from {folder.uri}: there is no ERM among its first {budget} finished trials")

@@ -70,10 +70,11 @@ def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corp
     assert "held-out gaps: objective.estimator.kind: needs a control split" in capsys.readouterr().err
 
 
-def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys):
-    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--fix", "objective.power=1"]
+@pytest.mark.parametrize("fixed", ["objective.power=1", 'objective={"method": "erm"}'])
+def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys, fixed):
+    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--fix", fixed]
     assert main([*flags, "--dry-run"]) == 2
-    assert "--fix objective.power: the arms set the objective" in capsys.readouterr().err
+    assert f"--fix {fixed.partition('=')[0]}: the arms set the objective" in capsys.readouterr().err
 
 
 def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):

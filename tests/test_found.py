@@ -19,7 +19,7 @@ def study(path, space, proposals, failed=(), **changes):
     """A search: ERM with W-F1 0.50 and gap 0.08, then proposals of (W-F1, gap)."""
     knobs = [knob.model_dump(mode="json") for knob in space_maker(space)(LANGUAGES, SETTINGS).knobs]
     plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "knobs": knobs, "space": space}
-    folder = write_plan(path, settings=SETTINGS.model_dump(mode="json"), **{**plan, **changes})
+    folder = write_plan(path, **{"settings": SETTINGS.model_dump(mode="json"), **plan, **changes})
     for number, values in enumerate([(0.50, 0.08), *proposals]):
         record = {
             "number": number,
@@ -51,6 +51,19 @@ def test_a_search_of_other_settings_is_no_arm_here(tmp_path):
     found = found_arms([study(tmp_path / "u", "schedules", [(0.5, 0.06)])])
     with pytest.raises(SettingsError, match=r"--from .*: searched with control.fraction 0.0, here it is 0.5"):
         make_arms(LANGUAGES, SETTINGS.with_overrides({"control.fraction": 0.5}), ("ERM",), found)
+
+
+@pytest.mark.parametrize("fixed", [{"objective.power": 1}, {"objective.estimator.kind": "ema"}])
+def test_the_objective_that_a_search_started_from_comes_with_its_arm(tmp_path, fixed):
+    """``--fix`` cannot give it, since it would change every arm."""
+    searched = SETTINGS.with_overrides(fixed)
+    (found,) = found_arms(
+        [study(tmp_path / "u", "schedules", [(0.5, 0.06)], settings=searched.model_dump(mode="json"))]
+    )
+    here = SETTINGS.with_overrides({"objective.power": 2})
+    (_, arm) = make_arms(LANGUAGES, here, ("ERM",), [found]).references
+    chosen = {"objective.fairness_weight.initial": 0.1}
+    assert found.faults(here) == [] and here.with_overrides(arm.fixed) == searched.with_overrides(chosen)
 
 
 @pytest.mark.parametrize(
