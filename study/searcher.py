@@ -37,6 +37,7 @@ STARTUP_TRIALS = 5  # random ones before TPE models anything, the references amo
 POPULATION = 20  # of NSGA-II and NSGA-III; a study of fewer trials is a random search to them
 ASKS = 50  # of a sampler that proposes what has run; then a finite space is searched for what has not
 FAR = 1_000_003  # between the seeds of two samplers, more than a study has trials
+BEGUN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 SPACE = "space"  # the journal's note of the knobs that it was written with
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
@@ -123,12 +124,16 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
     make = partial(optuna.create_study, storage=storage, study_name=search.name, directions=search.directions)
     study = make(load_if_exists=True)
     knobs = json.dumps([knob.model_dump(mode="json") for knob in search.space.knobs])
-    if study.get_trials(deepcopy=False) and not _in_step(study, knobs, records):
+    before = study.get_trials(deepcopy=False)
+    if before and not _in_step(study, knobs, records):
         optuna.delete_study(study_name=search.name, storage=storage)
         study = make()
     study.set_user_attr(SPACE, knobs)
     if not study.get_trials(deepcopy=False):
         _replay(study, search, records)
+        for trial in before:  # those without a record: it was moved away, or they were running; named ones follow below
+            if trial.number not in records and trial.state in BEGUN and not trial.user_attrs.get("label"):
+                study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
     told = set()
     wanted = {reference.label for reference in search.space.references}
     for trial in study.get_trials(deepcopy=False):
@@ -146,16 +151,19 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
 
 
 def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]) -> bool:
-    """Whether the journal was written for these knobs and has the values that the records have."""
+    """Whether the journal was written for these knobs and has the trials and values that the records have."""
     if study.user_attrs.get(SPACE) != knobs:
         return False
-    ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.FAIL])
-    return all(
-        _values(records[trial.number]) == trial.values
-        for trial in ended
-        if trial.number in records
-        and (trial.state == TrialState.COMPLETE or records[trial.number]["state"] == "finished")
-    )
+    ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+    return all(_agrees(trial, records.get(trial.number)) for trial in ended)
+
+
+def _agrees(trial: FrozenTrial, record: dict[str, Any] | None) -> bool:
+    if record is None:
+        return trial.state == TrialState.FAIL
+    if trial.state == TrialState.COMPLETE or record["state"] == "finished":
+        return _values(record) == trial.values
+    return True
 
 
 def _replay(study: optuna.Study, search: Search, records: dict[int, dict[str, Any]]) -> None:

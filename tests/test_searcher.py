@@ -90,7 +90,7 @@ def test_an_interrupted_study_goes_on_with_what_was_running(journal):
     reconcile(study, {0: {"state": "finished", "values": [0.5, 0.04]}})
     assert study.trials[0].state == TrialState.COMPLETE and study.trials[0].values == [0.5, 0.04]
     assert [trial.state for trial in study.trials[1:4]] == [TrialState.FAIL] * 3
-    _, resumed = searcher_of(journal, seed=4)
+    _, resumed = searcher_of(journal, seed=4, records={0: {"state": "finished", "values": [0.5, 0.04]}})
     again = [resumed.suggest(f"again{i}") for i in range(3)]
     assert [suggestion["label"] for suggestion in again] == ["paper's setting", "ERM, balanced", None]
     assert knobs_of(again[2]) == running
@@ -112,6 +112,27 @@ def test_a_lost_journal_is_rebuilt_from_the_records(journal, tmp_path):
             before.number, before.state, before.values, before.params,
         )  # fmt: skip
     assert [trial.user_attrs["label"] for trial in rebuilt.trials[5:]] == ["ERM"]  # the reference that is missing
+
+
+@pytest.mark.parametrize("state", ["finished", "pruned"])
+def test_what_has_no_record_any_more_is_redone(journal, state):
+    """A damaged record is moved away, as its error says."""
+    _, searcher = searcher_of(journal)
+    records = {}
+    for i in range(6):
+        suggestion, complete = searcher.suggest(str(i)), i != 4 or state == "finished"
+        result = {"dev_w_f1": 0.4, "dev_gap": i / 100, "complete": complete, "done": True}
+        searcher.on_trial_complete(str(i), result)
+        records[i] = {"label": suggestion["label"], "knobs": knobs_of(suggestion), "values": [0.4, i / 100]}
+        records[i]["state"] = "finished"
+    moved = {number: records.pop(number) for number in (0, 4)}
+    study, again = searcher_of(journal, seed=6, records=records)
+    assert [trial.state for trial in study.trials] == [
+        TrialState.COMPLETE if number in records else TrialState.FAIL for number in range(6)
+    ] + [TrialState.WAITING] * 2
+    suggestions = [again.suggest(f"again{i}") for i in range(2)]
+    assert {knobs["label"] for knobs in suggestions} == {"ERM", None}
+    assert all(knobs_of(suggestion) in [m["knobs"] for m in moved.values()] for suggestion in suggestions)
 
 
 def test_a_failed_trial_is_tried_again_once_a_call(journal):
@@ -136,18 +157,26 @@ def test_a_continuation_does_not_repeat_its_suggestions(journal):
 
 
 def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
+    records = {}
+
     def study_of(*names):
         search = Search("arms", ablation(["en"], SETTINGS, names), SETTINGS)
-        study = open_study(journal, search, {})
+        study = open_study(journal, search, records)
         return study, make_searcher(journal, search, 0)
 
+    def finish(searcher, trial_id, suggestion):
+        searcher.on_trial_complete(trial_id, {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
+        record = {"label": suggestion["label"], "state": "finished", "knobs": knobs_of(suggestion)}
+        records[suggestion["number"]] = {**record, "values": [0.4, 0.1]}
+
     study, searcher = study_of("ERM", "minimax", "V-REx")
-    assert searcher.suggest("0")["label"] == "ERM"
-    searcher.on_trial_complete("0", {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
+    suggestion = searcher.suggest("0")
+    assert suggestion["label"] == "ERM"
+    finish(searcher, "0", suggestion)
     _, searcher = study_of("ERM", "CVaR-DRO")  # the other two were still in the queue
     suggestion = searcher.suggest("1")
     assert suggestion["label"] == "CVaR-DRO" and suggestion["objective.method"] == "cvar_dro"
-    searcher.on_trial_complete("1", {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
+    finish(searcher, "1", suggestion)
     _, searcher = study_of("minimax")
     assert searcher.suggest("2")["label"] == "minimax"
 
@@ -270,12 +299,13 @@ def test_a_point_of_a_grid_that_failed_runs_once_more_and_not_twice(journal):
     search = Search("s", space, SETTINGS, sampler="grid")
     open_study(journal, search, {})
     searcher = make_searcher(journal, search, seed=0)
-    for i in range(3):
-        searcher.suggest(str(i))
-        searcher.on_trial_complete(str(i), {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
-    failed = knobs_of(searcher.suggest("3"))
-    searcher.on_trial_complete("3", None, error=True)
-    records = {3: {"label": None, "state": "failed", "knobs": failed}}
+    records = {}
+    for i in range(4):
+        suggestion = searcher.suggest(str(i))
+        failed = knobs_of(suggestion)
+        searcher.on_trial_complete(str(i), {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True}, error=i == 3)
+        records[i] = {"label": suggestion["label"], "state": "failed" if i == 3 else "finished", "knobs": failed}
+        records[i] |= {"values": None if i == 3 else [0.4, 0.1]}
     study = open_study(journal, search, records)
     reconcile(study, records)
     waiting = [trial.system_attrs["fixed_params"] for trial in study.trials if trial.state == TrialState.WAITING]
