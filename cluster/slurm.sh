@@ -33,8 +33,12 @@ address="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | 
 steps=()
 end() {
   trap - EXIT USR1
-  for ((i = ${#steps[@]} - 1; i >= 0; i--)); do # the sweep before its Ray
-    kill "${steps[i]}" 2>/dev/null && wait "${steps[i]}" || true
+  for ((i = ${#steps[@]} - 1; i >= 0; i--)); do # the sweep before its Ray, each within a minute
+    kill "${steps[i]}" 2>/dev/null || continue
+    seconds=0
+    while ((seconds++ < 60)) && kill -0 "${steps[i]}" 2>/dev/null; do sleep 1; done
+    kill -9 "${steps[i]}" 2>/dev/null || true
+    wait "${steps[i]}" || true
   done
   srun --overlap rm -rf "$folder" || true
 }

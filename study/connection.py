@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 from pathlib import Path
@@ -192,6 +191,13 @@ def give_back_places() -> None:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
 
 
+def room_for_drivers() -> int:
+    """How many drivers the nodes that are there have memory for, counting those alone where drivers should live."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    places = [node for node in nodes if node.get(DRIVER_PLACE)] or nodes
+    return sum(int(node.get("memory", 0) // DRIVER["memory"]) for node in places)
+
+
 def require_room(placement: Placement) -> None:
     """Refuse a trial that could never be placed, instead of waiting for ever.
 
@@ -199,9 +205,11 @@ def require_room(placement: Placement) -> None:
         SettingsError: the cluster has fewer GPUs, or fewer cores, than ``--ranks``, or no memory for a driver.
     """
     resources = capacity()
-    if resources.get("memory", math.inf) < DRIVER["memory"]:
-        free, need = (bytes / 1024**3 for bytes in (resources["memory"], DRIVER["memory"]))
-        raise SettingsError([f"Ray has {free:.1f} GiB of memory for trials, one asks for {need:g}; end other programs"])
+    if not room_for_drivers():
+        need = DRIVER["memory"] / 1024**3
+        raise SettingsError(
+            [f"no node of Ray's has the {need:g} GiB of memory left that a trial's driver asks for; end other programs"]
+        )
     if not concurrent_trials(placement, resources):
         have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
         raise SettingsError([f"--ranks: {placement.ranks} workers asked for, the cluster has {have}; use fewer"])

@@ -15,7 +15,7 @@ from ray.air.execution._internal import actor_manager  # Ray has no public way t
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 
-from study.connection import capacity, concurrent_trials, driver_resources
+from study.connection import capacity, concurrent_trials, driver_resources, room_for_drivers
 from study.early_stopping import MoAsha
 from study.goals import epoch_metrics, mean_metrics
 from study.halving import Halving, Rungs, Standing
@@ -85,7 +85,7 @@ def _tune(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=samples,
-            max_concurrent_trials=concurrent_trials(template.placement, resources),
+            max_concurrent_trials=min(concurrent_trials(template.placement, resources), room_for_drivers()),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

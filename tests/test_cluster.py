@@ -33,6 +33,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 
 CLUSTER = REPO / "cluster"
+HEADS = {"r7i.4xlarge": 128, "n2-highmem-16": 128, "Standard_E16s_v5": 128}  # GiB, as their makers list them
 CLOUDS, KUBERAY = ("aws", "gcp", "azure"), ("raycluster", "rayjob")
 MEMORY_LEFT = 0.7  # of a machine's, which Ray offers to tasks
 
@@ -116,6 +117,8 @@ def test_a_trial_can_be_placed_on_the_machines_of_a_cloud(prepared, name):
     assert worker["min_workers"] == 0 and worker["max_workers"] == config["max_workers"] > 0
     trials = worker["max_workers"] * worker["resources"]["GPU"]
     assert head["resources"]["driver"] >= trials and head["resources"][GPUS_AT_MOST] == trials
+    (memory,) = (HEADS[kind] for kind in HEADS if f'"{kind}"' in json.dumps(head["node_config"]))
+    assert MEMORY_LEFT * memory * 1024**3 >= trials * driver["memory"]
     spot = json.dumps(worker["node_config"]).lower()
     assert ("spot" in spot or "preemptible" in spot) and "spot" not in json.dumps(head["node_config"]).lower()
 
@@ -326,7 +329,7 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
             time.sleep(0.1)
         assert Path(f"/tmp/ray-{number}").stat().st_mode & 0o777 == 0o700
         first.send_signal(signal.SIGUSR1)
-        said, _ = first.communicate(timeout=120)
+        said, _ = first.communicate(timeout=240)
     finally:
         first.terminate()
         first.communicate(timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -101,15 +102,28 @@ def test_places_are_given_back_that_a_dead_actor_of_this_sweep_has_left(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("resources", "words"),
+    ("nodes", "words"),
     [
-        ({"CPU": 1.0, "memory": 8e9}, "--ranks: 2 workers asked for, the cluster has 0 GPUs and 1 cores"),
-        ({"CPU": 8.0, "memory": 5e8}, r"Ray has 0\.5 GiB of memory for trials, one asks for 1; end other programs"),
+        ([{"CPU": 1.0, "memory": 8e9}], "--ranks: 2 workers asked for, the cluster has 0 GPUs and 1 cores"),
+        ([{"CPU": 8.0, "memory": 8e8}, {"CPU": 8.0, "memory": 8e8}], "no node of Ray's has the 1 GiB of memory left"),
+        ([{"CPU": 8.0, "memory": 8e8, "driver": 9.0}, {"CPU": 8.0, "memory": 8e9}], "no node of Ray's has the 1 GiB"),
     ],
 )
-def test_a_trial_that_could_never_be_placed_is_refused(monkeypatch, resources, words):
-    monkeypatch.setattr(connection, "capacity", lambda: resources)
+def test_a_trial_that_could_never_be_placed_is_refused(monkeypatch, nodes, words):
+    def there(*given):
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in given])
+        monkeypatch.setattr(ray, "cluster_resources", lambda: dict(sum(map(Counter, given), Counter())))
+
+    there(*nodes)
     with pytest.raises(SettingsError, match=words):
         connection.require_room(Placement(ranks=2))
-    monkeypatch.setattr(connection, "capacity", lambda: {"CPU": 8.0, "memory": 8e9})
+    there({"CPU": 8.0, "memory": 8e9})
     connection.require_room(Placement(ranks=2))
+
+
+def test_drivers_are_counted_by_the_memory_of_the_nodes_where_they_may_live(monkeypatch):
+    nodes = [{"memory": 2.5 * 1024**3}, {"memory": 1.5 * 1024**3}, {"CPU": 1.0}]
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    assert connection.room_for_drivers() == 3
+    nodes[1]["driver"] = 100.0  # the head's
+    assert connection.room_for_drivers() == 1
