@@ -31,12 +31,13 @@ class Superseded(RuntimeError):
 def hold(folder: StudyFolder) -> Iterator[None]:
     """Keep a second writer out of a study folder.
 
-    On an object store, two that start within the same second are not told apart, and the clocks of their machines have
-    to agree to within a minute.
+    On an object store the clocks of machines have to agree to within a minute, and two that take the same lease within
+    a second are not told apart. A holder that finds it taken, since the storage was away for so long, gets a SIGTERM,
+    which ``study.session.heed_sigterm`` turns into a ``KeyboardInterrupt``.
 
     Raises:
         RecordError: another process writes it; the message names its process id and host. Also out of the ``with``
-            block: the storage was away for so long that another has begun meanwhile.
+            block, when that interrupt comes.
     """
     with _locked(folder) if folder.is_local else _leased(folder):
         yield
@@ -138,8 +139,9 @@ def _leased(folder: StudyFolder) -> Iterator[None]:
     finally:
         ended.set()
         renewal.join()
-        if not taken.is_set():
-            folder.remove(LEASE)
+        with suppress(RecordError, OSError):  # it runs out by itself
+            if (_lease(folder) or {}).get("lease") == name:
+                folder.remove(LEASE)
 
 
 def _lease(folder: StudyFolder) -> dict[str, Any] | None:

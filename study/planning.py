@@ -126,6 +126,8 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
+    if flags.cache and "://" in flags.cache:
+        faults.append(f"--cache {flags.cache}: is read as memory-mapped files; give a folder that every machine sees")
     storage = flags.storage or default_storage()
     default_cache = Path.home() / ".cache" / "fair-ser" if "://" in storage else Path(storage) / "cache"
     return Draft(

@@ -98,8 +98,8 @@ def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifes
     with pytest.raises(SettingsError, match="the space schedules has over 38 points; --fix some of its knobs"):
         plan(tmp_path, *given, "--sampler", "grid")
     with pytest.raises(SettingsError) as caught:
-        plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--require", "gap")
-    assert len(caught.value.faults) == 3
+        plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--require", "gap", "--cache", "s3://b/c")
+    assert len(caught.value.faults) == 4 and "--cache s3://b/c: is read as memory-mapped files" in str(caught.value)
 
 
 def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
