@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.goals import goals_front, own_goals, scale_of
 from analysis.load import Study
 from analysis.tables import POINTS
+from study.goals import objectives_of
 from study.records import read_trials
 
 FIGURES = {"W-F1": "w_f1", "gap": "gap"}
@@ -43,7 +44,7 @@ def with_goals(rows: pd.DataFrame, search: Study, again: Study) -> pd.DataFrame:
 
     Returns:
         The same with the objective ``NAME`` as ``goal NAME``, on fresh seeds as ``fresh_goal NAME``; fractions, or
-        seconds; NaN where a trial lacks seeds.
+        seconds; NaN where a trial lacks seeds. ``missed`` and ``fresh_missed``, in words, where it has requirements.
     """
     if not own_goals(search.plan):
         return rows
@@ -51,9 +52,9 @@ def with_goals(rows: pd.DataFrame, search: Study, again: Study) -> pd.DataFrame:
         points = goals_front(search.plan | {"seeds": study.plan["seeds"]}, [*read_trials(study.folder).values()])
         points = points.set_index("config_id").reindex(rows["config_id"])
         own = {
-            f"{prefix}goal {metric}": points[metric].to_numpy(dtype=float) for metric, _ in search.plan["objectives"]
+            f"{prefix}goal {metric}": points[metric].to_numpy(dtype=float) for metric, _ in objectives_of(search.plan)
         }
-        missed = [", ".join(each) if isinstance(each, dict) else "" for each in points["missed"]]
+        missed = [", ".join(each) or "nothing" if isinstance(each, dict) else "–" for each in points["missed"]]
         rows = rows.assign(**own, **({f"{prefix}missed": missed} if search.plan.get("requirements") else {}))
     return rows
 
@@ -68,7 +69,7 @@ def confirmation_table(rows: pd.DataFrame) -> pd.DataFrame:
         table[metric] = [" → ".join(_shown(value, scale_of(metric)) for value in pair) for pair in pairs]
     if "missed" in rows:
         pairs = zip(rows["missed"], rows["fresh_missed"], strict=True)
-        table["misses"] = [f"{found or 'nothing'} → {fresh or 'nothing'}" for found, fresh in pairs]
+        table["misses"] = [f"{found} → {fresh}" for found, fresh in pairs]
     for split in ("dev", "test"):
         for words, figure in FIGURES.items():
             pairs = zip(rows[f"{split}_{figure}"], rows[f"fresh_{split}_{figure}"], strict=True)

@@ -9,20 +9,15 @@ import moocore
 import pandas as pd
 
 from analysis.tables import knobs_in_words
+from study.goals import OBJECTIVES, objectives_of
 
 POINTS = 100
-USUAL = (("dev_w_f1", "max"), ("dev_gap", "min"))
 COLUMNS = ("number", "name", "config_id", "knobs", "missed")
-
-
-def objectives_of(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a study searched for, as (metric, "max" or "min"); W-F1 and gap where its plan, an older one, is silent."""
-    return [(str(metric), str(mode)) for metric, mode in plan.get("objectives") or USUAL]
 
 
 def own_goals(plan: dict[str, Any]) -> bool:
     """Whether a study searched for anything but W-F1 and gap: other objectives, or requirements beside them."""
-    return bool(plan.get("requirements")) or set(objectives_of(plan)) != set(USUAL)
+    return bool(plan.get("requirements")) or set(objectives_of(plan)) != set(OBJECTIVES)
 
 
 def in_words(plan: dict[str, Any]) -> str:
@@ -32,7 +27,7 @@ def in_words(plan: dict[str, Any]) -> str:
     'dev_uar max, seconds min, with dev_gap<=0.1'
     """
     required = f", with {' and '.join(plan['requirements'])}" if plan.get("requirements") else ""
-    return ", ".join(f"{metric} {mode}" for metric, mode in plan["objectives"]) + required
+    return ", ".join(f"{metric} {mode}" for metric, mode in objectives_of(plan)) + required
 
 
 def scale_of(metric: str) -> int:

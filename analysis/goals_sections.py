@@ -15,6 +15,7 @@ from analysis.drawing import COLOURS, GREY, INK, PALE, STYLE, canvas, render, sh
 from analysis.goals import goals_front, goals_table, in_words, own_goals, scale_of
 from analysis.load import Study
 from analysis.page import Picture, Section, Table
+from study.goals import objectives_of
 from study.records import read_trials
 
 
@@ -73,8 +74,8 @@ def goals_history(points: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
         One row an allowed configuration, in the order of the trials: ``n_trials`` and ``hypervolume``, from 0 to 1.
     """
     allowed = points[~points["missed"].astype(bool)].sort_values("number")
-    signs = np.array([1.0 if mode == "max" else -1.0 for _, mode in plan["objectives"]])
-    values = signs * allowed[[metric for metric, _ in plan["objectives"]]].to_numpy(dtype=float)
+    signs = np.array([1.0 if mode == "max" else -1.0 for _, mode in objectives_of(plan)])
+    values = signs * allowed[[metric for metric, _ in objectives_of(plan)]].to_numpy(dtype=float)
     low, span = values.min(axis=0), np.ptp(values, axis=0)
     scaled = np.where(span > 0, (values - low) / np.where(span > 0, span, 1.0), 1.0)
     volume = moocore.Hypervolume(ref=np.zeros(len(signs)), maximise=[True] * len(signs))
@@ -84,7 +85,7 @@ def goals_history(points: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
 
 def goals_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
     """The first objective against each other one; a cross misses a requirement."""
-    (first, mode), *others = [(str(metric), str(mode)) for metric, mode in plan["objectives"]]
+    (first, mode), *others = objectives_of(plan)
     missed = points["missed"].astype(bool)
     looks = (
         (points[~missed & ~points["on_front"]], {"marker": "o", "color": PALE, "label": "beaten"}),

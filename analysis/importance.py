@@ -39,11 +39,12 @@ from optuna.trial import FrozenTrial, create_trial
 from sklearn.ensemble import RandomForestRegressor
 
 from analysis.flags import SEED, add_class_average
-from analysis.goals import goals_front, objectives_of, own_goals
+from analysis.goals import goals_front
 from analysis.load import Study, load_study
 from analysis.selection import eligible
 from analysis.tables import POINTS, as_text
 from search_spaces import Knob
+from study.goals import OBJECTIVES, objectives_of
 from study.records import RecordError, read_trials
 
 OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}
@@ -138,7 +139,7 @@ def _trials(study: Study, knobs: Sequence[Knob], metrics: Sequence[str]) -> Iter
     """The complete trials that lie in the space, with their objectives."""
     by_name = {knob.name: knob for knob in knobs}
     distributions = {knob.name: distribution(knob) for knob in knobs}
-    if own_goals(study.plan):
+    if set(objectives_of(study.plan)) != set(OBJECTIVES):
         rows = goals_front(study.plan, [*read_trials(study.folder).values()])
     else:
         rows = eligible(study.configurations).merge(study.configurations[["config_id", "knobs"]], on="config_id")

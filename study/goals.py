@@ -25,6 +25,11 @@ OBJECTIVES = (("dev_w_f1", "max"), ("dev_gap", "min"))
 MOST = 3
 
 
+def objectives_of(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a study searched for, from its ``study.json``; W-F1 and gap where that, an older one, is silent."""
+    return [(str(metric), str(mode)) for metric, mode in plan.get("objectives") or OBJECTIVES]
+
+
 @dataclass(frozen=True)
 class Requirement:
     """A bound that a trial should keep: ``sign`` is ``<=`` or ``>=``."""

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search_spaces import Knob
-from study.goals import Goals
+from study.goals import objectives_of
 from study.planning import Draft, StudyPlan
 from study.records import SCHEMA_VERSION
 from study.settings import Settings, flatten, parse
@@ -62,9 +62,8 @@ def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
         settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
     except ValidationError:
         settings = record["settings"]
-    objectives = record.get("objectives", [list(objective) for objective in Goals().objectives])
     then = {
-        "--objectives": ",".join(":".join(objective) for objective in objectives),
+        "--objectives": ",".join(":".join(objective) for objective in objectives_of(record)),
         "--require": " ".join(record.get("requirements", [])),
         "--sampler-seed": record.get("sampler_seed", 0),
         **flatten(settings),

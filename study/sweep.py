@@ -28,7 +28,7 @@ from analysis.time_spent import time_in_words, time_spent
 from study.confirm import confirm_draft, confirm_folder, confirm_references, confirm_space
 from study.flags import add_search_flags, add_study_flags
 from study.found import folder_of
-from study.goals import Goals
+from study.goals import Goals, objectives_of
 from study.planning import Draft
 from study.records import StudyFolder, read_study, read_trials, run_directory, trials_done
 from study.session import Script, read_draft, run_script, run_study
@@ -133,7 +133,7 @@ def show_goals(console: Console, folder: StudyFolder) -> None:
     """Print the front over the study's own objectives, and how many trials its requirements keep out."""
     plan = read_study(folder)
     points = goals_front(plan, [*read_trials(folder).values()])
-    words = ", ".join(f"{metric} {mode}" for metric, mode in plan["objectives"])
+    words = ", ".join(f"{metric} {mode}" for metric, mode in objectives_of(plan))
     console.print(f"\nPareto front on dev over {words} (rates and gaps in percentage points)")
     console.print(as_text(goals_table(points, plan)))
     if plan.get("requirements"):

@@ -16,6 +16,7 @@ ANALYSIS_MAY_USE = {
     "study.metrics",
     "study.settings",
     "study.groups",
+    "study.goals",
     "study.methods",
     "search_spaces",
 }

@@ -139,6 +139,10 @@ def test_a_studys_own_objectives_are_confirmed(tmp_path):
     table = confirmation_table(with_goals(confirmation(found, fresh), found, fresh))
     assert table["dev_uar"].item() == "50.0 → 45.0" and table["seconds"].item() == "20.0 → 21.0"
     assert table["misses"].item() == "nothing → dev_gap<=0.1"
+    cut_off = write_plan(tmp_path / "s" / "cut", seeds=(10, 11), **goals)  # one of two fresh seeds has finished
+    write_run(cut_off, "aaa", 10, figures(0.5, 0.05), figures(0.45, 0.06))
+    fresh = load_study(cut_off)
+    assert confirmation_table(with_goals(confirmation(found, fresh), found, fresh))["misses"].item() == "nothing → –"
     assert "dev_uar" not in confirmation_table(confirmation(found, fresh))
 
 

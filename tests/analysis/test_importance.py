@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 
 from analysis.importance import COLUMNS, EVALUATORS, MIN_TRIALS, distribution, importance, main
@@ -188,6 +189,16 @@ def test_the_objectives_are_those_that_the_study_searched_for(tmp_path: Path) ->
             assert rows.loc[rows["importance"].idxmax(), "knob"] == decides, (evaluator, objective)
     (shown,) = (block.frame for block in importance_section(study, seed=0).blocks if isinstance(block, Table))
     assert "dev_worst_group_w_f1, fANOVA" in shown and "seconds, PED-ANOVA" in shown
+
+
+def test_with_requirements_w_f1_and_gap_are_still_the_studys(tmp_path: Path) -> None:
+    """As it was loaded, by its class average, which the trials' records do not know."""
+    study = searched(tmp_path / "s", 60)
+    expected = importance(study, evaluators=["PED-ANOVA"])
+    with_goals(study.folder)  # the records now hold other values
+    plan = study.folder.read_json("study.json")
+    study.folder.write_json("study.json", plan | {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]]})
+    pd.testing.assert_frame_equal(importance(load_study(study.folder), evaluators=["PED-ANOVA"]), expected)
 
 
 def test_the_command_prints_the_shares_and_why_there_is_none(
