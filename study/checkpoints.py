@@ -32,7 +32,7 @@ from study.records import StudyFolder
 from study.settings import Placement
 
 if TYPE_CHECKING:
-    from study.trainer import Run
+    from study.run import Run
 
 MARKER = "checkpoint.json"
 

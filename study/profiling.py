@@ -22,7 +22,7 @@ RANGES = {
     "backward": "of everything; DeepSpeed sends gradients in it",
     "optimiser": "gradients of all ranks, clipping, AdamW",
 }
-"""The ranges that ``study.trainer`` and ``study.backbone`` mark, and what they hold."""
+"""The ranges that ``study.run`` and ``study.backbone`` mark, and what they hold."""
 
 
 class StepProfile:

@@ -95,7 +95,8 @@ def describe_single(plan: StudyPlan, console: Console) -> None:
 def _train(plan: StudyPlan, console: Console) -> SingleRun:
     from study import checkpoints
     from study.preparation import prepare
-    from study.trainer import RunPlan, train
+    from study.run import RunPlan
+    from study.trainer import train
 
     draft, settings = plan.draft, plan.draft.settings
     prepared = prepare(plan)

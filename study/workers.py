@@ -141,7 +141,8 @@ def _serve(template: TrialTemplate, exchange: Any) -> None:
             _log_to(template.folder.path("runs", job.config_id, f"worker-{rank}.log"))
         waited = {"workers": max(0.0, born - job.sent)}
         began = time.perf_counter()
-        from study.trainer import RunPlan, train  # here, where the log is, and torch is not yet imported
+        from study.run import RunPlan  # here, where the log is, and torch is not yet imported
+        from study.trainer import train
 
         waited["imports"] = time.perf_counter() - began
         plan = RunPlan(

@@ -71,8 +71,8 @@ def small_study(small_corpus, tmp_path_factory):
 def plan_in(small_study):
     """A ``RunPlan`` maker: ``plan_in(folder, {"objective.power": 1}, zero_stage=0)``."""
     from study.records import StudyFolder
+    from study.run import RunPlan, join_process_group
     from study.settings import Placement
-    from study.trainer import RunPlan, join_process_group
 
     join_process_group()
     plan, prepared = small_study

@@ -25,8 +25,8 @@ from study.flags import add_search_flags, add_study_flags
 from study.planning import complete, read_flags
 from study.preparation import prepare
 from study.records import UTTERANCE_COLUMNS, StudyFolder
+from study.run import Run, RunPlan, join_process_group
 from study.settings import Placement
-from study.trainer import Run, RunPlan, join_process_group
 
 EPOCHS = 4  # one more than the default study takes
 

@@ -11,18 +11,18 @@ import numpy as np
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
 
-from study import trainer
+import study.run
 from study.batching import balanced_batches
 from study.objective import Penalised
+from study.run import Run, join_process_group
 from study.settings import Settings
-from study.trainer import Run, join_process_group
 from tests.rank_plan import read_plan
 
 
 def main() -> None:
     join_process_group()
     plan, spec = read_plan(sys.argv[1])
-    trainer.OVERHEAD = 20  # short clips are worth a bucket of their own
+    study.run.OVERHEAD = 20  # short clips are worth a bucket of their own
     run = Run(plan, seed=0)
     groups = run.examples["train"].groups
     size = plan.settings.optimisation.batch_size

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from study.records import StudyFolder
+from study.run import RunPlan
 from study.settings import Placement, Settings
-from study.trainer import RunPlan
 
 
 def read_plan(path: str) -> tuple[RunPlan, dict[str, Any]]:

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from study import features, tower_cache
+from study.run import Run
 from study.settings import SettingsError
 from study.tower import is_deterministic
 from study.tower_cache import TowerCache, compute, lacking_room, open_cache
-from study.trainer import Run, train
+from study.trainer import train
 
 REPO = Path(__file__).resolve().parent.parent
 FROZEN = {"backbone.trainable": ["projector"]}

@@ -22,10 +22,11 @@ from study.backbone import EmotionModel, load_processor
 from study.batching import answer_ids
 from study.configuration import read_config
 from study.records import SCORE_COLUMNS, StudyFolder, finished_runs, read_trials, write_trial
+from study.run import Run, join_process_group
 from study.session import run_script
 from study.settings import Placement, Settings, SettingsError, on_backbone
 from study.train import main
-from study.trainer import Run, join_process_group, train
+from study.trainer import train
 from tests.conftest import without_times
 
 REPO = Path(__file__).resolve().parent.parent

@@ -9,7 +9,8 @@ import torch
 
 from study import base_weights
 from study.records import PREDICTION_COLUMNS, SCORE_COLUMNS
-from study.trainer import LossNotFinite, Run, train
+from study.run import LossNotFinite, Run
+from study.trainer import train
 
 CONSTANT = {"objective.fairness_weight.schedule": "constant", "objective.fairness_weight.weight": 0.5}
 
@@ -195,7 +196,7 @@ def test_passes_are_cut_by_free_memory(run_plan, monkeypatch):
 
     plenty, _, _ = passes_of({})
     assert len(plenty) == 1
-    monkeypatch.setattr("study.trainer.free_memory", lambda: 2e7)
+    monkeypatch.setattr("study.run.free_memory", lambda: 2e7)
     scarce, tokens, lengths = passes_of({})
     assert len(scarce) > 1 and sorted(row for buckets in scarce for rows in buckets for row in rows) == list(range(24))
     held = [sum(len(rows) * lengths[rows].max() for rows in buckets) for buckets in scarce]
