@@ -40,7 +40,10 @@ end() {
     kill -9 "${steps[i]}" 2>/dev/null || true
     wait "${steps[i]}" || true
   done
-  srun --overlap rm -rf "$folder" || true
+  for _ in 1 2 3; do # Ray's agents write a little longer
+    if srun --overlap rm -rf "$folder"; then break; fi
+    sleep 2
+  done
 }
 trap end EXIT
 again() {

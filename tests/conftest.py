@@ -128,7 +128,7 @@ def sweep(small_corpus, ray_directory, tmp_path_factory):
         )  # fmt: skip
         if not wait:
             return process
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     start.storage = storage

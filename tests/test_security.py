@@ -31,18 +31,16 @@ ROOMS = ("study", "analysis", "search_spaces", "cluster")
 LOCAL_RAY = """
 from study.machine import stay_on_loopback
 stay_on_loopback()
-import json, os, psutil, ray
+import contextlib, json, os, psutil, ray
 from study import connection
 connection.set_environment()
 connection.connect()
 ray.get(ray.remote(lambda: 1).remote())
 own = psutil.Process()
-open_doors = {
-    c.laddr.ip
-    for process in (own, *own.children(recursive=True))
-    for c in process.net_connections("inet")
-    if c.status == psutil.CONN_LISTEN
-}
+open_doors = set()
+for process in (own, *own.children(recursive=True)):
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+        open_doors |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 print(json.dumps([sorted(open_doors), is_token_auth_enabled(), connection.capacity()]))
 """

@@ -25,7 +25,7 @@ def test_notebook(name: str, figures: int, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
     resources = {"metadata": {"path": str(ROOT / "analysis" / "notebooks")}}  # where Jupyter starts it
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == figures
