@@ -152,7 +152,7 @@ class StudyFolder:
             place = next(place for place in (Path(self.uri), *Path(self.uri).parents) if os.path.exists(place))
             if not place.is_dir():
                 raise RecordError(
-                    f"{place} is a file: a study is a folder, and so is the --storage that it lies in. Give that."
+                    f"{place} is a file: a study is a folder, and so is the --storage that it lies in; give one."
                 )
             return
         try:
