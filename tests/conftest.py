@@ -12,15 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 from hypothesis import settings
 
 settings.register_profile("loaded machine", deadline=None)  # an example may wait long for a core
 settings.load_profile("loaded machine")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-hypothesis.settings.register_profile("busy machine", deadline=None)
-hypothesis.settings.load_profile("busy machine")
 REPO = Path(__file__).resolve().parent.parent
 PLANTED = {
     "HF_TOKEN": "hf_plantedplantedplantedplantedplan",

@@ -258,7 +258,8 @@ def test_a_run_of_another_placement_is_not_begun_anew(command, finished, capsys)
 @pytest.mark.slow
 def test_it_goes_on_after_a_kill_and_ends_like_an_unbroken_run(command):
     folder = StudyFolder.at(str(command.storage), "killed")
-    arguments = command("--study", "killed", "--epochs", "12")
+    length = ("--epochs", "12", "--fix", "optimisation.patience=12")  # no early stop: the last epoch is the twelfth
+    arguments = command("--study", "killed", *length)
     process = start(arguments, start_new_session=True)
     deadline = time.monotonic() + 200
     while not list(Path(folder.uri).glob("runs/*/0/checkpoint.json")):
@@ -271,7 +272,7 @@ def test_it_goes_on_after_a_kill_and_ends_like_an_unbroken_run(command):
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
     assert "epoch  12" in out and "epoch   1" not in out
-    process = start(command("--study", "unbroken", "--epochs", "12"))
+    process = start(command("--study", "unbroken", *length))
     _, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
     unbroken = StudyFolder.at(str(command.storage), "unbroken")
