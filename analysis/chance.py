@@ -27,6 +27,7 @@ class Uncertainty:
         floor: its noise floor, ``None`` where no cell has both genders or too few clusters can exchange theirs.
         floors: by cell (``en/speech``), its noise floor there; cells without both genders are absent.
         intervals: by config_id, the interval of W-F1 as fractions, see ``INTERVALS_OF_ALL``.
+        fewest_clusters: clusters with the rarer gender, in the cell with a gap that has fewest; 0 where none has one.
     """
 
     reference: str
@@ -34,6 +35,7 @@ class Uncertainty:
     floor: NoiseFloor | None
     floors: dict[str, NoiseFloor]
     intervals: dict[str, tuple[float, float]]
+    fewest_clusters: int
 
 
 def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, seed: int = 0) -> Uncertainty:
@@ -68,6 +70,7 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
         floor=noise_floor(of_reference, permutations, seed),
         floors={cell: floor for cell, floor in by_cell.items() if floor is not None},
         intervals=intervals,
+        fewest_clusters=bootstrap(of_reference, ("avg",), 0).clusters("avg", range(len(of_reference.cells))),
     )
 
 

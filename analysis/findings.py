@@ -63,11 +63,11 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
             "genders' label priors kept; another configuration has another floor): "
             f"{which}. A difference between two gaps can be noise too, wherever they lie."
         )
-        if floor.fewest_clusters < FEW_CLUSTERS:
-            notes.append(
-                f"A gender of one cell has only {floor.fewest_clusters} {chance.by}s on dev: no claim about a "
-                f"population of {chance.by}s can be made, and neither floor nor intervals can be relied on."
-            )
+    if 0 < chance.fewest_clusters < FEW_CLUSTERS:
+        notes.append(
+            f"A gender of one cell has only {chance.fewest_clusters} {chance.by}s on dev: no claim about a population "
+            f"of {chance.by}s can be made, and neither floor nor intervals can be relied on."
+        )
     chosen = points[points["on_front"]]
     collapsed = chosen[chosen["dev_w_f1"] < COLLAPSED * chosen["dev_w_f1"].max()]["name"].tolist()
     if collapsed:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.clusters import ABSOLUTE, ClusterCounts, fewest_clusters, figures, weighted
+from analysis.clusters import ABSOLUTE, ClusterCounts, figures, weighted
 from analysis.uncertainty import ALPHA, SeedSpread
 from study.metrics import Counts, average_gap
 
@@ -28,7 +28,6 @@ class NoiseFloor:
     Attributes:
         mean, low, high: the mean and the 5 % and 95 % points over the permutations.
         permutations, seed: how they were drawn.
-        fewest_clusters: clusters with the rarer gender, in the cell that has fewest.
         p: the share of permutations with a gap as large as the observed one (the observed one counted among them).
     """
 
@@ -37,7 +36,6 @@ class NoiseFloor:
     high: float
     permutations: int
     seed: int
-    fewest_clusters: int
     p: float
 
 
@@ -68,9 +66,8 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
         permutations would show the observed gap again, whatever it is.
     """
     known = counts.counts[..., :2, :, :]
-    has_both = (known[0].sum((0, -2, -1)) > 0).all(-1)
     gaps = average_gap(known.sum(1)[:, :, 0], known.sum(1)[:, :, 1], counts.class_average)
-    used = [int(c) for c in np.flatnonzero(has_both & ~np.isnan(gaps).any(0))]
+    used = [int(c) for c in np.flatnonzero(~np.isnan(gaps).any(0))]
     if not used:
         return None
     sizes = counts.labels[:, used, :2].sum(-1)  # (U, C in use, 2)
@@ -94,8 +91,7 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
     means, observed = draws.mean(0), float(gaps[:, used].mean())
     low, high = np.quantile(means, [0.05, 0.95])
     p = (1 + int((means >= observed - 1e-12).sum())) / (1 + permutations)
-    fewest = fewest_clusters(counts.labels, used)
-    return NoiseFloor(float(means.mean()), float(low), float(high), permutations, seed, fewest, p)
+    return NoiseFloor(float(means.mean()), float(low), float(high), permutations, seed, p)
 
 
 def swapped_differences(

@@ -14,7 +14,7 @@ from analysis.nulls import NoiseFloor
 from analysis.pareto import cells_info, pareto_info
 from tests.analysis import studies
 
-FLOOR = NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20, 0.5)
+FLOOR = NoiseFloor(0.04, 0.02, 0.07, 200, 0, 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_whole_speakers_are_dealt() -> None:
     frame = four_voices(dialogues=False)
     floor = floor_of(frame, permutations=600)
 
-    assert floor is not None and floor.fewest_clusters == 2
+    assert floor is not None
     # 4 of the 6 deals mix right and wrong speakers evenly (gap 0), 2 are the real one or its mirror
     assert floor.low == 0.0
     assert floor.high == pytest.approx(evaluate(frame)["gap"])
@@ -114,7 +114,6 @@ def test_genders_missing_or_unknown() -> None:
     with_them, without = floor_of(german_women, permutations=2000), floor_of(frame[frame["language"] != "de"])
     assert with_them is not None and without is not None
     assert with_them.mean == pytest.approx(without.mean, rel=0.05)  # a language of one gender is in no gap
-    assert with_them.fewest_clusters == without.fewest_clusters == 5
 
 
 def voices_of(heard: dict[str, tuple[str, ...]], per_gender: int = 8) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def made_study(path: Path, seeds: tuple[int, ...] = (0,)):
 
 
 def test_the_figure_is_told_points_and_words(tmp_path: Path) -> None:
-    info = pareto_info(made_study(tmp_path / "s"), NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20, 0.5))
+    info = pareto_info(made_study(tmp_path / "s"), NoiseFloor(0.04, 0.02, 0.07, 200, 0, 0.5))
 
     assert info.points["name"].tolist() == ["ERM", "trial 1"]  # trial 2 has no gap to draw
     assert info.points["dev_w_f1"].tolist() == pytest.approx([60, 50])
@@ -118,7 +118,7 @@ def test_by_cell_each_has_its_own_points_floor_and_front(tmp_path: Path) -> None
             }
             studies.write_run(folder, config_id, seed, dev, dev)
 
-    info = cells_info(load_study(folder), {"en/speech": NoiseFloor(0.04, 0.02, 0.07, 200, 0, 20, 0.5)})
+    info = cells_info(load_study(folder), {"en/speech": NoiseFloor(0.04, 0.02, 0.07, 200, 0, 0.5)})
 
     assert info.sizes == {"en/speech": (30, 28), "de/speech": (30, 28)}
     assert info.floors == {"en/speech": pytest.approx((2, 4, 7))}

@@ -106,9 +106,35 @@ def test_warnings_name_gaps_at_the_floor_and_what_is_incomplete(tmp_path: Path) 
     assert "One seed each" not in said and "only" not in said
 
 
+def test_few_clusters_allow_no_claim_with_a_floor_or_without(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=20, speakers=2, configurations=1)
+    utterances = folder.read_parquet("utterances.parquet")
+    for known, has_floor in ((utterances, True), (utterances.assign(speaker="one"), False)):  # one cannot be dealt
+        folder.write_parquet("utterances.parquet", known)
+        study = load_study(folder)
+        chance = uncertainty_of(study, 20, 20)
+        said = "\n".join(warnings_of(study, front(study.configurations), chance))
+        assert (chance.floor is not None) == has_floor
+        assert f"only {chance.fewest_clusters} speakers on dev: no claim about a population of speakers" in said
+    assert chance.fewest_clusters == 1
+
+
+def test_clusters_are_counted_where_both_genders_are(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=30, speakers=12, configurations=1)
+    utterances = folder.read_parquet("utterances.parquet")
+    english_men = (utterances["language"] == "en") & (utterances["gender"] == "male")
+    utterances.loc[english_men & ~utterances["speaker"].str.endswith(("m0", "m1")), "gender"] = "unknown"
+    utterances.loc[(utterances["language"] == "de") & (utterances["gender"] == "male"), "gender"] = "unknown"
+    folder.write_parquet("utterances.parquet", utterances)
+    assert uncertainty_of(load_study(folder), 20, 20).fewest_clusters == 2  # not 0, of German men
+
+    folder.write_parquet("utterances.parquet", utterances.assign(gender="unknown"))
+    assert uncertainty_of(load_study(folder), 20, 20).fewest_clusters == 0
+
+
 def test_a_collapsed_model_and_one_of_other_cells_are_named(tmp_path: Path) -> None:
     study = made(tmp_path / "s", ("ERM", 0.6, 0.1), ("minimax", 0.2, 0.02), ("V-REx", 0.31, 0.05))
-    chance = Uncertainty("ERM", "speaker", NoiseFloor(0.04, 0.02, 0.07, 20, 0, 20, 0.5), {}, {})
+    chance = Uncertainty("ERM", "speaker", NoiseFloor(0.04, 0.02, 0.07, 20, 0, 0.5), {}, {}, 20)
     said = "\n".join(warnings_of(study, front(study.configurations), chance))
     assert "On the front with less than half of its best W-F1: minimax. A model" in said
     assert "modalities only" not in said
