@@ -33,8 +33,8 @@ def pareto_figure(info: ParetoInfo) -> Figure:
     """W-F1 against the gender gap, in points, the gap falling to the right.
 
     Filled markers are dev figures, with the front as a step line: everything below and left of it is beaten. Thin
-    lines lead to the same configurations on test (hollow). The front, ERM and the paper's setting are named, the
-    front as far as there is room.
+    lines lead to the same configurations on test (hollow). The front, ERM, the paper's setting and the comparison
+    methods are named, ERM and the paper's setting always, the others as far as there is room.
     """
     with matplotlib.rc_context(STYLE):
         figure = canvas(8.6, 6.6)
@@ -147,8 +147,10 @@ def training_figure(lines: pd.DataFrame) -> Figure:
             for family, some in faint.groupby("family", sort=False):
                 drawn = some[["epoch", column]].to_numpy(dtype=float) * (1.0, scale)
                 ends = np.flatnonzero(np.diff(some["config_id"].cat.codes)) + 1
-                thin = LineCollection(np.split(drawn, ends), colors=look(str(family))[1], lw=1.1, alpha=0.4, zorder=1)
-                axes.add_collection(thin)
+                marker, colour, _ = look(str(family))
+                axes.add_collection(LineCollection(np.split(drawn, ends), colors=colour, lw=1.1, alpha=0.4, zorder=1))
+                last = drawn[[*(ends - 1), -1]]  # the marker tells families apart in grey, where colours do not
+                axes.scatter(*last.T, marker=marker, s=14, color=colour, alpha=0.7, lw=0, zorder=1)
             axes.autoscale_view()
             axes.set_title(heading, loc="left", fontsize="medium")
             axes.set_xlabel("epoch")
@@ -213,16 +215,16 @@ def _markers(axes: Axes, points: pd.DataFrame, split: str, filled: bool, zorder:
 def _name_points(figure: Figure, axes: Axes, points: pd.DataFrame, tested: pd.DataFrame) -> None:
     """Write names beside dev points, each at the first of eight places where it hides no marker and no other name.
 
-    Where there is no such place, ERM and the paper's setting are named all the same and others are not.
+    ERM and the paper's setting come first, then the front. Where there is no such place, these two are named all the
+    same and others are not.
     """
     canvas = FigureCanvasAgg(figure)
     taken = [_around(axes, gap, score) for gap, score in points[["dev_gap", "dev_w_f1"]].itertuples(index=False)]
     taken += [_around(axes, gap, score) for gap, score in tested[["test_gap", "test_w_f1"]].itertuples(index=False)]
     frame = axes.get_window_extent()
     is_reference = points["label"].isin([ERM, PAPER])
-    named = (
-        points[points["named"]].assign(reference=is_reference).sort_values("reference", ascending=False, kind="stable")
-    )
+    named = points[points["named"]].assign(reference=is_reference)
+    named = named.sort_values(["reference", "on_front"], ascending=False, kind="stable")
     for row in named.to_dict("records"):
         for dx, dy, ha, va in _PLACES:
             name = axes.annotate(

@@ -9,7 +9,7 @@ import moocore
 import pandas as pd
 
 from analysis.goals import own_goals
-from analysis.load import ERM, PAPER, Study
+from analysis.load import COMPARISON, ERM, PAPER, Study
 from analysis.nulls import NoiseFloor
 
 REFERENCE_POINT = (0.0, 0.5)
@@ -59,8 +59,8 @@ class ParetoInfo:
 
     Attributes:
         points: one row a configuration: ``name, label, family, complete, on_front, named, dev_w_f1, dev_gap,
-            test_w_f1, test_gap``. Configurations without a dev gap are left out; ``named`` are the front, ERM and
-            the paper's setting.
+            test_w_f1, test_gap``. Configurations without a dev gap are left out; ``named`` are the front, ERM, the
+            paper's setting and comparison methods that have a label.
         test_of_named_only: whether test points are drawn for the named ones alone, there being many.
         floor: 5 %, mean and 95 % of the noise floor of the gap, if it could be computed.
         title, subtitle, caption: sentences.
@@ -84,7 +84,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
     points = front(study.configurations)
     points = points[["name", "label", "family", "complete", "on_front", *figures]].dropna(subset=["dev_gap"])
     points = points.assign(
-        named=points["on_front"] | points["label"].isin([ERM, PAPER]),
+        named=_named(points),
         **{figure: 100 * points[figure] for figure in figures},
     ).reset_index(drop=True)
     many = len(points) > MANY
@@ -93,7 +93,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
     seeds = "one seed each: differences of this size may be noise" if n_seeds == 1 else f"means of {n_seeds} seeds"
     sentences = [
         "Filled markers: development figures, on which the front (line) is chosen.",
-        f"Hollow markers: {'front, ERM and paper' if many else 'the same configurations'} on test.",
+        f"Hollow markers: {'front, ERM, paper and comparison methods' if many else 'the same configurations'} on test.",
     ]
     if not points["complete"].all():
         sentences.append("Faded markers: not every seed has finished.")
@@ -151,7 +151,7 @@ def cells_info(study: Study, floors: Mapping[str, NoiseFloor]) -> CellsInfo:
     best = [front(rows)["on_front"] for _, rows in points.groupby("cell", sort=False)]
     points = points.assign(
         best_here=pd.concat(best) if best else False,
-        named=points["on_front"] | points["label"].isin([ERM, PAPER]),
+        named=_named(points),
         dev_w_f1=100 * points["dev_w_f1"],
         dev_gap=100 * points["dev_gap"],
     )
@@ -165,3 +165,7 @@ def cells_info(study: Study, floors: Mapping[str, NoiseFloor]) -> CellsInfo:
         caption="Line: what would be the front if this cell alone counted. Shaded: the noise floor of this cell. "
         "F and M: its utterances of women and of men.",
     )
+
+
+def _named(points: pd.DataFrame) -> pd.Series:
+    return points["on_front"] | points["label"].notna() & points["family"].isin([ERM, PAPER, COMPARISON])

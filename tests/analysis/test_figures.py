@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 
 from analysis.drawing import FAMILIES, render, save
 from analysis.figures import cells_figure, pareto_figure, training_figure, training_lines
@@ -141,6 +143,9 @@ def test_of_many_configurations_the_training_lines_are_faint_and_all_there(tmp_p
     axes = training_figure(training_lines(load_epochs(load_study(folder)))).axes[0]
 
     assert len(axes.get_lines()) == 1  # ERM
-    segments = [segment.tolist() for collection in axes.collections for segment in collection.get_segments()]
+    thin = [collection for collection in axes.collections if isinstance(collection, LineCollection)]
+    segments = [segment.tolist() for collection in thin for segment in collection.get_segments()]
     assert len(segments) == 19 and segments[0] == [[1, pytest.approx(25.5)], [2, pytest.approx(51)]]
     assert axes.get_ylim()[1] > 69
+    (ends,) = (collection for collection in axes.collections if collection not in thin)
+    assert np.asarray(ends.get_offsets()).tolist() == [segment[-1] for segment in segments]  # a marker, read in grey

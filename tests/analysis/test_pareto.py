@@ -91,14 +91,16 @@ def test_several_seeds_are_named_as_means(tmp_path: Path) -> None:
 def test_a_crowded_figure_shows_test_points_of_the_named_only(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s")
     for number in range(17):
-        studies.write_trial(folder, number, f"c{number:02d}", "ERM" if number == 3 else None)
+        label, method = {3: ("ERM", "erm"), 5: ("group DRO", "group_dro"), 7: (None, "v_rex")}.get(number, (None, None))
+        knobs = {"objective.method": method} if method else {}
+        studies.write_trial(folder, number, f"c{number:02d}", label, knobs)
         figures = studies.figures(0.6 - 0.01 * number, 0.1)
         studies.write_run(folder, f"c{number:02d}", 0, figures, figures)
 
     info = pareto_info(load_study(folder))
 
-    assert info.test_of_named_only and "front, ERM and paper on test" in info.caption
-    assert info.points.loc[info.points["named"], "name"].tolist() == ["trial 0", "ERM"]
+    assert info.test_of_named_only and "front, ERM, paper and comparison methods on test" in info.caption
+    assert info.points.loc[info.points["named"], "name"].tolist() == ["trial 0", "ERM", "group DRO"]
 
 
 def test_by_cell_each_has_its_own_points_floor_and_front(tmp_path: Path) -> None:
