@@ -97,7 +97,8 @@ def probability_nondominated(
         for axis, name in enumerate(draws.names):
             points, resampled = draws.of(name, range(len(counts.cells)))
             of_draws = (shares * resampled).sum(0)
-            bias[row, axis] = np.nanmean(of_draws) - points.mean()
+            defined = of_draws[~np.isnan(of_draws)]  # none, where every draw leaves a cell without a gender
+            bias[row, axis] = (defined.mean() if defined.size else np.nan) - points.mean()
             figures[row, :, axis] = of_draws - bias[row, axis]
     figures = figures[:, ~np.isnan(figures).any((0, 2))]
     on_front = [

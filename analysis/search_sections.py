@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.attainment import attainment, hypervolume_history, probability_nondominated
 from analysis.benchmark import MEAN
 from analysis.drawing import render
-from analysis.importance import EVALUATORS, importance
+from analysis.importance import EVALUATORS, MIN_TRIALS, importance
 from analysis.importance import shown as shares
 from analysis.load import Study
 from analysis.page import Picture, Section, Table
@@ -51,6 +51,7 @@ def certainty_section(study: Study, resamples: int, seed: int) -> Section | None
         }
     )
     blocks: list[Picture | Table] = [Table(table)]
+    left_out = resamples - int(likely["resamples"].iloc[0])
     surfaces = attainment(study)
     if not surfaces.empty:
         alt = "W-F1 against the gap: the surfaces that a quarter, half and three quarters of the seeds attain."
@@ -62,7 +63,8 @@ def certainty_section(study: Study, resamples: int, seed: int) -> Section | None
         f"In each of {resamples} draws the same other clusters and training seeds are taken for all configurations, on "
         "dev; with one seed, clusters alone. An absolute gap is larger in a resample than in the data, so the draws of "
         "each configuration are moved back to its own figures, by the shift shown in points. Where gaps lie within the "
-        "noise floor these shares say little.",
+        "noise floor these shares say little."
+        + (f" {left_out} draws left a cell without a gender, so without a gap, and do not count." if left_out else ""),
         tuple(blocks),
     )
 
@@ -79,8 +81,15 @@ def importance_section(study: Study, seed: int) -> Section:
         f"{'' if few else f' fANOVA is left out of the report of so many trials; {command} computes it.'}"
     )
     if found["importance"].isna().all():
-        return Section("Which knobs mattered", f"It cannot be said: {'; '.join(dict.fromkeys(found['reason']))}.")
+        return Section("Which knobs mattered", f"It cannot be said: {_why(found)}.")
     return Section("Which knobs mattered", words, (Table(shares(found)),))
+
+
+def _why(found: pd.DataFrame) -> str:
+    """Why no knob has a share; where trials are too few, as for most, in one sentence instead of one a knob."""
+    if found["n"].max() < MIN_TRIALS and found["knob"].notna().any():
+        return f"no knob is in more than {found['n'].max()} trials, at least {MIN_TRIALS} are needed"
+    return "; ".join(dict.fromkeys(found["reason"]))
 
 
 def published_section(study: Study, benchmark: dict[str, pd.DataFrame]) -> Section:

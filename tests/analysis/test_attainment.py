@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from analysis.attainment import LEVELS, attainment, hypervolume_history, probability_nondominated, surfaces
 from analysis.load import Study, load_study
 from analysis.pareto import front, hypervolume
+from analysis.search_sections import certainty_section
 from tests.analysis import studies
 
 
@@ -131,6 +132,15 @@ def test_of_many_configurations_the_outermost_layers_are_drawn(whole: Study) -> 
     on_front = int(front(whole.configurations)["on_front"].sum())
     few = probability_nondominated(whole, resamples=20, most=on_front)
     assert few["on_front"].tolist() == [True] * on_front and on_front < len(whole.configurations)
+
+
+def test_draws_without_a_gender_are_left_out_and_said(tmp_path: Path) -> None:
+    """One voice a gender and language: hardly a draw holds all six."""
+    study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=20, speakers=1, configurations=2))
+    table = probability_nondominated(study, resamples=10)  # warnings are errors here
+    assert (table["resamples"] == 0).all() and table["probability"].isna().all()
+    section = certainty_section(study, 10, 0)
+    assert section is not None and "10 draws left a cell without a gender" in section.words
 
 
 def test_nothing_eligible_has_no_probability(tmp_path: Path) -> None:

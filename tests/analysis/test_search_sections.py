@@ -39,7 +39,8 @@ def test_a_search_is_described(study) -> None:
     assert sum(isinstance(block, Picture) for block in certainty.blocks) == 2  # attainment and growth
 
     importance = importance_section(study, seed=0)
-    assert not importance.blocks and "at least 20 are needed" in importance.words
+    assert not importance.blocks
+    assert importance.words == "It cannot be said: no knob is in more than 0 trials, at least 20 are needed."
 
 
 def test_one_seed_has_no_surfaces_and_no_gap_no_front(tmp_path: Path) -> None:
