@@ -78,6 +78,7 @@ def test_spanning_headings_long_tables_and_pictures() -> None:
 
     assert '<th colspan="2" scope="colgroup" class="over">en</th>' in made
     assert f"<summary>All {LONG + 1} rows</summary>" in made and "<summary>More</summary>" in made
+    assert made.count('<div class="scroll" tabindex="0" role="region"') == 3  # a keyboard can scroll each
     assert 'alt="what it shows"' in made and made.count("<details>") == 3
 
 
