@@ -88,6 +88,8 @@ COLUMNS = (
 )  # fmt: skip
 NO_CLAIM = "no claim about a population"
 NOT_TOLD = "not told apart"
+OTHER_SIDE = "towards the other side"
+OTHER_SIDE_MEANS = f"“{OTHER_SIDE.capitalize()}”: a gap changed against its direction, but may be as large beyond 0."
 
 
 @dataclass(frozen=True)
@@ -374,7 +376,7 @@ def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:
         return "larger"
     if kind == "absolute gap" or summed.low > 0:
         return "smaller"
-    return "larger, other side" if summed.high < 0 else "towards the other side"
+    return "larger, other side" if summed.high < 0 else OTHER_SIDE
 
 
 def _notes(table: pd.DataFrame, by: ClusterBy) -> list[str]:
@@ -446,7 +448,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"\n{options.split}, in points, against {comparison.reference}; {comparison.resamples} resamples of whole "
         f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks. A cell is "
-        "told apart by Holm over the cells of its configuration, a mean over cells by p alone."
+        "told apart by Holm over the cells of its configuration, a mean over cells by p alone. " + OTHER_SIDE_MEANS
     )
     for note in comparison.notes:
         print(f"· {note}")

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.arms import adjusted, arms_table
 from analysis.benchmark import MEAN
 from analysis.chance import INTERVALS_OF_ALL, Uncertainty
-from analysis.comparison import Comparison, compare, shown
+from analysis.comparison import OTHER_SIDE_MEANS, Comparison, compare, shown
 from analysis.drawing import render
 from analysis.figures import cells_figure, training_figure, training_lines
 from analysis.forest import forest_figure, forest_info
@@ -98,7 +98,7 @@ def comparison_section(study: Study, comparison: Comparison) -> Section:
         "a gap truly closes, AVG shows less than that: it cannot fall below the noise floor). Holm: p adjusted over "
         "the rows, by which an arm is higher, smaller or not told apart; of a cell, over the cells of its arm. A mean "
         "without Holm goes by p alone. Signed gaps of several cells are averaged with their signs, so opposite ones "
-        "cancel; where ERM's own gap is near 0 its sign is chance. " + " ".join(notes),
+        "cancel; where ERM's own gap is near 0 its sign is chance. " + " ".join([OTHER_SIDE_MEANS, *notes]),
         tuple(blocks),
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
-from analysis.comparison import MAIN, NO_CLAIM, NOT_TOLD, compare, find, main, over_cells, shown
+from analysis.comparison import MAIN, NO_CLAIM, NOT_TOLD, OTHER_SIDE_MEANS, compare, find, main, over_cells, shown
 from analysis.load import load_study
 from analysis.pareto import front
 from analysis.tables import as_text
@@ -230,7 +230,7 @@ def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert status == 0
     assert "test, in points, against ERM; 50 resamples of whole speakers" in said
-    assert "A cell is told apart by Holm over the cells of its configuration" in said
+    assert "A cell is told apart by Holm over the cells of its configuration" in said and OTHER_SIDE_MEANS in said
     assert "ja/speech+text" not in said and "W-F1 gap, common priors" in said
     assert studies.NOTE in said
     read = pd.read_csv(csv)

@@ -39,6 +39,7 @@ def test_the_report_stands_alone_and_says_what_it_must(tmp_path: Path) -> None:
         "python study/sweep.py",
         "learning_rate",
         "only 5 speakers",
+        "“Towards the other side”: ",
     ):
         assert expected in page, expected
     order = [
