@@ -317,7 +317,7 @@ def find(study: Study, reference: str) -> pd.Series:
         if not found.empty:
             return found.iloc[0]
     raise RecordError(
-        f"{study.folder.uri} has no finished configuration {reference!r}; it has {', '.join(rows['name']) or 'none'}."
+        f"{study.folder.uri} has no finished configuration {reference!r}; it has {'; '.join(rows['name']) or 'none'}."
     )
 
 
@@ -363,7 +363,7 @@ def shown(
 
 def _require_one_of(what: str, asked: str, known: pd.Series, *others: pd.Series) -> None:
     if not any((names == asked).any() for names in (known, *others)):
-        raise RecordError(f"--{what} {asked}: no such {what} was compared; there is {', '.join(known.unique())}.")
+        raise RecordError(f"--{what} {asked}: no such {what} was compared; there is {'; '.join(known.unique())}.")
 
 
 def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:

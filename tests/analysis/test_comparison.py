@@ -170,7 +170,7 @@ def test_only_seeds_in_common_are_paired(tmp_path: Path) -> None:
 
 def test_faults_are_named(comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study, _ = comparison
-    with pytest.raises(RecordError, match="no finished configuration 'nobody'; it has ERM, paper's setting"):
+    with pytest.raises(RecordError, match="no finished configuration 'nobody'; it has ERM; paper's setting"):
         compare(study, "nobody")
     with pytest.raises(ValueError, match="split is dev or test"):
         compare(study, split="train")
@@ -209,7 +209,7 @@ def test_what_is_not_there_or_out_of_range_is_an_error(tmp_path: Path, capsys: p
     folder = studies.write_whole_study(tmp_path / "s", 10, 5, configurations=2)
     csv = tmp_path / "t.csv"
     for flag, value, words in (
-        ("--scope", "fr/speech", "--scope fr/speech: no such scope was compared; there is en/speech+text, "),
+        ("--scope", "fr/speech", "--scope fr/speech: no such scope was compared; there is en/speech+text; "),
         ("--configuration", "ERM", "--configuration ERM: no such configuration was compared; there is paper's setting"),
     ):
         assert main([folder.uri, "--resamples", "20", flag, value, "--csv", str(csv)]) == 2
