@@ -131,6 +131,7 @@ def training_figure(lines: pd.DataFrame) -> Figure:
     many = lines["config_id"].nunique() > MANY
     is_faint = ~lines["name"].isin([ERM, PAPER]) & many
     named, faint = lines[~is_faint], lines[is_faint].astype({"config_id": "category"})
+    alpha = min(0.4, max(0.05, 20 / max(1, faint["config_id"].nunique())))  # a thousand would hide the bold ones
     with matplotlib.rc_context(STYLE):
         figure = canvas(10, 4.1)
         panels = figure.subplots(1, 3)
@@ -148,9 +149,9 @@ def training_figure(lines: pd.DataFrame) -> Figure:
                 drawn = some[["epoch", column]].to_numpy(dtype=float) * (1.0, scale)
                 ends = np.flatnonzero(np.diff(some["config_id"].cat.codes)) + 1
                 marker, colour, _ = look(str(family))
-                axes.add_collection(LineCollection(np.split(drawn, ends), colors=colour, lw=1.1, alpha=0.4, zorder=1))
+                axes.add_collection(LineCollection(np.split(drawn, ends), colors=colour, lw=1.1, alpha=alpha, zorder=1))
                 last = drawn[[*(ends - 1), -1]]  # the marker tells families apart in grey, where colours do not
-                axes.scatter(*last.T, marker=marker, s=14, color=colour, alpha=0.7, lw=0, zorder=1)
+                axes.scatter(*last.T, marker=marker, s=14, color=colour, alpha=min(1.0, 2 * alpha), lw=0, zorder=1)
             axes.autoscale_view()
             axes.set_title(heading, loc="left", fontsize="medium")
             axes.set_xlabel("epoch")

@@ -135,7 +135,7 @@ def test_families_differ_by_marker_and_not_by_colour_alone() -> None:
 
 def test_of_many_configurations_the_training_lines_are_faint_and_all_there(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s")
-    for number in range(20):
+    for number in range(101):
         studies.write_trial(folder, number, f"c{number:02}", "ERM" if number == 0 else None)
         made = studies.figures(0.5 + number / 100, 0.1)
         studies.write_run(folder, f"c{number:02}", 0, made, made)
@@ -145,7 +145,7 @@ def test_of_many_configurations_the_training_lines_are_faint_and_all_there(tmp_p
     assert len(axes.get_lines()) == 1  # ERM
     thin = [collection for collection in axes.collections if isinstance(collection, LineCollection)]
     segments = [segment.tolist() for collection in thin for segment in collection.get_segments()]
-    assert len(segments) == 19 and segments[0] == [[1, pytest.approx(25.5)], [2, pytest.approx(51)]]
-    assert axes.get_ylim()[1] > 69
+    assert len(segments) == 100 and segments[0] == [[1, pytest.approx(25.5)], [2, pytest.approx(51)]]
+    assert axes.get_ylim()[1] > 150 and thin[0].get_alpha() == pytest.approx(0.2)
     (ends,) = (collection for collection in axes.collections if collection not in thin)
     assert np.asarray(ends.get_offsets()).tolist() == [segment[-1] for segment in segments]  # a marker, read in grey
