@@ -63,7 +63,10 @@ def pareto_figure(info: ParetoInfo) -> Figure:
         axes.plot(ends[:, :2].T, ends[:, 2:].T, color=PALE, lw=0.9, zorder=2)
         _front_line(axes, points[points["on_front"]])
         _markers(axes, tested, "test", filled=False, zorder=3)
-        _markers(axes, points, "dev", filled=True, zorder=5)
+        # a thousand of full size would hide those with a name
+        zorder, scale = (2, 0.35) if info.test_of_named_only else (5, 1.0)
+        _markers(axes, points[~points["named"]], "dev", filled=True, zorder=zorder, scale=scale)
+        _markers(axes, points[points["named"]], "dev", filled=True, zorder=5)
         axes.set_xlabel("gender gap (AVG, points), smaller to the right")
         axes.set_ylabel("W-F1 (points)")
         family_legend(figure, points["family"])
@@ -201,10 +204,10 @@ def _rims(axes: Axes, points: pd.DataFrame) -> None:
         )
 
 
-def _markers(axes: Axes, points: pd.DataFrame, split: str, filled: bool, zorder: int) -> None:
+def _markers(axes: Axes, points: pd.DataFrame, split: str, filled: bool, zorder: int, scale: float = 1.0) -> None:
     for family, rows in points.groupby("family", sort=False):
         marker, colour, _ = look(str(family))
-        size = (75 if filled else 50) * SIZES.get(marker, 1)
+        size = scale * (75 if filled else 50) * SIZES.get(marker, 1)
         for complete, some in rows.groupby("complete"):
             axes.scatter(
                 some[f"{split}_gap"], some[f"{split}_w_f1"], marker=marker, s=size,

@@ -95,6 +95,8 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
         "Filled markers: development figures, on which the front (line) is chosen.",
         f"Hollow markers: {'front, ERM, paper and comparison methods' if many else 'the same configurations'} on test.",
     ]
+    if many:
+        sentences.append("Small markers: all other configurations.")
     if not points["complete"].all():
         sentences.append("Faded markers: not every seed has finished.")
     if floor is not None:

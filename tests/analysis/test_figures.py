@@ -63,6 +63,24 @@ def test_names_hide_no_marker(study) -> None:
     assert not any(box.contains(x, y) for box in boxes for x, y in markers)
 
 
+def test_in_a_crowd_what_has_a_name_is_larger_and_on_top(study) -> None:
+    info = pareto_info(study)
+    crowded = replace(info, test_of_named_only=True, points=info.points.assign(named=info.points["label"].notna()))
+    at = {tuple(point): bool(named) for *point, named in info.points[["dev_gap", "dev_w_f1"]].assign(
+        named=crowded.points["named"]).to_numpy().tolist()}  # fmt: skip
+    drawn = [
+        (at[tuple(point)], collection.get_sizes()[0], collection.get_zorder())
+        for collection in pareto_figure(crowded).axes[0].collections
+        for point in np.asarray(collection.get_offsets()).tolist()
+        if tuple(point) in at
+    ]
+    assert len(drawn) == len(at)
+    least, most = (
+        pick(size for named, size, _ in drawn if named == which) for pick, which in ((min, True), (max, False))
+    )
+    assert least > 2 * most and {zorder for named, _, zorder in drawn if named} == {5}
+
+
 def test_a_study_without_any_gap_says_so(study) -> None:
     info = pareto_info(study)
     assert "no configuration has a gender gap" in words(pareto_figure(replace(info, points=info.points.iloc[:0])))

@@ -100,6 +100,7 @@ def test_a_crowded_figure_shows_test_points_of_the_named_only(tmp_path: Path) ->
     info = pareto_info(load_study(folder))
 
     assert info.test_of_named_only and "front, ERM, paper and comparison methods on test" in info.caption
+    assert "Small markers: all other" in info.caption
     assert info.points.loc[info.points["named"], "name"].tolist() == ["trial 0", "ERM", "group DRO"]
 
 
