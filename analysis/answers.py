@@ -13,11 +13,12 @@ import sys
 import pandas as pd
 
 from analysis.arms import adjusted, arms_table
-from analysis.comparison import QUANTITIES, Comparison, compare, in_words, p_in_words, shown
+from analysis.comparison import in_words, p_in_words, shown
 from analysis.confirmation import confirmation, confirmation_table, with_goals
 from analysis.flags import DRAWS, SEED, add_class_average
 from analysis.load import SPLITS, Study, load_study
 from analysis.page import Section, Table
+from analysis.paired import QUANTITIES, Comparison, compare
 from analysis.questions import coefficients_earned, transcript_effect
 from analysis.sections import RESAMPLES_AN_ARM
 from analysis.tables import POINTS, as_text

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.comparison import Comparison, by_holm, in_words, p_in_words
+from analysis.comparison import in_words, p_in_words
+from analysis.paired import Comparison, by_holm
 from analysis.tables import POINTS
 
 OBJECTIVES = ("w_f1", "avg")

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.clusters import ClusterBy, cluster_by
-from analysis.comparison import counts_of
 from analysis.load import Study, load_utterances
+from analysis.paired import counts_of
 from analysis.pareto import REFERENCE_POINT, front
 from analysis.selection import eligible
 from analysis.uncertainty import bootstrap

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.clusters import ClusterBy, cluster_by
-from analysis.comparison import counts_of
 from analysis.load import ERM, Study, load_utterances
 from analysis.nulls import NoiseFloor, noise_floor
+from analysis.paired import counts_of
 from analysis.pareto import front
 from analysis.uncertainty import bootstrap, interval
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.comparison import KINDS, NO_CLAIM, NOT_TOLD, QUANTITIES, Comparison
 from analysis.drawing import COLOURS, GREY, INK, MARKERS, STYLE, canvas, short, words
+from analysis.paired import KINDS, NO_CLAIM, NOT_TOLD, QUANTITIES, Comparison
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.arms import OBJECTIVES, arms, arms_table
-from analysis.comparison import Comparison
 from analysis.drawing import render
 from analysis.forest import ForestInfo, forest_figure, forest_info
 from analysis.load import Study
 from analysis.page import Picture, Section, Table
+from analysis.paired import Comparison
 from analysis.sections import compared_with
 from search_spaces.ablations import PARTS
 

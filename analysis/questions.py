@@ -1,6 +1,6 @@
 """Two questions of the study, each answered by a table: did coefficients earn anything, does the transcript help?
 
-Differences, their intervals and their words are those of :mod:`analysis.comparison`: paired over utterances and
+Differences, their intervals and their words are those of :mod:`analysis.paired`: paired over utterances and
 training seeds, a signed gap by the change of its size, an absolute one by a p value alone. A question that the studies
 at hand cannot answer has a row that says why in place of numbers.
 """
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.clusters import ClusterBy, ClusterCounts, cluster_by, same_utterances
-from analysis.comparison import counts_of, over_cells, paired_differences
 from analysis.load import ERM, PAPER, Study, load_utterances
+from analysis.paired import counts_of, over_cells, paired_differences
 from analysis.pareto import front
 from analysis.selection import NoChoice, Rule, WithinAccuracy, eligible
 from analysis.studies import settings_that_differ
@@ -69,7 +69,7 @@ def coefficients_earned(
 
     Returns:
         ``COEFFICIENT_COLUMNS``; one row a (kind of coefficients, scope, quantity), fractions: ``reference`` is of the
-        plain choice, ``value`` of the tuned one, the rest as :class:`analysis.comparison.Comparison` has it, Holm over
+        plain choice, ``value`` of the tuned one, the rest as :class:`analysis.paired.Comparison` has it, Holm over
         the cells of one quantity. ``better_in_halves``, of W-F1 and AVG over all cells, is the share of halves in
         which the tuned choice is the better one (a tie counts a half); halves share trials, so it is no p value.
         ``reason`` says why a question has no answer, else ``None``.
@@ -148,7 +148,7 @@ def transcript_effect(
 
     Returns:
         ``TRANSCRIPT_COLUMNS``; one row a (configuration, language, quantity), fractions: ``reference`` is speech
-        alone, ``value`` speech with the transcript, the rest as :class:`analysis.comparison.Comparison` has it, Holm
+        alone, ``value`` speech with the transcript, the rest as :class:`analysis.paired.Comparison` has it, Holm
         over the languages of one configuration and quantity; "multilingual" is the mean over the languages.
     """
     missing = [m.value for m in (Modality.SPEECH, Modality.SPEECH_TEXT) if m.value not in study.plan["modalities"]]

@@ -25,7 +25,6 @@ from analysis.answers import question_sections
 from analysis.arms import arms, arms_table
 from analysis.benchmark import benchmark, benchmark_csv, benchmark_latex
 from analysis.chance import uncertainty_of
-from analysis.comparison import Comparison
 from analysis.drawing import render
 from analysis.figures import pareto_figure
 from analysis.findings import answer, warnings_of
@@ -35,6 +34,7 @@ from analysis.goals_sections import goals_answer, goals_sections
 from analysis.latex import tabular
 from analysis.load import ERM, Study, load_study
 from analysis.page import render_page
+from analysis.paired import Comparison
 from analysis.pareto import front, pareto_info
 from analysis.parts import part_comparisons, parts, parts_section, parts_table
 from analysis.search_sections import certainty_section, choices_section, importance_section, published_section

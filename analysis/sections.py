@@ -10,12 +10,13 @@ import pandas as pd
 from analysis.arms import adjusted, arms_table
 from analysis.benchmark import MEAN
 from analysis.chance import INTERVALS_OF_ALL, Uncertainty
-from analysis.comparison import OTHER_SIDE_MEANS, Comparison, compare, shown
+from analysis.comparison import shown
 from analysis.drawing import render
 from analysis.figures import cells_figure, training_figure, training_lines
 from analysis.forest import forest_figure, forest_info
 from analysis.load import Study, load_epochs, load_predictions, load_utterances
 from analysis.page import Picture, Section, Table
+from analysis.paired import OTHER_SIDE_MEANS, Comparison, compare
 from analysis.pareto import cells_info
 from analysis.steps import steps_figure, steps_info
 from analysis.tables import POINTS, cells_table, configurations_table, front_table, rates_table

@@ -19,8 +19,9 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 from rich.console import Console
 
 from analysis.arms import adjusted
-from analysis.comparison import compare, shown
+from analysis.comparison import shown
 from analysis.load import ERM, load_study
+from analysis.paired import compare
 from analysis.report import write_report
 from analysis.tables import as_text, knobs_in_words
 from search_spaces import Space, ablation

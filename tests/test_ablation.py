@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from analysis.arms import adjusted
-from analysis.comparison import compare, p_in_words
+from analysis.comparison import p_in_words
 from analysis.load import load_study
+from analysis.paired import compare
 from search_spaces.ablations import ARMS, FAMILIES, HEARD, arms_of
 from study.ablation import chosen, main, show
 from study.records import StudyFolder, read_study, read_trials

@@ -30,10 +30,11 @@ from IPython.display import Image, display
 
 from analysis.arms import adjusted, arms_table
 from analysis.benchmark import benchmark
-from analysis.comparison import compare, shown
+from analysis.comparison import shown
 from analysis.drawing import render
 from analysis.forest import forest_figure, forest_info
 from analysis.load import load_study
+from analysis.paired import compare
 from analysis.parts import part_comparisons, parts_info, parts_table
 from analysis.steps import steps_figure, steps_info
 from analysis.tables import formatted

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from analysis.arms import adjusted, arms, arms_table
-from analysis.comparison import compare
 from analysis.load import load_study
 from analysis.page import Table
+from analysis.paired import compare
 from analysis.sections import compared_with, comparison_section
 from analysis.uncertainty import holm
 from tests.analysis import studies

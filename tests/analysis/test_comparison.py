@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
-from analysis.comparison import MAIN, NO_CLAIM, NOT_TOLD, OTHER_SIDE_MEANS, compare, find, main, over_cells, shown
+from analysis.comparison import MAIN, main, shown
 from analysis.load import load_study
+from analysis.paired import NO_CLAIM, NOT_TOLD, OTHER_SIDE_MEANS, compare, find, over_cells
 from analysis.pareto import front
 from analysis.tables import as_text
 from study.groups import EMOTIONS

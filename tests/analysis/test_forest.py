@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from analysis.arms import adjusted
-from analysis.comparison import Comparison, compare, main, over_cells
+from analysis.comparison import main
 from analysis.drawing import render
 from analysis.forest import forest_figure, forest_info
 from analysis.load import load_study
+from analysis.paired import Comparison, compare, over_cells
 from tests.analysis import studies
 
 

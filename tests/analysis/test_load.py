@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.comparison import counts_of
 from analysis.load import (
     COMPARISON,
     ERM,
@@ -20,6 +19,7 @@ from analysis.load import (
     open_folder,
 )
 from analysis.nulls import noise_floor
+from analysis.paired import counts_of
 from analysis.uncertainty import bootstrap
 from study.records import RecordError
 from tests.analysis import studies

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from analysis.attainment import probability_nondominated
-from analysis.comparison import compare
 from analysis.load import load_study
+from analysis.paired import compare
 from study.records import StudyFolder
 from tests.analysis import studies
 
