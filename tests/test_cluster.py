@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import glob
 import importlib.metadata
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import jsonschema
@@ -27,7 +29,9 @@ import pytest
 import yaml
 
 from study.connection import GPUS_AT_MOST
+from study.machine import LOOPBACK
 from study.records import StudyFolder, read_trials
+from tests.conftest import PLANTED
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -215,6 +219,23 @@ def test_a_job_gets_what_rays_runtime_environment_knows():
     assert ours["env_vars"].items() <= in_job["env_vars"].items()
 
 
+def test_a_job_carries_the_code_alone_and_does_not_walk_through_the_rest(tmp_path):
+    from ray._private.runtime_env import packaging
+
+    clone, package = tmp_path / "clone", tmp_path / "package.zip"
+    code = ("study/sweep.py", "analysis/load.py", "cluster/runtime-env.yaml")
+    rest = ("results/mine/study.json", ".venv/bin/python", ".git/HEAD", "tests/test_sweep.py", "study/__pycache__/a")
+    for name in (*code, *rest):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
+    shutil.copy(REPO / ".rayignore", clone)
+    packaging.create_package(str(clone), package, include_gitignore=False)
+    with zipfile.ZipFile(package) as carried:
+        assert set(carried.namelist()) == {".rayignore", *code}
+    (ignored,) = packaging.get_excludes_from_ignore_files(clone, include_gitignore=False)
+    assert all(ignored(clone / name) for name in ("results", ".venv", ".git", "tests", "study/__pycache__"))
+
+
 def test_deepspeed_files_are_what_the_trainer_makes():
     from study.engine import SHOWN, shown
 
@@ -356,11 +377,31 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def exported() -> dict[str, str]:
+    """What the README sets for a cluster of one machine."""
+    (line,) = (line for line in (CLUSTER / "README.md").read_text().splitlines() if line.startswith("export "))
+    return dict(word.split("=") for word in shlex.split(line)[1:])
+
+
+def test_a_cluster_of_one_machine_gets_the_token_and_what_keeps_it_off_the_network():
+    assert exported() == {"RAY_AUTH_MODE": "token", **LOOPBACK}
+
+
+def doors(process: psutil.Process) -> set[str]:
+    """The addresses at which a process or a descendant listens."""
+    found = set()
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            connections = each.net_connections("inet")
+            found |= {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == psutil.CONN_LISTEN}
+    return found
+
+
 @pytest.mark.slow
-def test_a_job_runs_the_sweep_on_a_running_cluster(small_corpus, tmp_path):
+def test_a_job_runs_the_sweep_on_a_running_cluster_of_one_machine_behind_locked_doors(small_corpus, tmp_path):
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    environment |= {"RAY_TMPDIR": temporary, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment |= {"RAY_TMPDIR": temporary, "RAY_AUTH_TOKEN": secrets.token_hex(32), **exported(), **PLANTED}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     dashboard = free_port()
     head = subprocess.Popen(
@@ -380,11 +421,20 @@ def test_a_job_runs_the_sweep_on_a_running_cluster(small_corpus, tmp_path):
         ).returncode:
             assert time.monotonic() < deadline, "the job server did not come up"
             time.sleep(1)
-        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=240)
+        assert doors(psutil.Process(head.pid)) == {"127.0.0.1"}
+        stranger = {**environment, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        refused = subprocess.run(["ray", "job", "list", "--address", address], env=stranger, capture_output=True)
+        assert refused.returncode
+        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert "the Ray cluster: 2 cores" in done.stdout
         (trial,) = read_trials(StudyFolder.at(str(tmp_path), "job")).values()
         assert trial["state"] == "finished"
+        files = [path for place in (temporary, tmp_path) for path in Path(place).rglob("*") if path.is_file()]
+        assert {"study.json", "report.html", "worker-0.log", "runtime_env_agent.log"} <= {path.name for path in files}
+        for name, secret in PLANTED.items():
+            assert secret not in done.stdout + done.stderr, name
+            assert not [str(path) for path in files if secret.encode() in path.read_bytes()], name
     finally:
         os.killpg(head.pid, signal.SIGTERM)
         head.wait(timeout=180)
