@@ -72,6 +72,14 @@ def test_ray_accepts_the_cluster_file(prepared, name):
     assert mounted == {"requirements.lock", "Makefile"} and all((REPO / place).exists() for place in mounted)
 
 
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_user_may_write_the_shared_folder_once_it_is_mounted(prepared, name):
+    """Studies, the backbone and a corpus from `ray rsync-up` go there; a new file system belongs to root."""
+    *_, mount, own, install = prepared(f"{name}.yaml")["setup_commands"]
+    assert "sudo mount" in mount and mount.endswith(" /shared)") and own == 'sudo install -d -o "$(id -un)" /shared'
+    assert install.endswith(".venv/ready")
+
+
 def test_googles_disk_lies_in_the_zone_of_the_machines(prepared):
     config = prepared("gcp.yaml")
     (disk,) = config["available_node_types"]["gpu_worker"]["node_config"]["disks"]
