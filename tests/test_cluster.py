@@ -324,13 +324,14 @@ def test_slurm_ends_only_what_it_started():
     assert not re.search(r"ray stop|pkill|killall", text) and "RAY_AUTH_MODE=token" in text
 
 
-@pytest.mark.slow
-def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_leaves_nothing(small_corpus, tmp_path):
-    """Slurm's commands are played by a line or two of shell each, its nodes by this machine."""
-    tools, asked = tmp_path / "bin", tmp_path / "asked"
+@pytest.fixture
+def slurm(tmp_path):
+    """Options of a process that finds Slurm's commands, each played by a line or two of shell, and this machine for its
+    nodes, in a home without a token. What is asked of ``scontrol`` is kept in ``asked``."""
+    tools = tmp_path / "bin"
     tools.mkdir()
     played = {
-        "scontrol": f"echo \"$@\" >> {asked}\nprintf '%s\\n' one two",
+        "scontrol": f"echo \"$@\" >> {tmp_path / 'asked'}\nprintf '%s\\n' one two",
         "srun": 'while [[ "$1" == --* ]]; do shift; done\nexec "$@"',
     }
     for name, text in played.items():
@@ -338,13 +339,26 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
         (tools / name).chmod(0o755)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
-    number = str(os.getpid())
-    environment |= {"SLURM_SUBMIT_DIR": str(REPO), "SLURM_JOB_ID": number, "SLURM_JOB_NODELIST": "[one,two]"}
-    environment |= {"SLURM_CPUS_PER_TASK": "1", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment |= {"SLURM_SUBMIT_DIR": str(REPO), "SLURM_JOB_ID": str(os.getpid())}
+    environment |= {"SLURM_JOB_NODELIST": "[one,two]", "SLURM_CPUS_PER_TASK": "1"}
+    return {"cwd": REPO, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+def test_slurm_does_not_wait_for_a_ray_that_cannot_start(slurm):
+    done = subprocess.run(["bash", "cluster/slurm.sh"], timeout=100, **slurm)
+    assert done.returncode and "ray get-auth-token --generate" in done.stdout, done.stdout[-3000:]
+    assert not Path(f"/tmp/ray-{os.getpid()}").exists()
+
+
+@pytest.mark.slow
+def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_leaves_nothing(
+    slurm, small_corpus, tmp_path
+):
+    number = slurm["env"]["SLURM_JOB_ID"]
+    slurm["env"]["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     command = ["bash", "cluster/slurm.sh", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
     command += ["--study", "mine", "--trials", "1", "--epochs", "12", "--fix", "optimisation.patience=12"]
     command += ["--fix", "optimisation.batch_size=24"]
-    options = {"cwd": REPO, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
     def left() -> list[str]:
         here = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
@@ -357,7 +371,7 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
             time.sleep(0.5)
         return not left()
 
-    first = subprocess.Popen(command, **options)
+    first = subprocess.Popen(command, **slurm)
     try:
         deadline = time.monotonic() + 200
         while not glob.glob(f"{tmp_path}/mine/runs/*/0/checkpoint.json"):
@@ -369,11 +383,12 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
     finally:
         first.terminate()
         first.communicate(timeout=60)
-    assert first.returncode == 0 and "queued again" in said and f"requeue {number}" in asked.read_text(), said[-3000:]
+    asked = (tmp_path / "asked").read_text()
+    assert first.returncode == 0 and "queued again" in said and f"requeue {number}" in asked, said[-3000:]
     (run,) = Path(tmp_path, "mine", "runs").glob("*/0")
     assert nothing_left() and not (run / "finished.json").exists()
 
-    second = subprocess.run(command, timeout=300, **options)
+    second = subprocess.run(command, timeout=300, **slurm)
     assert second.returncode == 0 and "the Ray cluster: 2 cores" in second.stdout, second.stdout[-3000:]
     assert "1 ranks a trial" in second.stdout and nothing_left()
     assert json.loads((run / "finished.json").read_text())["epochs_run"] == 12
