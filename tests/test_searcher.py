@@ -305,6 +305,17 @@ def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
     assert sorted([*points, last], key=str) == sorted(space.points(), key=str)
 
 
+@pytest.mark.parametrize("sampler", ["grid", "random"])
+def test_a_new_head_at_every_call_leaves_grid_and_random_search_their_configurations(tmp_path, sampler):
+    space = space_maker("schedules")(["en", "de"], SETTINGS)
+    search = Search("s", space.on_grid(2) if sampler == "grid" else space, SETTINGS, sampler=sampler)
+    undisturbed = played(open_journal(str(tmp_path / "whole.log")), search, 12, {})
+    records = {}
+    for head in range(4):  # the journal of each is lost with it
+        played(open_journal(str(tmp_path / f"{head}.log")), search, 3, records)
+    assert [records[number]["knobs"] for number in range(12)] == undisturbed
+
+
 @pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental", "ignore:Nsga3 is experimental")
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "random"])
 def test_a_repeated_configuration_takes_no_trial_and_a_small_space_comes_to_its_end(journal, sampler):
