@@ -63,7 +63,8 @@ srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
   "${resources[@]}" &
 steps+=($!)
 export RAY_ADDRESS="$address:$port"
-timeout 300 bash -c "until exec 3<>/dev/tcp/$address/$port; do sleep 1; done" 2>/dev/null
+answers="exec 3<>/dev/tcp/$address/$port"
+timeout 300 bash -c "until $answers; do kill -0 $! || exit; sleep 1; done" 2>/dev/null # a head that has ended says why
 
 if ((${#nodes[@]} > 1)); then
   others=$((${#nodes[@]} - 1))

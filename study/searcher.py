@@ -2,13 +2,15 @@
 
 The records are the truth; the journal follows them. A trial's record is written before Optuna is told, so whatever
 was cut off can be set right at the next start (``reconcile``); and a journal that says otherwise than the records,
-because trials have got more seeds or the space more knobs, is written anew from them (``open_study``).
+because it was cut off, trials have got more seeds, or the space more knobs, is written anew from them (``open_study``).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
@@ -108,8 +110,22 @@ class Search:
 
 
 def open_journal(path: str) -> BaseStorage:
-    """Optuna's storage in one append-only file; one process writes it."""
+    """Optuna's storage in one append-only file; one process writes it.
+
+    Nothing is kept from the first line on that a full disk or a machine's crash has cut off: Optuna would refuse to
+    read the journal ever again, and the records have the rest.
+    """
+    if os.path.exists(path):
+        with open(path, "rb+") as file:
+            file.truncate(sum(map(len, itertools.takewhile(_is_whole, file))))
     return JournalStorage(JournalFileBackend(path))
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict) and line.endswith(b"\n")
+    except ValueError:
+        return False
 
 
 def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str, Any]]) -> optuna.Study:
@@ -153,6 +169,9 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
 def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]) -> bool:
     """Whether the journal was written for these knobs and has the trials and values that the records have."""
     if study.user_attrs.get(SPACE) != knobs:
+        return False
+    begun = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING}
+    if not records.keys() <= begun:  # it was cut off, or another head went on with the study
         return False
     ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
     return all(_agrees(trial, records.get(trial.number)) for trial in ended)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import glob
 import importlib.metadata
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import jsonschema
@@ -27,7 +29,9 @@ import pytest
 import yaml
 
 from study.connection import GPUS_AT_MOST
+from study.machine import LOOPBACK
 from study.records import StudyFolder, read_trials
+from tests.conftest import PLANTED
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -66,6 +70,14 @@ def test_ray_accepts_the_cluster_file(prepared, name):
     assert any("make -C ~/fair-ser .venv/ready" in command for command in config["setup_commands"])
     mounted = {place for place in config["file_mounts"].values() if not place.startswith("~")}
     assert mounted == {"requirements.lock", "Makefile"} and all((REPO / place).exists() for place in mounted)
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_user_may_write_the_shared_folder_once_it_is_mounted(prepared, name):
+    """Studies, the backbone and a corpus from `ray rsync-up` go there; a new file system belongs to root."""
+    *_, mount, own, install = prepared(f"{name}.yaml")["setup_commands"]
+    assert "sudo mount" in mount and mount.endswith(" /shared)") and own == 'sudo install -d -o "$(id -un)" /shared'
+    assert install.endswith(".venv/ready")
 
 
 def test_googles_disk_lies_in_the_zone_of_the_machines(prepared):
@@ -215,6 +227,23 @@ def test_a_job_gets_what_rays_runtime_environment_knows():
     assert ours["env_vars"].items() <= in_job["env_vars"].items()
 
 
+def test_a_job_carries_the_code_alone_and_does_not_walk_through_the_rest(tmp_path):
+    from ray._private.runtime_env import packaging
+
+    clone, package = tmp_path / "clone", tmp_path / "package.zip"
+    code = ("study/sweep.py", "analysis/load.py", "cluster/runtime-env.yaml")
+    rest = ("results/mine/study.json", ".venv/bin/python", ".git/HEAD", "tests/test_sweep.py", "study/__pycache__/a")
+    for name in (*code, *rest):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
+    shutil.copy(REPO / ".rayignore", clone)
+    packaging.create_package(str(clone), package, include_gitignore=False)
+    with zipfile.ZipFile(package) as carried:
+        assert set(carried.namelist()) == {".rayignore", *code}
+    (ignored,) = packaging.get_excludes_from_ignore_files(clone, include_gitignore=False)
+    assert all(ignored(clone / name) for name in ("results", ".venv", ".git", "tests", "study/__pycache__"))
+
+
 def test_deepspeed_files_are_what_the_trainer_makes():
     from study.engine import SHOWN, shown
 
@@ -295,13 +324,14 @@ def test_slurm_ends_only_what_it_started():
     assert not re.search(r"ray stop|pkill|killall", text) and "RAY_AUTH_MODE=token" in text
 
 
-@pytest.mark.slow
-def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_leaves_nothing(small_corpus, tmp_path):
-    """Slurm's commands are played by a line or two of shell each, its nodes by this machine."""
-    tools, asked = tmp_path / "bin", tmp_path / "asked"
+@pytest.fixture
+def slurm(tmp_path):
+    """Options of a process that finds Slurm's commands, each played by a line or two of shell, and this machine for its
+    nodes, in a home without a token. What is asked of ``scontrol`` is kept in ``asked``."""
+    tools = tmp_path / "bin"
     tools.mkdir()
     played = {
-        "scontrol": f"echo \"$@\" >> {asked}\nprintf '%s\\n' one two",
+        "scontrol": f"echo \"$@\" >> {tmp_path / 'asked'}\nprintf '%s\\n' one two",
         "srun": 'while [[ "$1" == --* ]]; do shift; done\nexec "$@"',
     }
     for name, text in played.items():
@@ -309,13 +339,26 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
         (tools / name).chmod(0o755)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
-    number = str(os.getpid())
-    environment |= {"SLURM_SUBMIT_DIR": str(REPO), "SLURM_JOB_ID": number, "SLURM_JOB_NODELIST": "[one,two]"}
-    environment |= {"SLURM_CPUS_PER_TASK": "1", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment |= {"SLURM_SUBMIT_DIR": str(REPO), "SLURM_JOB_ID": str(os.getpid())}
+    environment |= {"SLURM_JOB_NODELIST": "[one,two]", "SLURM_CPUS_PER_TASK": "1"}
+    return {"cwd": REPO, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+def test_slurm_does_not_wait_for_a_ray_that_cannot_start(slurm):
+    done = subprocess.run(["bash", "cluster/slurm.sh"], timeout=100, **slurm)
+    assert done.returncode and "ray get-auth-token --generate" in done.stdout, done.stdout[-3000:]
+    assert not Path(f"/tmp/ray-{os.getpid()}").exists()
+
+
+@pytest.mark.slow
+def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_leaves_nothing(
+    slurm, small_corpus, tmp_path
+):
+    number = slurm["env"]["SLURM_JOB_ID"]
+    slurm["env"]["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     command = ["bash", "cluster/slurm.sh", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
     command += ["--study", "mine", "--trials", "1", "--epochs", "12", "--fix", "optimisation.patience=12"]
     command += ["--fix", "optimisation.batch_size=24"]
-    options = {"cwd": REPO, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
     def left() -> list[str]:
         here = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
@@ -328,7 +371,7 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
             time.sleep(0.5)
         return not left()
 
-    first = subprocess.Popen(command, **options)
+    first = subprocess.Popen(command, **slurm)
     try:
         deadline = time.monotonic() + 200
         while not glob.glob(f"{tmp_path}/mine/runs/*/0/checkpoint.json"):
@@ -340,11 +383,12 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
     finally:
         first.terminate()
         first.communicate(timeout=60)
-    assert first.returncode == 0 and "queued again" in said and f"requeue {number}" in asked.read_text(), said[-3000:]
+    asked = (tmp_path / "asked").read_text()
+    assert first.returncode == 0 and "queued again" in said and f"requeue {number}" in asked, said[-3000:]
     (run,) = Path(tmp_path, "mine", "runs").glob("*/0")
     assert nothing_left() and not (run / "finished.json").exists()
 
-    second = subprocess.run(command, timeout=300, **options)
+    second = subprocess.run(command, timeout=300, **slurm)
     assert second.returncode == 0 and "the Ray cluster: 2 cores" in second.stdout, second.stdout[-3000:]
     assert "1 ranks a trial" in second.stdout and nothing_left()
     assert json.loads((run / "finished.json").read_text())["epochs_run"] == 12
@@ -356,11 +400,31 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def exported() -> dict[str, str]:
+    """What the README sets for a cluster of one machine."""
+    (line,) = (line for line in (CLUSTER / "README.md").read_text().splitlines() if line.startswith("export "))
+    return dict(word.split("=") for word in shlex.split(line)[1:])
+
+
+def test_a_cluster_of_one_machine_gets_the_token_and_what_keeps_it_off_the_network():
+    assert exported() == {"RAY_AUTH_MODE": "token", **LOOPBACK}
+
+
+def doors(process: psutil.Process) -> set[str]:
+    """The addresses at which a process or a descendant listens."""
+    found = set()
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            connections = each.net_connections("inet")
+            found |= {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == psutil.CONN_LISTEN}
+    return found
+
+
 @pytest.mark.slow
-def test_a_job_runs_the_sweep_on_a_running_cluster(small_corpus, tmp_path):
+def test_a_job_runs_the_sweep_on_a_running_cluster_of_one_machine_behind_locked_doors(small_corpus, tmp_path):
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    environment |= {"RAY_TMPDIR": temporary, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment |= {"RAY_TMPDIR": temporary, "RAY_AUTH_TOKEN": secrets.token_hex(32), **exported(), **PLANTED}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     dashboard = free_port()
     head = subprocess.Popen(
@@ -380,11 +444,20 @@ def test_a_job_runs_the_sweep_on_a_running_cluster(small_corpus, tmp_path):
         ).returncode:
             assert time.monotonic() < deadline, "the job server did not come up"
             time.sleep(1)
-        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=240)
+        assert doors(psutil.Process(head.pid)) == {"127.0.0.1"}
+        stranger = {**environment, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        refused = subprocess.run(["ray", "job", "list", "--address", address], env=stranger, capture_output=True)
+        assert refused.returncode
+        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert "the Ray cluster: 2 cores" in done.stdout
         (trial,) = read_trials(StudyFolder.at(str(tmp_path), "job")).values()
         assert trial["state"] == "finished"
+        files = [path for place in (temporary, tmp_path) for path in Path(place).rglob("*") if path.is_file()]
+        assert {"study.json", "report.html", "worker-0.log", "runtime_env_agent.log"} <= {path.name for path in files}
+        for name, secret in PLANTED.items():
+            assert secret not in done.stdout + done.stderr, name
+            assert not [str(path) for path in files if secret.encode() in path.read_bytes()], name
     finally:
         os.killpg(head.pid, signal.SIGTERM)
         head.wait(timeout=180)

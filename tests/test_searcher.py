@@ -114,6 +114,31 @@ def test_a_lost_journal_is_rebuilt_from_the_records(journal, tmp_path):
     assert [trial.user_attrs["label"] for trial in rebuilt.trials[5:]] == ["ERM"]  # the reference that is missing
 
 
+@pytest.mark.parametrize("after", [b"", b"\0" * 40, b'{"op_code":5,"worker_id":"x"}\n'], ids=["", "zeros", "joined"])
+def test_a_journal_with_a_line_that_was_cut_off_goes_on(tmp_path, after):
+    """A full disk leaves half of a line, to which the next may have been joined; a crash leaves zeros."""
+    path, records = tmp_path / "journal.log", {}
+    search = Search("s", SPACE, SETTINGS, sampler="random")
+    first = played(open_journal(str(path)), search, 5, records)
+    path.write_bytes(path.read_bytes()[:-9] + after)
+    more = [knobs for _ in range(2) for knobs in played(open_journal(str(path)), search, 2, records)]
+    assert sorted(records) == list(range(9)) and [records[number]["knobs"] for number in range(9)] == first + more
+    assert first + more == played(open_journal(str(tmp_path / "whole.log")), search, 9, {})
+
+
+@pytest.mark.parametrize("lines_left", [1, 8, 20, 40])
+def test_a_journal_that_lacks_trials_which_have_records_takes_none_of_their_numbers(tmp_path, lines_left):
+    """It was cut off long before its end, or lies on a head while another one went on with the study."""
+    path, records = tmp_path / "journal.log", {}
+    search = Search("s", SPACE, SETTINGS)
+    played(open_journal(str(path)), search, 8, records)
+    kept, lines = dict(records), path.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 45
+    path.write_bytes(b"".join(lines[:lines_left]))
+    played(open_journal(str(path)), search, 2, records)
+    assert sorted(records) == list(range(10)) and kept.items() <= records.items()
+
+
 @pytest.mark.parametrize("state", ["finished", "pruned"])
 def test_what_has_no_record_any_more_is_redone(journal, state):
     """A damaged record is moved away, as its error says."""
@@ -278,6 +303,17 @@ def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
     assert len(points) == 9 and len({json.dumps(knobs, sort_keys=True) for knobs in points}) == 9
     (last,) = played(journal, search, 1, records)
     assert sorted([*points, last], key=str) == sorted(space.points(), key=str)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random"])
+def test_a_new_head_at_every_call_leaves_grid_and_random_search_their_configurations(tmp_path, sampler):
+    space = space_maker("schedules")(["en", "de"], SETTINGS)
+    search = Search("s", space.on_grid(2) if sampler == "grid" else space, SETTINGS, sampler=sampler)
+    undisturbed = played(open_journal(str(tmp_path / "whole.log")), search, 12, {})
+    records = {}
+    for head in range(4):  # the journal of each is lost with it
+        played(open_journal(str(tmp_path / f"{head}.log")), search, 3, records)
+    assert [records[number]["knobs"] for number in range(12)] == undisturbed
 
 
 @pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental", "ignore:Nsga3 is experimental")
