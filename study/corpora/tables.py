@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -36,8 +37,8 @@ def read_table(path: str, required: Sequence[str], remedy: str, optional: Sequen
         lines count lines, and Parquet counts its rows from 1.
 
     Raises:
-        CorpusError: no such file, or a folder; not of that kind, columns missing, rows of another width than the header
-            (all of them are named), or no rows.
+        CorpusError: no such file, or a folder; not of that kind, no UTF-8, columns missing, rows of another width than
+            the header (all of them are named), or no rows.
     """
     if os.path.isdir(path):
         raise CorpusError(f"{path} is a folder. Name the CSV, JSON lines or Parquet file itself. {remedy}")
@@ -48,7 +49,7 @@ def read_table(path: str, required: Sequence[str], remedy: str, optional: Sequen
         columns, rows = {"CSV": _csv, "JSON lines": _json_lines, "Parquet": _parquet}[kind](path)
     except CorpusError:
         raise
-    except (ValueError, csv.Error, pa.ArrowException) as error:  # undecodable bytes raise a ValueError too
+    except (ValueError, csv.Error, pa.ArrowException) as error:
         text = "UTF-8 CSV" if kind == "CSV" else kind
         raise CorpusError(f"{path} cannot be read as a {text} file: {error}. {remedy}") from error
     names = _in_our_case(path, columns, (*required, *optional))
@@ -79,8 +80,21 @@ def _in_our_case(path: str, columns: Sequence[str], known: Sequence[str]) -> dic
     return names
 
 
+def _lines(path: str) -> io.StringIO:
+    """The text of a file without its byte order mark, line ends as they are."""
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        return io.StringIO(content.decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        line = len((error.object[: error.start] + b"?").splitlines())
+        raise CorpusError(
+            f"{path}, line {line}: the byte 0x{error.object[error.start]:02x} is no UTF-8. Save the file as UTF-8."
+        ) from error
+
+
 def _csv(path: str) -> tuple[list[str], Rows]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with _lines(path) as file:
         header = file.readline()
         first = 1
         if separator := re.fullmatch(r'"?sep=(.)"?\s*', header):  # Excel's own
@@ -119,7 +133,7 @@ def _csv(path: str) -> tuple[list[str], Rows]:
 def _json_lines(path: str) -> tuple[list[str], Rows]:
     rows: Rows = []
     faults = []
-    with open(path, encoding="utf-8-sig") as file:
+    with _lines(path) as file:
         for number, line in enumerate(file, 1):
             where = f"{path}, row {number}"
             try:
