@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen2AudioForConditionalGene
 
 from study.features import audio_tokens
 from study.settings import BackboneSettings, SettingsError
-from study.tower import tower_states
+from study.tower import refuse_incomplete, tower_states
 
 SAMPLED_BYTES = 1024**2
 IGNORED = -100  # a target that cross_entropy leaves out
@@ -81,6 +81,11 @@ def load_processor(source: str) -> Qwen2AudioProcessor:
         raise SettingsError(
             [f"--backbone {source}: holds a {type(processor).__name__}; only Qwen2-Audio can be trained"]
         )
+    if len(processor.tokenizer(f"{processor.audio_token}<|im_end|>", add_special_tokens=False)["input_ids"]) != 2:
+        raise SettingsError(  # without its files transformers makes an empty tokenizer
+            [f"--backbone {source}: its tokenizer has no token {processor.audio_token} or <|im_end|>; copy the "
+             "checkpoint's tokenizer files beside its weights"]
+        )  # fmt: skip
     if processor.chat_template is None:
         processor.chat_template = processor.default_chat_template
     return processor
@@ -110,20 +115,23 @@ def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qw
     """The checkpoint of a hub id or folder.
 
     Raises:
-        SettingsError: weights are missing from the checkpoint (they would be left random), or the attention that is
-            asked for is not installed.
+        SettingsError: weights are missing from the checkpoint (they would be left random) or have another shape than
+            its configuration says, or the attention that is asked for is not installed.
     """
     attention = {"text_config": settings.attention, "audio_config": "sdpa"}
     try:
         model, loading = Qwen2AudioForConditionalGeneration.from_pretrained(
-            source, dtype=dtype, attn_implementation=attention, output_loading_info=True
+            source,
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
     except ImportError as error:
         raise SettingsError([f"backbone.attention: {settings.attention} cannot be used here ({error})"]) from error
     except SafetensorError as error:
         raise SettingsError([f"--backbone {source}: its weights cannot be read ({error}); fetch them again"]) from error
-    if loading["missing_keys"]:
-        raise SettingsError([f"--backbone {source}: the checkpoint lacks {sorted(loading['missing_keys'])[:5]}"])
+    refuse_incomplete(source, loading)
     return model
 
 

@@ -73,6 +73,7 @@ def save(run: Run, best: Best) -> None:
             "best": {"epoch": best.epoch, "dev": best.dev},
             "multipliers": run.multipliers,
             "sampler": run.rng.bit_generator.state,
+            "tokens": run.tokens,
             "seconds": run.seconds,
             "epochs": run.epochs,
         }
@@ -113,6 +114,7 @@ def load(run: Run) -> Best | None:
     }
     run.multipliers = state["multipliers"]
     run.rng.bit_generator.state = state["sampler"]
+    run.keep_cut(state.get("tokens"))
     run.seconds = state["seconds"]
     run.epochs = state["epochs"]
     steps = folder.read_parquet(f"{run.directory}/steps.parquet")

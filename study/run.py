@@ -186,6 +186,16 @@ class Run:
         room = (1 - LEFT_FREE) * free / bytes_a_token(config, self.plan.settings.backbone, self._dtype.itemsize)
         return max(1, least(int(room), self.device))
 
+    def keep_cut(self, tokens: int | None) -> None:
+        """Cut steps into passes as before a kill, since dropout's masks follow the cut; unless a setting or the memory
+        that is free now, reserve included, forbids it.
+
+        Args:
+            tokens: of a training pass, before.
+        """
+        if tokens and self.tokens and self.plan.settings.computation.micro_batch_tokens is None:
+            self.tokens = tokens if (1 - LEFT_FREE) * tokens <= self.tokens else self.tokens
+
     def _learning_rate_factor(self, step: int) -> float:
         """Linear warm-up, then linear decay to 0 (ours; the paper's schedule is not known to us)."""
         warmup = max(1, round(self.plan.settings.optimisation.warmup_fraction * self.total_steps))

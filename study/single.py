@@ -84,9 +84,8 @@ def describe_single(plan: StudyPlan, console: Console) -> None:
     draft, optimisation = plan.draft, plan.draft.settings.optimisation
     describe_subject(plan, console)
     changed = differences(draft.settings)
-    console.print(
-        f"{'settings':11}" + (", ".join(f"{k}={json.dumps(v)}" for k, v in changed.items()) or "the defaults")
-    )
+    listed = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changed.items()]
+    console.print(f"{'settings':11}{', '.join(listed) or 'the defaults'}")
     how = f"at most {optimisation.epochs} epochs" if optimisation.epochs else "the backbone as it is, untrained"
     console.print(f"{'run':11}seed {draft.seeds[0]}, {how}; {draft.placement.ranks} ranks, "
                   f"ZeRO-{draft.placement.zero_stage}")  # fmt: skip

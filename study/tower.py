@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -47,7 +50,7 @@ def load_tower(source: str, dtype: torch.dtype, device: torch.device) -> Qwen2Au
     """The tower of a hub id or folder, without the language model, ready to score.
 
     Raises:
-        SettingsError: weights of the tower are missing from the checkpoint or cannot be read.
+        SettingsError: weights of the tower are missing from the checkpoint, do not fit it or cannot be read.
     """
     try:
         tower, loading = Qwen2AudioEncoder.from_pretrained(
@@ -57,9 +60,24 @@ def load_tower(source: str, dtype: torch.dtype, device: torch.device) -> Qwen2Au
             attn_implementation="sdpa",
             key_mapping={r"^(model\.)?audio_tower\.": ""},
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
         )
     except SafetensorError as error:
         raise SettingsError([f"--backbone {source}: its weights cannot be read ({error}); fetch them again"]) from error
+    refuse_incomplete(source, loading)
+    return tower.to(device).eval()
+
+
+def refuse_incomplete(source: str, loading: Mapping[str, Any]) -> None:
+    """Raises SettingsError where a checkpoint left weights random.
+
+    Args:
+        loading: what ``from_pretrained`` says of it; ``missing_keys`` and ``mismatched_keys``.
+    """
     if loading["missing_keys"]:
         raise SettingsError([f"--backbone {source}: the checkpoint lacks {sorted(loading['missing_keys'])[:5]}"])
-    return tower.to(device).eval()
+    if loading["mismatched_keys"]:
+        shapes = [f"{name} ({tuple(there)}, not {tuple(here)})" for name, there, here in loading["mismatched_keys"]]
+        raise SettingsError(
+            [f"--backbone {source}: weights that do not fit its config.json: {', '.join(sorted(shapes)[:5])}"]
+        )

@@ -14,6 +14,7 @@ from study.backbone import Batch, EmotionModel, load_model, load_processor
 from study.batching import Examples, answer_ids
 from study.groups import LANGUAGES, cells
 from study.settings import BackboneSettings, Prompt, SettingsError
+from study.tower import load_tower
 
 SETTINGS = BackboneSettings(spec="tiny", lora_targets="all", lora_dropout=0.0, trainable=("projector", "tower"))
 
@@ -171,18 +172,49 @@ def test_lora_stays_out_of_the_tower_and_trainable_parts_are_a_setting(small_stu
     assert not any("embed_positions" in name for name in extra)
 
 
-def test_a_checkpoint_that_lacks_weights_is_refused(small_study, tmp_path):
+@pytest.fixture
+def checkpoint(small_study, tmp_path):
+    """A copy of the tiny checkpoint, and a function that changes its weights."""
     from safetensors.torch import load_file, save_file
 
-    source = small_study[1].backbone
-    for name in ("config.json", "generation_config.json"):
-        shutil.copy(f"{source}/{name}", tmp_path)
-    weights = load_file(f"{source}/model.safetensors")
-    dropped = next(name for name in weights if name.endswith("multi_modal_projector.linear.weight"))
-    del weights[dropped]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(SettingsError, match="projector"):
-        load_model(str(tmp_path), SETTINGS, torch.float32)
+    folder = shutil.copytree(small_study[1].backbone, tmp_path / "checkpoint")
+
+    def change(part, changed):
+        weights = load_file(folder / "model.safetensors")
+        name = next(name for name in weights if name.endswith(part))
+        weights |= {name: changed(weights[name])}
+        kept = {name: value for name, value in weights.items() if value is not None}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return folder, change
+
+
+@pytest.mark.parametrize(
+    "part", ["multi_modal_projector.linear.weight", "audio_tower.layers.0.self_attn.q_proj.weight"]
+)
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (lambda weight: None, r"the checkpoint lacks \['{name}'\]"),
+        (lambda weight: weight[:5].clone(), r"do not fit its config\.json: {name} \(\(5, 48\), not \(48, 48\)\)"),
+    ],
+)
+def test_a_checkpoint_without_a_weight_or_with_one_of_another_shape_is_refused(checkpoint, part, changed, words):
+    folder, change = checkpoint
+    change(part, changed)
+    with pytest.raises(SettingsError, match=words.format(name=f"model.{part}")):
+        load_model(str(folder), SETTINGS, torch.float32)
+    if part.startswith("audio_tower"):
+        with pytest.raises(SettingsError, match=words.format(name=part.removeprefix("audio_tower."))):
+            load_tower(str(folder), torch.float32, torch.device("cpu"))
+
+
+def test_a_checkpoint_without_its_tokenizer_is_refused(checkpoint):
+    folder, _ = checkpoint
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(SettingsError, match=r"checkpoint: its tokenizer has no token <\|AUDIO\|>.*copy the"):
+        load_processor(str(folder))
 
 
 def test_a_transcript_cannot_write_special_tokens(small_study, processor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import Qwen2AudioForConditionalGeneration
 
@@ -25,6 +28,7 @@ from study.records import SCORE_COLUMNS, StudyFolder, finished_runs, read_trials
 from study.run import Run, join_process_group
 from study.session import run_script
 from study.settings import Placement, Settings, SettingsError, on_backbone
+from study.single import describe_single
 from study.train import main
 from study.trainer import train
 from tests.conftest import without_times
@@ -209,6 +213,14 @@ def test_flags_go_before_the_file(command, tmp_path):
     optimisation = draft.settings.optimisation
     assert (optimisation.epochs, optimisation.batch_size) == (4, 30) and draft.settings.modalities == ("speech",)
     assert draft.settings.corpus.spec == "embedded" and draft.settings.backbone.spec == "tiny" and not draft.faults
+
+
+def test_settings_are_shown_in_their_own_letters(small_study):
+    plan, _ = small_study
+    settings = plan.draft.settings.with_overrides({"prompt.labels": "ja"})
+    out = io.StringIO()
+    describe_single(replace(plan, draft=replace(plan.draft, settings=settings)), Console(file=out, width=1000))
+    assert 'prompt.labels=["中立", "喜び"' in out.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,26 @@ def test_passes_are_cut_by_free_memory(run_plan, monkeypatch):
     assert len(given) == 1 and tokens is None
 
 
+@pytest.mark.parametrize(("free", "same"), [(2e9, True), (1.9e7, True), (1e7, False)])
+def test_a_run_that_goes_on_cuts_its_steps_as_before_where_memory_allows(run_plan, monkeypatch, free, same):
+    plan = run_plan({**CONSTANT, "backbone.lora_dropout": 0.5})
+    monkeypatch.setattr("study.run.free_memory", lambda: 2e7)
+    whole = train(plan, seed=0, report=lambda row: None)
+    steps = plan.folder.read_parquet("runs/abc/0/steps.parquet")
+    plan.folder.remove("runs")
+
+    def cut(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, seed=0, report=cut)
+    monkeypatch.setattr("study.run.free_memory", lambda: free)
+    resumed = train(plan, seed=0, report=lambda row: None)
+    again = plan.folder.read_parquet("runs/abc/0/steps.parquet")
+    assert np.allclose(again["loss"], steps["loss"], rtol=1e-5) == same
+    assert not same or resumed["test"] == whole["test"]
+
+
 def test_a_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):
     plan = run_plan(CONSTANT)
     monkeypatch.setattr(
