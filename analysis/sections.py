@@ -20,7 +20,7 @@ from analysis.paired import OTHER_SIDE_MEANS, Comparison, compare
 from analysis.pareto import cells_info
 from analysis.steps import steps_figure, steps_info
 from analysis.tables import POINTS, cells_table, configurations_table, front_table, rates_table
-from analysis.time_spent import time_in_words, time_spent
+from analysis.time_spent import start_parts, time_in_words, time_spent
 from study.metrics import class_rates
 
 COMPARED = 32
@@ -200,7 +200,10 @@ def time_section(study: Study) -> list[Section]:
     seconds = ["trial", "training", "evaluation", "start", "rest"]
     table = table.rename(columns={"name": "configuration", **{column: f"{column}, s" for column in seconds}})
     words = f"{time_in_words(spent)}. Start: from the beginning of a trial to the end of its first step."
-    return [Section("Where the time went", words, (Table(table, "Seconds of each trial"),))]
+    parts = start_parts(study)
+    start = parts.rename(columns={name: f"{name}, s" for name in parts.columns if name not in ("run", "runs")})
+    blocks = (Table(table, "Seconds of each trial"), Table(start, "Seconds to the first step, medians"))
+    return [Section("Where the time went", words, blocks)]
 
 
 def facts_of(study: Study) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -9,8 +11,9 @@ from analysis.load import Study
 from analysis.reading import finished_of
 from study.records import read_trials
 
-WAITED = "workers"
-"""What new workers cost: their places and processes. Those that have served a trial before wait for none."""
+WAITED = ("workers", "placement", "processes")
+"""What new workers cost: their places and processes, in older records together. Those that have served a trial before
+wait for none."""
 
 
 def time_spent(study: Study) -> pd.DataFrame:
@@ -35,12 +38,34 @@ def time_spent(study: Study) -> pd.DataFrame:
             "training": _sum(finished, "train"),
             "evaluation": _sum(finished, "evaluate"),
             "start": float(sum(startup.values())) if startup else np.nan,
-            "new": bool(startup.get(WAITED, 0.0) > 0.0),
+            "new": _new(startup),
         }
         rows.append(row | {"rest": row["trial"] - row["training"] - row["evaluation"] - row["start"]})
     return pd.DataFrame(
         rows, columns=["number", "name", "trial", "training", "evaluation", "start", "new", "rest"]
     ).astype({"new": bool})
+
+
+def start_parts(study: Study) -> pd.DataFrame:
+    """What the way to a first step went to: median seconds of each part, by whose it was.
+
+    Returns:
+        One row each of first seeds on new workers, on workers of an earlier trial, and of the seeds that follow in the
+        same workers, as far as there are any: ``runs``, then the parts in the order in which records name them.
+    """
+    rows = []
+    for config_id, seeds in study.runs.groupby("config_id", sort=False)["seed"]:
+        for i, seed in enumerate(seeds):
+            startup = finished_of(study.folder, str(config_id), seed).get("startup")
+            if startup:
+                first = "on new workers" if _new(startup) else "on workers of an earlier trial"
+                rows.append({"run": "a following seed" if i else f"a first seed {first}", **startup})
+    if not rows:
+        return pd.DataFrame()
+    grouped = pd.DataFrame(rows).fillna(0.0).groupby("run", sort=False)
+    parts = grouped.median()
+    parts.insert(0, "runs", grouped.size())
+    return parts.assign(together=parts.drop(columns="runs").sum(axis=1)).reset_index()
 
 
 def time_in_words(spent: pd.DataFrame) -> str:
@@ -58,6 +83,10 @@ def time_in_words(spent: pd.DataFrame) -> str:
         f"{share:.0%} of {len(known)} trials' time was training and evaluation; to the first step {', '.join(said)} "
         "(medians)"
     )
+
+
+def _new(startup: Mapping[str, float]) -> bool:
+    return any(startup.get(part, 0.0) > 0.0 for part in WAITED)
 
 
 def _sum(finished: list[dict], part: str) -> float:

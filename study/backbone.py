@@ -1,7 +1,8 @@
 """Qwen2-Audio with LoRA on its language model, and a forward pass that computes only what the study needs.
 
 Against the stock forward: the tower runs on the true length of the clips instead of 30 s, and the vocabulary head only
-at answer positions, in float32. Both are exact (``tests/test_backbone.py``).
+at answer positions, in float32. Both are exact (``tests/test_backbone.py``), and ``study.settings.Computation`` can
+switch them off.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.profiler import record_function
 from transformers import AutoConfig, AutoProcessor, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from study.features import audio_tokens
-from study.settings import BackboneSettings, SettingsError
+from study.settings import BackboneSettings, Computation, SettingsError
 from study.tower import refuse_incomplete, tower_states
 
 SAMPLED_BYTES = 1024**2
@@ -173,9 +174,16 @@ class EmotionModel(nn.Module):
         peft_model: from ``load_model``.
         answers: token ids of each label word followed by the end-of-turn token, in the order of ``EMOTIONS``.
         pad_token_id: fills the right of shorter rows.
+        computation: its ``tower_input`` and ``head`` say how; None for the defaults.
     """
 
-    def __init__(self, peft_model: nn.Module, answers: list[list[int]], pad_token_id: int):
+    def __init__(
+        self,
+        peft_model: nn.Module,
+        answers: list[list[int]],
+        pad_token_id: int,
+        computation: Computation | None = None,
+    ):
         super().__init__()
         self.peft_model = peft_model
         longest = max(map(len, answers))
@@ -183,6 +191,7 @@ class EmotionModel(nn.Module):
         self.answers = answers
         self.register_buffer("answer_table", table, persistent=False)
         self.pad_token_id = pad_token_id
+        self.computation = computation or Computation()
         self.audio_token_id = peft_model.get_base_model().config.audio_token_id
 
     def forward(self, batch: Batch, score: bool) -> Tensor | tuple[Tensor, Tensor]:
@@ -199,7 +208,8 @@ class EmotionModel(nn.Module):
         with record_function("encoder"):
             states = batch.tower_states
             if states is None:
-                states = tower_states(base.audio_tower, batch.log_mel, batch.frames)
+                on_30_seconds = self.computation.tower_input == "30_seconds"
+                states = tower_states(base.audio_tower, batch.log_mel, batch.frames, on_30_seconds)
             kept = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
             return base.multi_modal_projector(states), kept
 
@@ -233,8 +243,13 @@ class EmotionModel(nn.Module):
         rows = torch.arange(len(ids), device=ids.device)[:, None]
         predicting = hidden[rows, at - 1]  # (B, S, D)
         with record_function("head"):
-            logits = base.lm_head(predicting).float().transpose(1, 2)
-            losses = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+            if self.computation.head == "answers":
+                logits = base.lm_head(predicting).float()
+            else:
+                logits = base.lm_head(hidden).float()[rows, at - 1]
+            losses = nn.functional.cross_entropy(
+                logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+            )
         n_tokens = given.sum(1)
         states = (predicting * given[..., None]).sum(1) / n_tokens[:, None]
         return losses.sum(1) / n_tokens, states

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from study.records import StudyFolder
@@ -56,12 +58,7 @@ class StepProfile:
             self.folder.write_bytes(f"{self.directory}/{TRACE}", trace.read_bytes())
         events = profiler.events() or []
         steps = [event for event in events if event.name.startswith("ProfilerStep")]
-        own = [event for event in events if event.name in RANGES and event.device_type.name == "CPU"]
-        seconds = dict.fromkeys(RANGES, 0.0)
-        for event in own:
-            seconds[event.name] += (event.device_time_total if self.on_gpu else event.cpu_time_total) / 1e6
-        if self.on_gpu:  # waiting is not done by kernels
-            seconds["data wait"] = sum(event.cpu_time_total for event in own if event.name == "data wait") / 1e6
+        seconds = range_seconds(events, self.on_gpu)
         cpu_steps = [event for event in steps if event.device_type.name == "CPU"]
         wall = sum(event.cpu_time_total for event in cpu_steps) / 1e6
         operators = profiler.key_averages().table(
@@ -69,6 +66,29 @@ class StepProfile:
         )
         text = summary(seconds, wall, len(cpu_steps)) + f"\n{operators}\n"
         self.folder.write_bytes(f"{self.directory}/{SUMMARY}", text.encode())
+
+
+def range_seconds(events: Sequence[FunctionEvent], on_gpu: bool) -> dict[str, float]:
+    """Seconds of each of ``RANGES``: of the processor, or of the kernels that were launched within it.
+
+    Launched by any thread: PyTorch sends a GPU's backward pass from one of its own, which a range that the main thread
+    opens does not count as its child. Waiting for data is no kernel's work, so its clock is the processor's.
+    """
+    own = sorted(
+        (event for event in events if event.name in RANGES and event.device_type.name == "CPU"),
+        key=lambda event: event.time_range.start,
+    )
+    seconds = dict.fromkeys(RANGES, 0.0)
+    for event in own:
+        if not on_gpu or event.name == "data wait":
+            seconds[event.name] += event.cpu_time_total / 1e6
+    if on_gpu:
+        starts = [event.time_range.start for event in own]
+        for event in events:
+            at = bisect_right(starts, event.time_range.start) - 1
+            if event.kernels and at >= 0 and event.time_range.start < own[at].time_range.end:
+                seconds[own[at].name] += sum(kernel.duration for kernel in event.kernels) / 1e6
+    return seconds
 
 
 def summary(seconds: Mapping[str, float], wall: float, steps: int) -> str:

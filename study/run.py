@@ -160,7 +160,8 @@ class Run:
         self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.placement.zero_stage == 3 else None
         began = time.perf_counter()
         peft_model = base_weights.borrow(self.plan.backbone, self.plan.settings.backbone, self._dtype)
-        model = EmotionModel(peft_model, self.answers, self._pad_token_id).to(self.device)
+        computation = self.plan.settings.computation
+        model = EmotionModel(peft_model, self.answers, self._pad_token_id, computation).to(self.device)
         self.startup["model"] = time.perf_counter() - began
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(

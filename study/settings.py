@@ -158,11 +158,15 @@ class Computation(Frozen):
     ``micro_batch_tokens``: tokens, padding included, that a rank takes in one training pass; a share of more is cut
     into several. None takes as many as free memory has room for, unless ``optimisation.micro_batch_size``, which counts
     utterances, is given.
+    ``tower_input``, ``head``: what the tower hears and where the vocabulary head is computed. "30_seconds" and
+    "every_position" are what the stock model does, to measure against; the memory that they take is not counted.
     """
 
     length_buckets: bool = True
     tower_states: Literal["auto", "cached", "computed"] = "auto"
     micro_batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    tower_input: Literal["true_length", "30_seconds"] = "true_length"
+    head: Literal["answers", "every_position"] = "answers"
 
 
 class ControlSplit(Frozen):

@@ -22,6 +22,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.util import get_current_placement_group, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.connection import give_back_places, worker_resources
@@ -139,7 +140,7 @@ def _serve(template: TrialTemplate, exchange: Any) -> None:
     while job := ray.get(exchange.take.remote(rank)):
         if template.folder.is_local:
             _log_to(template.folder.path("runs", job.config_id, f"worker-{rank}.log"))
-        waited = {"workers": max(0.0, born - job.sent)}
+        waited = _waited(born - job.sent)
         began = time.perf_counter()
         from study.run import RunPlan  # here, where the log is, and torch is not yet imported
         from study.trainer import train
@@ -162,6 +163,16 @@ def _serve(template: TrialTemplate, exchange: Any) -> None:
             print("stopped early", flush=True)
         if rank == 0:
             ray.get(exchange.end_job.remote())
+
+
+def _waited(seconds: float) -> dict[str, float]:
+    """What a configuration waited for workers: for their places, as Ray counts it, and for their processes, those of
+    Ray Train among them. Nothing where they were there already."""
+    if seconds <= 0:
+        return {"placement": 0.0, "processes": 0.0}
+    stats = placement_group_table(get_current_placement_group())["stats"]
+    placement = min(seconds, stats["end_to_end_creation_latency_ms"] / 1000)
+    return {"placement": placement, "processes": seconds - placement}
 
 
 def _report(exchange: Any, rank: int, config_id: str, row: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from study import features
 from study.backbone import Batch, EmotionModel, load_model, load_processor
 from study.batching import Examples, answer_ids
 from study.groups import LANGUAGES, cells
-from study.settings import BackboneSettings, Prompt, SettingsError
+from study.settings import BackboneSettings, Computation, Prompt, SettingsError
 from study.tower import load_tower
 
 SETTINGS = BackboneSettings(spec="tiny", lora_targets="all", lora_dropout=0.0, trainable=("projector", "tower"))
@@ -250,3 +250,28 @@ def test_an_attention_that_is_not_installed_names_the_setting(small_study):
     settings = SETTINGS.model_copy(update={"attention": "flash_attention_2"})
     with pytest.raises(SettingsError, match=r"backbone\.attention: flash_attention_2 .*installed"):
         load_model(small_study[1].backbone, settings, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("switch", "positions"), [({"tower_input": "30_seconds"}, 1500), ({"head": "every_position"}, 0)]
+)
+def test_what_the_stock_model_does_can_be_switched_on_and_changes_no_result(ours, examples, switch, positions):
+    batch = examples.collate([0, 5, 9])
+    trained = [p for p in ours.parameters() if p.requires_grad]
+
+    def outcome(computation: Computation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+        base, sizes = ours.peft_model.get_base_model(), []
+        watched = base.model.audio_tower.layers[0] if positions else base.lm_head
+        hook = watched.register_forward_hook(lambda module, args, out: sizes.append(args[0].shape[1]))
+        model = EmotionModel(ours.peft_model, ours.answers, ours.pad_token_id, computation).eval()
+        losses = model.losses(batch)[0]
+        gradients = torch.autograd.grad(losses.sum(), trained)
+        hook.remove()
+        with torch.no_grad():
+            return losses.detach(), model.scores(batch), torch.cat([g.flatten() for g in gradients]), sizes
+
+    plain, stock = outcome(Computation()), outcome(Computation(**switch))
+    assert stock[3] == [positions or batch.input_ids.shape[1] + len(ours.answer_table[0]) - 1] and plain[3] < stock[3]
+    torch.testing.assert_close(stock[0], plain[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(stock[1], plain[1], rtol=1e-5, atol=1e-4)
+    assert plain[2].norm() > 1e-2 and (stock[2] - plain[2]).norm() <= 1e-5 * plain[2].norm()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 
-from study.profiling import RANGES, SUMMARY, TRACE
+import pytest
+from torch.autograd.profiler_util import FunctionEvent
+
+from study.profiling import RANGES, SUMMARY, TRACE, range_seconds
 from study.trainer import train
 
 
@@ -20,3 +23,26 @@ def test_a_profile_leaves_a_trace_and_a_page(run_plan):
     assert list(shares) == [*RANGES, "rest"] and abs(sum(shares.values()) - 100) < 0.5
     assert shares["backward"] > 0 and shares["language model"] > 0
     assert "Self CPU" in page
+
+
+def test_on_a_gpu_kernels_count_where_they_were_launched_whatever_the_thread():
+    """By hand: a backward pass has a thread of its own there, so its operators are no children of the range."""
+
+    def event(name, start, end, thread, kernel=0.0):
+        made = FunctionEvent(id=0, name=name, thread=thread, start_us=start, end_us=end, use_device="cuda")
+        if kernel:
+            made.append_kernel("gemm", 0, kernel)
+        return made
+
+    events = [
+        event("data wait", 0, 1000, thread=1),
+        event("encoder", 1000, 1500, thread=1),
+        event("aten::mm", 1100, 1200, thread=1, kernel=3000),
+        event("backward", 2000, 9000, thread=1),
+        event("aten::mm", 2500, 2600, thread=2, kernel=7000),
+        event("aten::mul", 9500, 9600, thread=1, kernel=400),  # in no range
+    ]
+    expected = dict.fromkeys(RANGES, 0.0) | {"data wait": 0.001, "encoder": 0.003, "backward": 0.007}
+    assert range_seconds(events, on_gpu=True) == pytest.approx(expected)
+    on_cpu = dict.fromkeys(RANGES, 0.0) | {"data wait": 0.001, "encoder": 0.0005, "backward": 0.007}
+    assert range_seconds(events, on_gpu=False) == pytest.approx(on_cpu)

@@ -67,6 +67,16 @@ def test_worker_output_lies_with_its_runs(finished):
         assert {"worker-0.log", "worker-1.log"} <= set(folder.names(f"runs/{config_id}"))
 
 
+def test_records_say_what_the_way_to_the_first_step_went_to(finished):
+    _, folder = finished
+    runs = [folder.read_json(f"runs/{config_id}/{seed}/finished.json") for config_id, seed in finished_runs(folder)]
+    parts = ["placement", "processes", "imports", "examples", "tower states", "model", "engine", "first step"]
+    assert [list(run["startup"]) for run in runs] == [parts] * len(runs)
+    waited = sorted(run["startup"]["processes"] for run in runs)
+    assert waited[0] == 0 < waited[-1]  # the second trial finds its workers there
+    assert all(run["startup"]["placement"] > 0 for run in runs if run["startup"]["processes"])
+
+
 def test_no_record_log_report_or_output_holds_a_credential(finished, ray_directory):
     done, folder = finished
     files = [path for place in (folder.uri, ray_directory) for path in Path(place).rglob("*") if path.is_file()]

@@ -113,7 +113,7 @@ def test_held_out_gaps_are_those_of_the_control_split(run_plan):
     expected = [
         losses[examples.groups == 2 * cell].mean() - losses[examples.groups == 2 * cell + 1].mean() for cell in range(3)
     ]
-    assert run.memory["gaps"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert run.memory["gaps"].tolist() == pytest.approx(expected, abs=1e-5)  # differences of float32 losses near 2
     run.engine.eval()
     with torch.no_grad():  # and these losses are those of training
         parts = [

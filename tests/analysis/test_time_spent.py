@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.load import load_study
 from analysis.sections import time_section
-from analysis.time_spent import time_in_words, time_spent
+from analysis.time_spent import start_parts, time_in_words, time_spent
 from tests.analysis import studies
 
 
@@ -28,6 +28,25 @@ def test_the_seconds_of_a_trial_are_shared_out(tmp_path):
     assert "5.5 s on new workers, 0.2 s on workers of an earlier trial" in words
     (section,) = time_section(load_study(folder))
     assert section.blocks[0].frame["start, s"].tolist() == [5.5, 0.25]
+
+
+def test_the_way_to_the_first_step_is_shared_out_by_whose_workers_went_it(tmp_path):
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    new = {"placement": 1.0, "processes": 4.0, "imports": 2.0, "model": 0.5, "first step": 0.25}
+    old = {"placement": 0.0, "processes": 0.0, "imports": 0.0, "model": 0.25, "first step": 0.25}
+    for number, (config_id, startup) in enumerate({"aa": new, "bb": old, "cc": old}.items()):
+        studies.write_trial(folder, number, config_id)
+        finished(folder, config_id, 0, startup)
+        finished(folder, config_id, 1, {"model": 0.5, "first step": 0.25 * number})
+    study = load_study(folder)
+    assert time_spent(study)["new"].tolist() == [True, False, False]
+    parts = start_parts(study).set_index("run")
+    assert list(parts) == ["runs", *new, "together"]
+    assert parts.loc["a first seed on new workers"].tolist() == [1, 1, 4, 2, 0.5, 0.25, 7.75]
+    assert parts.loc["a first seed on workers of an earlier trial"].tolist() == [2, 0, 0, 0, 0.25, 0.25, 0.5]
+    assert parts.loc["a following seed"].tolist() == [3, 0, 0, 0, 0.5, 0.25, 0.75]
+    (section,) = time_section(study)
+    assert "processes, s" in section.blocks[1].frame
 
 
 def test_a_study_of_before_says_nothing(tmp_path):

@@ -2,13 +2,12 @@
 
 ``python -m tests.benchmarks.levers`` on a small model with the proportions of Qwen2-Audio-7B (tower to language model
 1 to 10); ``--shape 7b`` takes its full size, on a GPU. Clips last as utterances of a conversation do: log-normal around
-3.6 s on average, up to 30 s. On a CPU one thread's processor time is compared, which other work on the machine disturbs
-less than the clock.
+3.6 s on average, up to 30 s, or to what a GPU holds of one padded batch. On a CPU one thread's processor time is
+compared, which other work on the machine disturbs less than the clock. Neither Ray nor DeepSpeed is needed.
 
 - buckets: passes of clips of like length (``computation.length_buckets``).
 - tower states kept: those of a frozen tower (``computation.tower_states``).
-- tower on 30 s, head everywhere: as the stock model does, without a switch here, since the losses are the same
-  (``tests/test_backbone.py``).
+- tower on 30 s, head everywhere: as the stock model does (``computation.tower_input``, ``computation.head``).
 """
 
 from __future__ import annotations
@@ -17,27 +16,24 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
-from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from study import backbone
 from study.backbone import Batch, EmotionModel, with_lora
-from study.features import MAX_FRAMES, audio_tokens, stored_length
+from study.features import audio_tokens, stored_length
 from study.groups import EMOTIONS
-from study.memory import SEVEN_B
+from study.memory import FLOAT32, LEFT_FREE, SEVEN_B, bytes_a_token
 from study.micro_batches import OVERHEAD, Passes, cut, padded_tokens
-from study.settings import BackboneSettings
+from study.settings import BackboneSettings, Computation
 from study.tower import tower_states
 
 TEXT_TOKENS = 50
+LONGEST = 30.0  # seconds
+BF16 = 2  # bytes
 PAD = 1
 SMALL = Qwen2AudioConfig(
     audio_config={
@@ -60,9 +56,9 @@ SMALL = Qwen2AudioConfig(
 )
 
 
-def seconds_of_clips(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Log-normal, 3.6 s on average, 0.5 to 30 s."""
-    return np.clip(rng.lognormal(np.log(3.6) - 0.7**2 / 2, 0.7, size), 0.5, 30.0)
+def seconds_of_clips(size: int, rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
+    """Log-normal, 3.6 s on average, from 0.5 s to ``longest``."""
+    return np.clip(rng.lognormal(np.log(3.6) - 0.7**2 / 2, 0.7, size), 0.5, longest)
 
 
 def batch_of(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device) -> Batch:
@@ -84,36 +80,12 @@ def batch_of(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device)
     ).to(device)
 
 
-@contextmanager
-def tower_on_30_seconds() -> Iterator[None]:
-    """Every clip as long as the tower's limit, as the stock processor makes it."""
-
-    def padded(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor) -> Tensor:
-        whole = nn.functional.pad(log_mel, (0, 0, 0, MAX_FRAMES - log_mel.shape[1]))
-        return tower_states(tower, whole, torch.full_like(frames, MAX_FRAMES))
-
-    with patch.object(backbone, "tower_states", padded):
-        yield
-
-
-@contextmanager
-def head_everywhere(model: EmotionModel, batch: Batch) -> Iterator[None]:
-    """Logits of every token in float32, of which the answers' are then taken, as in the stock loss."""
-    base = model.peft_model.get_base_model()
-    hidden: list[Tensor] = []
-    hook = base.model.language_model.register_forward_hook(lambda *call: hidden.append(call[-1].last_hidden_state))
-    rows = torch.arange(len(batch.frames), device=batch.frames.device)[:, None]
-    head = base.lm_head.forward
-
-    def everywhere(predicting: Tensor) -> Tensor:
-        at = batch.prompt_lengths[:, None] - 1 + torch.arange(predicting.shape[1], device=rows.device)
-        return head(hidden.pop()).float()[rows, at]
-
-    try:
-        with patch.object(base.lm_head, "forward", everywhere):
-            yield
-    finally:
-        hook.remove()
+def fitting_seconds(config: Qwen2AudioConfig, size: int, free: float) -> float:
+    """The longest clips, up to 30 s, of which a padded batch fits in ``free`` bytes with logits at every position."""
+    logits = config.text_config.vocab_size * (2 * BF16 + 2 * FLOAT32)  # and their gradients, in both types
+    a_token = bytes_a_token(config, BackboneSettings(), BF16) + logits
+    tokens = (1 - LEFT_FREE) * free / a_token / size - TEXT_TOKENS - 2  # two of the answer
+    return min(LONGEST, max(0.5, tokens / audio_tokens(100)))
 
 
 def timed(step: Callable[[], None], on_gpu: bool) -> float:
@@ -172,24 +144,30 @@ def main() -> int:
         sum(model(batch, score=False)[0].sum() for batch in batches).backward()
         model.zero_grad(set_to_none=True)
 
-    def train_on_30_seconds(batches: list[Batch]) -> None:
-        with tower_on_30_seconds():
+    def train_as_stock(computation: Computation) -> Callable[[list[Batch]], None]:
+        def work(batches: list[Batch]) -> None:
+            model.computation = computation
             train(batches)
+            model.computation = Computation()
 
-    def train_with_whole_head(batches: list[Batch]) -> None:
-        (batch,) = batches
-        with head_everywhere(model, batch):
-            train([batch])
+        return work
+
+    as_stock = {
+        "tower on 30 s": train_as_stock(Computation(tower_input="30_seconds")),
+        "head everywhere": train_as_stock(Computation(head="every_position")),
+    }
 
     def score(batches: list[Batch]) -> None:
         with torch.no_grad():
             for batch in batches:
                 model(batch, score=True)
 
+    longest = fitting_seconds(config, size, torch.cuda.mem_get_info()[0]) if on_gpu else LONGEST
+    print(f"clips of {longest:.1f} s at most")
     times: dict[str, list[float]] = {}
     padding: dict[str, list[float]] = {"one batch": [], "buckets": []}
     for _ in range(flags.rounds + 1):
-        frames = np.round(100 * seconds_of_clips(size, rng)).astype(np.int64)
+        frames = np.round(100 * seconds_of_clips(size, rng, longest)).astype(np.int64)
         lengths = np.array([TEXT_TOKENS + audio_tokens(int(length)) for length in frames])
         plans: dict[str, Passes] = {
             "one batch": [[np.arange(size)]],
@@ -204,7 +182,7 @@ def main() -> int:
                     seconds = timed(lambda work=work, batches=batches: work(batches), on_gpu)
                     times.setdefault(f"{name}, {plan}, {tower_runs}", []).append(seconds)
             if plan == "one batch":
-                for name, work in (("tower on 30 s", train_on_30_seconds), ("head everywhere", train_with_whole_head)):
+                for name, work in as_stock.items():
                     seconds = timed(lambda work=work, batches=heard: work(batches), on_gpu)
                     times.setdefault(f"training, {plan}, {name}", []).append(seconds)
     for name in ("training", "scoring"):

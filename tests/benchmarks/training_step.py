@@ -2,6 +2,7 @@
 
 ``python -m tests.benchmarks.training_step`` on a GPU; ``--shape tiny`` tries the same path on a CPU. Neither Ray nor
 DeepSpeed nor a checkpoint is needed: one rank, the study's own forward pass, objective and utterance weights, AdamW.
+The tower runs in every step (``tests.benchmarks.peer_step`` keeps its states, as a study does).
 Clips of 3.6 s are noise with labels that their level tells apart, so that there is something to learn.
 """
 

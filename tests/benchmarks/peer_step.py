@@ -1,0 +1,270 @@
+"""Training and scoring of ours against a stock ``Trainer``'s: examples a second, memory, utilisation, on one device.
+
+``python -m tests.benchmarks.peer_step`` on the small model of ``levers``; ``--shape 7b`` takes the size of
+Qwen2-Audio-7B, on a GPU. Neither Ray nor DeepSpeed nor Optuna is needed (``peer`` compares whole sweeps, with them).
+Both sides have the same random weights, LoRA and clips of 3.6 s of noise, and take turns; medians are printed. The peer
+hears 30 s in the stock processor's padding and has the stock loss, at the fastest of several micro-batches with and
+without activation checkpointing. Ours is the study's forward pass, objective and AdamW with the tower's states kept, in
+bf16 on a GPU as DeepSpeed keeps it; the peer scores one label by its loss, ours seven. On a CPU one thread's processor
+time is compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from contextlib import suppress
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, WhisperFeatureExtractor
+
+from study.backbone import IGNORED, Batch, EmotionModel, with_lora
+from study.features import audio_tokens, log_mel
+from study.groups import EMOTIONS, LANGUAGES, cells
+from study.memory import GB, SEVEN_B
+from study.objective import ErmMinMaxGap, WholeBatch, utterance_weights
+from study.settings import BackboneSettings, Optimisation
+from study.tower import tower_states
+from tests.benchmarks.levers import PAD, SMALL, TEXT_TOKENS, Qwen2AudioConfig, random_model, read_flags, timed
+from tests.benchmarks.training_step import CARD_FLOPS, FLOP_AN_EXAMPLE, SECONDS
+
+MICRO = (4, 8, 16, 32, 64)  # what the peer tries
+STEPS = 3  # of a turn; the first one is not counted
+END = 5  # the token behind a label word
+ANSWERS = [[20 + 2 * i, END] for i in range(len(EMOTIONS))]
+
+
+class Clips(torch.utils.data.Dataset):
+    """Noise, its label, and a prompt with as many audio tokens as it has."""
+
+    def __init__(self, size: int, config: Qwen2AudioConfig):
+        self.size, self.config = size, config
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        rng = np.random.default_rng(i)
+        waveform = rng.normal(0, 0.1, round(16_000 * SECONDS)).astype(np.float32)
+        audio = audio_tokens(round(100 * SECONDS))
+        ids = rng.integers(100, self.config.text_config.vocab_size - 10, TEXT_TOKENS + audio)
+        ids[10 : 10 + audio] = self.config.audio_token_id
+        return {"waveform": waveform, "prompt": torch.from_numpy(ids), "label": int(rng.integers(len(EMOTIONS)))}
+
+
+class Stock:
+    """Collates as the stock processor does: every clip padded to 30 s."""
+
+    def __init__(self, extractor: WhisperFeatureExtractor):
+        self.extractor = extractor
+
+    def __call__(self, clips: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        mel = self.extractor(
+            [clip["waveform"] for clip in clips],
+            sampling_rate=16_000,
+            padding="max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        ids = torch.stack([torch.cat([clip["prompt"], torch.tensor(ANSWERS[clip["label"]])]) for clip in clips])
+        labels = torch.full_like(ids, IGNORED)
+        labels[:, -2:] = ids[:, -2:]
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "input_features": mel["input_features"],
+            "feature_attention_mask": mel["attention_mask"],
+            "labels": labels,
+        }
+
+
+class Clock(TrainerCallback):
+    """The times at which steps ended."""
+
+    def __init__(self, on_gpu: bool):
+        self.on_gpu, self.ends = on_gpu, []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter() if self.on_gpu else time.process_time())
+
+
+class Peer:
+    """The stock ``Trainer`` on the model that both sides share."""
+
+    def __init__(self, model: PeftModel, config: Qwen2AudioConfig, extractor: WhisperFeatureExtractor, on_gpu: bool):
+        self.model, self.config, self.extractor, self.on_gpu = model, config, extractor, on_gpu
+
+    def seconds(self, batch_size: int, micro: int, checkpointing: bool, score: bool) -> float:
+        """Of a median training step; or of scoring as many clips.
+
+        Raises:
+            torch.OutOfMemoryError: on a GPU.
+        """
+        clock = Clock(self.on_gpu)
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=micro,
+                per_device_eval_batch_size=micro,
+                gradient_accumulation_steps=batch_size // micro,
+                gradient_checkpointing=checkpointing,
+                max_steps=STEPS,
+                bf16=self.on_gpu,
+                use_cpu=not self.on_gpu,
+                remove_unused_columns=False,
+                prediction_loss_only=True,
+                dataloader_num_workers=4 if self.on_gpu else 0,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+            )
+            trainer = Trainer(
+                model=self.model,
+                args=arguments,
+                train_dataset=Clips(STEPS * batch_size, self.config),
+                eval_dataset=Clips(batch_size, self.config),
+                data_collator=Stock(self.extractor),
+                callbacks=[clock],
+            )
+            trainer.remove_callback(PrinterCallback)
+            try:
+                if score:
+                    trainer.evaluate()
+                    return timed(trainer.evaluate, self.on_gpu)
+                trainer.train()
+            finally:
+                self.model.__dict__.pop("forward", None)  # accelerate's, in autocast
+                self.model.gradient_checkpointing_disable()
+                self.model.zero_grad(set_to_none=True)
+        return statistics.median(np.diff(clock.ends))
+
+    def fastest(self, batch_size: int) -> tuple[int, bool]:
+        """Micro-batch, and whether with checkpointing; the first try warms up and is not counted."""
+        tries = [each for each in product(MICRO, (False, True)) if not batch_size % each[0]]
+        times: dict[tuple[int, bool], float] = {}
+        for micro, checkpointing in [tries[0], *tries]:
+            with suppress(torch.OutOfMemoryError):
+                times[micro, checkpointing] = self.seconds(batch_size, micro, checkpointing, score=False)
+        return min(times, key=times.__getitem__)
+
+
+class Ours:
+    """The study's step on the same model, its batch put together beforehand, as a run does beside the step."""
+
+    def __init__(self, model: PeftModel, clips: Clips, extractor: WhisperFeatureExtractor, device: torch.device):
+        self.model = EmotionModel(model, ANSWERS, pad_token_id=PAD).to(device)
+        self.device, self.cells = device, cells(LANGUAGES, ["speech+text"])
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.trained, lr=Optimisation().learning_rate, fused=True)
+        self.batch = self._collated(clips, extractor, model.get_base_model().model.audio_tower)
+
+    @torch.no_grad()
+    def _collated(self, clips: Clips, extractor: WhisperFeatureExtractor, tower: Any) -> Batch:
+        heard = [clips[i] for i in range(len(clips))]
+        mels, frames = zip(*(log_mel(clip["waveform"], extractor) for clip in heard), strict=True)
+        lengths = torch.tensor(frames)
+        mel = torch.from_numpy(np.stack(mels)).to(self.device)
+        states = tower_states(tower, mel, lengths.to(self.device))
+        prompts = torch.stack([clip["prompt"] for clip in heard])
+        return Batch(
+            input_ids=prompts,
+            prompt_lengths=torch.full((len(heard),), prompts.shape[1]),
+            frames=lengths,
+            labels=torch.tensor([clip["label"] for clip in heard]),
+            groups=torch.arange(len(heard)) % (2 * len(LANGUAGES)),
+            rows=torch.arange(len(heard)),
+            tower_states=states.cpu(),
+        )
+
+    def step(self) -> None:
+        batch = self.batch.to(self.device)
+        losses, _ = self.model(batch, score=False)
+        whole = WholeBatch(losses.detach(), batch.groups, self.cells)
+        weights, _ = utterance_weights(ErmMinMaxGap(), whole, (0.1,), {})
+        (weights.losses * losses).sum().backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, Optimisation().gradient_clipping)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def score(self) -> None:
+        self.model(self.batch.to(self.device), score=True)
+
+    def seconds(self, score: bool) -> float:
+        """Of a median step; or of scoring as many clips."""
+        on_gpu = self.device.type == "cuda"
+        self.model.train(not score)
+        return statistics.median([timed(self.score if score else self.step, on_gpu) for _ in range(STEPS)][1:])
+
+
+def features_ratio(clips: Clips, extractor: WhisperFeatureExtractor) -> float:
+    """Processor time of the stock log-mel over ours, a clip after the other."""
+    waveforms = [clips[i]["waveform"] for i in range(len(clips))]
+    stock = {"sampling_rate": 16_000, "padding": "max_length", "return_tensors": "np"}
+    ratios = []
+    for waveform in waveforms:
+        before = timed(lambda waveform=waveform: extractor(waveform, **stock), on_gpu=False)
+        ratios.append(before / timed(lambda waveform=waveform: log_mel(waveform, extractor), on_gpu=False))
+    return statistics.median(ratios)
+
+
+def main() -> int:
+    warnings.simplefilter("ignore", FutureWarning)  # of checkpointing's old name, which older versions know too
+    flags = read_flags("peer_step", __doc__, "small", 16)
+    if flags.batch_size % MICRO[0]:
+        print(f"error: --batch-size {flags.batch_size} has to be a multiple of {MICRO[0]}", file=sys.stderr)
+        return 2
+    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=SEVEN_B)
+    base, device = random_model(config)
+    on_gpu, size = device.type == "cuda", flags.batch_size
+    model = with_lora(base, BackboneSettings()).to(device)
+    lora = [p for p in model.parameters() if p.requires_grad]
+    extractor = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
+    print(f"log-mel: {features_ratio(Clips(16, config), extractor):.1f} times as fast as the stock one")
+    peer = Peer(model, config, extractor, on_gpu)
+    micro, checkpointing = peer.fastest(size)
+    print(f"peer: micro-batch {micro}, {'with' if checkpointing else 'without'} checkpointing")
+
+    def of_peer(score: bool) -> float:
+        for parameter in lora:  # PEFT keeps them in float32, and the Trainer computes under autocast
+            parameter.data = parameter.data.float()
+        return peer.seconds(size, micro, checkpointing, score)
+
+    def of_ours(score: bool) -> float:
+        for parameter in lora:
+            parameter.data = parameter.data.to(base.dtype)
+        return Ours(model, Clips(size, config), extractor, device).seconds(score)
+
+    rates: dict[tuple[str, bool], list[float]] = {}
+    memory = {"peer": 0.0, "ours": 0.0}
+    for _ in range(flags.rounds):
+        for (side, seconds), score in product((("peer", of_peer), ("ours", of_ours)), (False, True)):
+            if on_gpu:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            rates.setdefault((side, score), []).append(size / seconds(score))
+            if on_gpu:
+                memory[side] = max(memory[side], torch.cuda.max_memory_allocated() / GB)
+    medians = {key: statistics.median(each) for key, each in rates.items()}
+    for name, score in (("training", False), ("scoring", True)):
+        stock, own = medians["peer", score], medians["ours", score]
+        print(f"{name}: peer {stock:.2f}, ours {own:.2f} examples/s, {own / stock:.2f} times")
+    if on_gpu:
+        share = medians["ours", False] * FLOP_AN_EXAMPLE / CARD_FLOPS
+        print(f"peak memory: peer {memory['peer']:.1f} GB, ours {memory['ours']:.1f} GB")
+        print(f"utilisation of an H200 in bf16: {share:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
