@@ -37,6 +37,7 @@ class StepProfile:
 
     def __init__(self, folder: StudyFolder, directory: str, on_gpu: bool):
         self.folder, self.directory, self.on_gpu = folder, directory, on_gpu
+        self.kept = False
         self.profiler = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])],
             schedule=schedule(wait=WARM_UP, warmup=1, active=RECORDED, repeat=1),
@@ -50,8 +51,11 @@ class StepProfile:
 
     def close(self) -> None:
         self.profiler.stop()
+        if not self.kept:
+            print(f"profile: none was left, since it needs {WARM_UP + 2} steps or more; add --epochs", flush=True)
 
     def _keep(self, profiler: torch.profiler.profile) -> None:
+        self.kept = True
         with tempfile.TemporaryDirectory() as local:
             trace = Path(local, "trace.json")
             profiler.export_chrome_trace(str(trace))

@@ -6,9 +6,11 @@ import json
 import re
 
 import pytest
+import torch
 from torch.autograd.profiler_util import FunctionEvent
 
-from study.profiling import RANGES, SUMMARY, TRACE, range_seconds
+from study.profiling import RANGES, SUMMARY, TRACE, StepProfile, range_seconds
+from study.records import StudyFolder
 from study.trainer import train
 
 
@@ -23,6 +25,18 @@ def test_a_profile_leaves_a_trace_and_a_page(run_plan):
     assert list(shares) == [*RANGES, "rest"] and abs(sum(shares.values()) - 100) < 0.5
     assert shares["backward"] > 0 and shares["language model"] > 0
     assert "Self CPU" in page
+
+
+@pytest.mark.parametrize(("steps", "left"), [(4, False), (5, True)])
+def test_a_run_of_too_few_steps_says_that_no_profile_was_left(tmp_path, capsys, steps, left):
+    folder = StudyFolder.at(str(tmp_path), "study")
+    profile = StepProfile(folder, "runs/abc/0", on_gpu=False)
+    for _ in range(steps):
+        torch.ones(2).sum()
+        profile.step()
+    profile.close()
+    assert folder.exists(f"runs/abc/0/{SUMMARY}") == left
+    assert ("none was left, since it needs 5 steps" in capsys.readouterr().out) != left
 
 
 def test_on_a_gpu_kernels_count_where_they_were_launched_whatever_the_thread():
