@@ -26,7 +26,7 @@ from study.groups import cells
 from study.halving import NAME
 from study.holding import hold
 from study.machine import rank_and_ranks, stay_on_loopback
-from study.plan_record import conflicts, space_conflicts, space_record, study_record
+from study.plan_record import begun_study, conflicts, space_conflicts, space_record, study_record
 from study.planning import Draft, StudyPlan, complete, read_flags, read_search
 from study.records import UTTERANCE_COLUMNS, RecordError, finished_runs, read_study, read_trials, trials_done
 from study.settings import SettingsError
@@ -113,11 +113,12 @@ def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> 
     if not draft.faults and not dry_run and _is_complete(draft):
         console.print(f"study {draft.name} is complete: {draft.trials} trials")
         return script.show(draft, not draft.folder.exists("report/report.html"))
-    if draft.folder.exists("study.json"):
-        refuse_conflicts(draft, conflicts(read_study(draft.folder), draft))
+    there = begun_study(draft.folder)
+    if there:
+        refuse_conflicts(draft, conflicts(there, draft))
     plan = complete(draft, script.make_space)
-    if draft.folder.exists("study.json"):
-        refuse_conflicts(draft, space_conflicts(read_study(draft.folder), space_record(plan)))
+    if there:
+        refuse_conflicts(draft, space_conflicts(there, space_record(plan)))
     describe(plan, console)
     at_once = min(draft.trials, (draft.cores or 0) // draft.placement.ranks)
     require_memory(plan, at_once * draft.placement.ranks if draft.cores else None, console)
@@ -285,10 +286,10 @@ def _is_complete(draft: Draft) -> bool:
 
 def keep_plan(draft: Draft, record: dict) -> None:
     """Write ``study.json``, or check it against this call's corpus and backbone; trials, seeds and knobs may grow."""
-    if not draft.folder.exists("study.json"):
+    there = begun_study(draft.folder)
+    if there is None:
         draft.folder.write_json("study.json", record)
         return
-    there = read_study(draft.folder)
     faults = [
         f"{part}: content {there[part]['hash']} there, {record[part]['hash']} now"
         for part in ("corpus", "backbone")

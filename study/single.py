@@ -17,9 +17,9 @@ from study.configuration import read_config
 from study.groups import cells
 from study.holding import hold
 from study.machine import rank_and_ranks
-from study.plan_record import conflicts, study_record
+from study.plan_record import begun_study, conflicts, study_record
 from study.planning import SINGLE, Draft, StudyPlan, complete, read_flags, resolved_backbone
-from study.records import UTTERANCE_COLUMNS, read_study, run_directory, write_trial
+from study.records import UTTERANCE_COLUMNS, run_directory, write_trial
 from study.session import describe_subject, keep_plan, refuse_conflicts
 from study.settings import Settings, SettingsError, config_id, differences
 
@@ -48,8 +48,9 @@ def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
 
     draft = read_single(flags)
     draft.folder.require_storage()
-    if draft.folder.exists("study.json"):
-        refuse_conflicts(draft, conflicts(read_study(draft.folder), draft))
+    there = begun_study(draft.folder)
+    if there:
+        refuse_conflicts(draft, conflicts(there, draft))
     plan = complete(draft, lambda languages, modalities: Space(SINGLE, (), (Reference("single"),)))
     describe_single(plan, console)
     require_memory(plan, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), console)

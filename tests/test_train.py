@@ -267,6 +267,22 @@ def test_a_run_of_another_placement_is_not_begun_anew(command, finished, capsys)
     assert cut.exists(f"{directory}/checkpoint.json")
 
 
+def test_a_study_that_never_began_takes_a_mended_backbone(command, small_study, tmp_path, capsys):
+    backbone = shutil.copytree(small_study[1].backbone, tmp_path / "backbone")
+    weights = backbone / "model.safetensors"
+    whole = weights.read_bytes()
+    flags = command("--study", "mended", "--epochs", "0", "--backbone", str(backbone))[1:]
+    join_process_group()
+    weights.write_bytes(whole[:-100])
+    assert main(flags) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    weights.write_bytes(whole)
+    assert main(flags) == 0
+    weights.write_bytes(whole[:-4] + bytes(4))  # one weight is another: now that a run is there, another study
+    assert main(flags) == 2
+    assert "backbone: content" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_it_goes_on_after_a_kill_and_ends_like_an_unbroken_run(command):
     folder = StudyFolder.at(str(command.storage), "killed")
