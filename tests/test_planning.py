@@ -10,7 +10,8 @@ import pytest
 from study.flags import add_search_flags, add_study_flags
 from study.plan_record import conflicts, space_conflicts, space_record, study_record
 from study.planning import complete, read_flags, read_search
-from study.session import describe_subject
+from study.records import read_study
+from study.session import describe_subject, keep_plan
 from study.settings import SettingsError
 from tests.corpora.builders import write_csv, write_wav
 
@@ -166,6 +167,18 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
     shorter["knobs"][1]["high"] = 5.0
     (narrower,) = space_conflicts(shorter, space_record(narrow))
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
+
+
+def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
+    first = plan(tmp_path, *given, "--trials", "9", "--space", "schedules")
+    keep_plan(first.draft, study_record(first, "hash"))
+    more = ("--trials", "5", "--space", "schedules+training", "--sampler", "nsga2", "--early-stopping", "mo-asha")
+    second = plan(tmp_path, *given, *more)
+    keep_plan(second.draft, study_record(second, "hash"))
+    there = read_study(second.draft.folder)
+    assert (there["sampler"], there["space"], there["trials"]) == ("nsga2", "schedules+training", 9)
+    assert there["early_stopping"] == {"eta": 3, "grace": 1}
 
 
 def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_path, manifest):
