@@ -41,7 +41,7 @@ def template(tmp_path):
 def fail(template, tmp_path):
     error = tmp_path / "error.txt"
     error.write_text("Traceback\nFloatingPointError: epoch 2: the objective is nan\n")
-    trial = SimpleNamespace(trial_id="t", config=SUGGESTION, error_file=str(error))
+    trial = SimpleNamespace(trial_id="t", config=SUGGESTION, error_file=str(error), path="there/TrialDriver_3")
     FailureRecorder(template).on_trial_error(1, [], trial)
     return read_trial(template.folder, 3)
 
@@ -76,6 +76,11 @@ def test_a_record_keeps_every_seed_and_their_spread(template):
 def test_a_trial_that_never_finished_is_failed(template, tmp_path):
     record = fail(template, tmp_path)
     assert record["state"] == "failed" and "the objective is nan" in record["reason"]
+    folder = template.folder
+    assert record["seconds"] == 0.0  # no driver lived, and no worker has a log
+    assert record["log"] == folder.path("ray", "tune", "TrialDriver_3", "error.txt")
+    folder.write_bytes(f"runs/{record['config_id']}/worker-0.log", b"...")
+    assert fail(template, tmp_path)["log"] == folder.path("runs", record["config_id"])
 
 
 def test_a_driver_begins_with_its_first_step(template, monkeypatch):
