@@ -95,12 +95,14 @@ def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifes
     # 39 points (tests/test_search_spaces.py) and three references
     assert "--trials: 43 asked for, the grid has 39 points: at most 42" in str(caught.value)
     assert "there is no metric dev_gap@ja; choose from dev_w_f1" in str(caught.value)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("study.planning.GRID_LIMIT", 38)
     with pytest.raises(SettingsError, match="the space schedules has over 38 points; --fix some of its knobs"):
         plan(tmp_path, *given, "--sampler", "grid")
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--require", "gap", "--cache", "s3://b/c")
     assert len(caught.value.faults) == 4 and "--cache s3://b/c: is read as memory-mapped files" in str(caught.value)
+    assert not (tmp_path / "s3:").exists()
 
 
 def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
