@@ -12,7 +12,7 @@ from analysis.tables import knobs_in_words
 from study.goals import OBJECTIVES, objectives_of
 
 POINTS = 100
-COLUMNS = ("number", "name", "config_id", "knobs", "missed")
+COLUMNS = ("number", "name", "config_id", "knobs", "missed", "spread")
 
 
 def own_goals(plan: dict[str, Any]) -> bool:
@@ -47,7 +47,8 @@ def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.Da
 
     Returns:
         One row a configuration: ``number, name, config_id, knobs``, ``missed`` (the requirements that it misses, with
-        by how much), a column for each objective (fractions; seconds) and ``on_front``.
+        by how much), ``spread`` (the standard deviation of each objective over seeds; None of a single seed), a column
+        for each objective (fractions; seconds) and ``on_front``.
     """
     objectives = objectives_of(plan)
     names = [metric for metric, _ in objectives]
@@ -57,7 +58,7 @@ def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.Da
             continue
         missed = {words: by for words, by in trial.get("violations", {}).items() if by > 0}
         row = {key: trial[key] for key in ("number", "config_id", "knobs")} | {"missed": missed}
-        row |= {"name": trial["label"] or f"trial {trial['number']}"}
+        row |= {"name": trial["label"] or f"trial {trial['number']}", "spread": trial.get("spread")}
         row |= dict(zip(names, trial["values"], strict=True))
         rows.setdefault(trial["config_id"], row)
     frame = pd.DataFrame(list(rows.values()), columns=[*COLUMNS, *names])
@@ -71,12 +72,16 @@ def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.Da
 
 
 def goals_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
-    """The front for a reader, best first by the first objective; rates and gaps in points."""
+    """The front for a reader, best first by the first objective; rates and gaps in points, of several seeds with their
+    standard deviation."""
     objectives = objectives_of(plan)
     names = [metric for metric, _ in objectives]
     chosen = front[front["on_front"]].sort_values(names[0], ascending=objectives[0][1] == "min")
     table = pd.DataFrame({"configuration": chosen["name"]})
-    for name in names:
-        table[name] = [f"{scale_of(name) * value:.1f}" for value in chosen[name]]
+    for i, name in enumerate(names):
+        table[name] = [
+            f"{scale_of(name) * value:.1f}" + (f" ± {scale_of(name) * spread[i]:.1f}" if spread else "")
+            for value, spread in zip(chosen[name], chosen["spread"], strict=True)
+        ]
     table["knobs"] = [knobs_in_words(knobs) for knobs in chosen["knobs"]]
     return table

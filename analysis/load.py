@@ -37,7 +37,7 @@ OF_MEANS = (
 )
 
 _RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "family", "knobs", "epoch", "epochs_run", "seconds")
-_UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason")
+_UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason", "log")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Study:
             accuracy, uar, invalid, gap, gap_standardised``, ``signed_``, ``absolute_`` and ``standardised_`` gaps by
             kind, and ``w_f1_``, ``accuracy_``, ``uar_`` and ``invalid_`` of ``female`` and ``male``.
         failed: one row a failed trial of a configuration that has not finished since: ``number, config_id, label,
-            reason``. Such a configuration is here alone, whatever its seeds left behind.
+            reason, log``. Such a configuration is here alone, whatever its seeds left behind.
         pruned: likewise the trials that were stopped early; their figures are those of a part of the training.
         class_average: how the classes' TPR and FPR gaps became one number in these figures.
     """

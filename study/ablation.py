@@ -128,7 +128,7 @@ def show(console: Console, draft: Draft, write: bool) -> int:
     """Print every arm against ERM on dev, and where the report is, writing it first if asked."""
     study = load_study(draft.folder)
     for trial in study.failed.itertuples():
-        console.print(f"arm {trial.label} failed: {trial.reason} (logs: {draft.folder.path('runs', trial.config_id)})")
+        console.print(f"arm {trial.label} failed: {trial.reason} (logs: {trial.log})")
     if study.configuration(ERM) is None or len(study.configurations) < 2:
         console.print("fewer than two arms have finished, so there is nothing to compare")
         return 1

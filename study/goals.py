@@ -101,8 +101,12 @@ def read_goals(objectives: str, requirements: Sequence[str]) -> tuple[Goals, lis
 
 def goal_faults(goals: Goals, cells: Sequence[Cell]) -> list[str]:
     """Metrics that a study of these cells does not record."""
-    known = metrics_of(cells)
-    return [f"there is no metric {name}; choose from {', '.join(known)}" for name in goals.metrics if name not in known]
+    known, wanted = metrics_of(cells), dict(goals.objectives)
+    return [
+        f"--{'objectives' if name in wanted else 'require'}: there is no metric {name}; choose from {', '.join(known)}"
+        for name in goals.metrics
+        if name not in known
+    ]
 
 
 def metrics_of(cells: Sequence[Cell]) -> tuple[str, ...]:

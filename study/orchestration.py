@@ -149,13 +149,20 @@ class FailureRecorder(tune.Callback):
             }  # the first to run
             write_trial(self.template.folder, {**before, "failed_seeds": failed})
             return
+        now = time.time()  # one whose driver never lived was never started
         record |= {
             "state": "failed",
             "reason": reason,
-            "log": self.template.folder.path("runs", record["config_id"]),
-            "seconds": time.time() - self.started.get(trial.trial_id, time.time()),
+            "log": self._log(record["config_id"], Path(trial.path).name, file.name),
+            "seconds": now - self.started.get(trial.trial_id, now),
         }
         write_trial(self.template.folder, record)
+
+    def _log(self, config_id: str, trial: str, error: str) -> str:
+        """Where more stands: the folder of the workers' logs, or what Tune kept of a trial that no worker began."""
+        folder = self.template.folder
+        begun = any(name.endswith(".log") for name in folder.names(f"runs/{config_id}"))
+        return folder.path("runs", config_id) if begun else folder.path("ray", "tune", trial, error)
 
 
 class TrialDriver(tune.Trainable):

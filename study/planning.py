@@ -126,8 +126,10 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
         faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
-    if flags.cache and "://" in flags.cache:
-        faults.append(f"--cache {flags.cache}: is read as memory-mapped files; give a folder that every machine sees")
+    cache = flags.cache
+    if cache and "://" in cache:
+        faults.append(f"--cache {cache}: is read as memory-mapped files; give a folder that every machine sees")
+        cache = None  # the corpus is read all the same, for its own faults
     storage = flags.storage or default_storage()
     default_cache = Path.home() / ".cache" / "fair-ser" if "://" in storage else Path(storage) / "cache"
     return Draft(
@@ -138,7 +140,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         space=flags.space,
         trials=flags.trials,
         seeds=seeds,
-        cache=Path(flags.cache or default_cache).expanduser().resolve(),
+        cache=Path(cache or default_cache).expanduser().resolve(),
         cores=cores,
         fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.fix) if key not in held),
         faults=tuple(faults),

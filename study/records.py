@@ -6,8 +6,10 @@ Layout of a study folder, schema version 1 (every file is written whole, aside, 
     utterances.parquet            dev and test utterances: id, split, language, gender, speaker, dialogue, emotion
     journal.log                   Optuna's journal (``optuna-dashboard journal.log`` reads it)
     trials/00000.json             one searched trial: number, config_id, knobs, state (finished|failed|pruned), reason;
-                                  objectives as means over seeds and by seed, and what the requirements lack
+                                  objectives as means over seeds, by seed and their standard deviation over seeds,
+                                  and what the requirements lack
     confirm/                      the front again, on fresh seeds: a study folder like this one
+    runs/<config_id>/worker-0.log what each rank printed, over all seeds; not on an object store
     runs/<config_id>/<seed>/
         settings.json             every setting of the run, resolved
         epochs.jsonl              one line an epoch: losses, fairness weight, gaps, dev figures, seconds
@@ -332,6 +334,7 @@ class _Trial(Record):
     reason: str | None = None
     values: _Values = Field(default=None, validate_default=True)
     by_seed: dict[str, list[float | None]] = {}
+    spread: list[float] | None = None
     violations: dict[str, float] = {}
     failed_seeds: dict[str, str] = {}
 

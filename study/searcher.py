@@ -150,16 +150,15 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
         for trial in before:  # those without a record: it was moved away, or they were running; named ones follow below
             if trial.number not in records and trial.state in BEGUN and not trial.user_attrs.get("label"):
                 study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
-    told = set()
-    wanted = {reference.label for reference in search.space.references}
-    for trial in study.get_trials(deepcopy=False):
-        label = trial.user_attrs.get("label")
-        if trial.state == TrialState.WAITING and label and label not in wanted:
-            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # queued by another call, for other arms
-        elif trial.state != TrialState.FAIL:
-            told.add(label)
+    named = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("label")]
+    begun = {trial.user_attrs["label"] for trial in named if trial.state in BEGUN}
+    queue = [reference.label for reference in search.space.references if reference.label not in begun]
+    waiting = [trial for trial in named if trial.state == TrialState.WAITING]
+    as_queued = [trial.user_attrs["label"] for trial in waiting] == queue
+    for trial in () if as_queued else waiting:  # for other arms, or ahead of one that has failed since
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     for reference in search.space.references:
-        if reference.label not in told:
+        if reference.label in queue and not as_queued:
             study.enqueue_trial(dict(reference.knobs), user_attrs=search.attributes(reference.label))
     if search.sampler == "grid":
         _queue_grid(study, search)

@@ -299,7 +299,8 @@ def keep_plan(draft: Draft, record: dict) -> None:
     grown = {key: record[key] for key in ("space", "knobs", "seeds")}
     others = {each["label"]: each for each in there.get("references", [])}
     grown["references"] = list({**others, **{each["label"]: each for each in record["references"]}}.values())
-    grown |= {"trials": max(there["trials"], draft.trials), "early_stopping": record["early_stopping"]}
+    grown |= {"trials": max(there["trials"], draft.trials)}
+    grown |= {key: record[key] for key in ("sampler", "early_stopping")}  # of the latest call
     draft.folder.write_json("study.json", {**there, **grown})
 
 

@@ -89,9 +89,7 @@ def show(console: Console, draft: Draft, write: bool) -> int:
     if len(study.pruned):
         console.print(f"{len(study.pruned)} of {done} trials were stopped early and stand in no front")
     for trial in study.failed.itertuples():
-        console.print(
-            f"trial {trial.number} failed: {trial.reason} (logs: {draft.folder.path('runs', str(trial.config_id))})"
-        )
+        console.print(f"trial {trial.number} failed: {trial.reason} (logs: {trial.log})")
     for record in read_trials(draft.folder).values():
         for seed, reason in record.get("failed_seeds", {}).items():
             console.print(f"trial {record['number']} is incomplete, seed {seed} failed: {reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from study.goals import Goals, mean_metrics
@@ -47,14 +48,16 @@ def trial_record(suggestion: dict[str, Any], template: TrialTemplate) -> dict[st
 
 
 def result_record(template: TrialTemplate, identity: str) -> dict[str, Any]:
-    """What a trial's record holds of its outcome: the objectives on dev, averaged over the seeds and of each seed, and
-    by how much the requirements are missed."""
+    """What a trial's record holds of its outcome: the objectives on dev, averaged over the seeds, of each seed, and
+    their standard deviation (None of a single seed); and by how much the requirements are missed."""
     runs, goals = finished_figures(template, identity), template.goals
     names = [metric for metric, _ in goals.objectives]
     means = mean_metrics(goals.metrics, runs)
+    by_seed = {str(run["seed"]): list(mean_metrics(names, [run]).values()) for run in runs}
     return {
         "values": [means[name] for name in names],
-        "by_seed": {str(run["seed"]): list(mean_metrics(names, [run]).values()) for run in runs},
+        "by_seed": by_seed,
+        "spread": [stdev(values) for values in zip(*by_seed.values(), strict=True)] if len(runs) > 1 else None,
         "violations": goals.violations(means),
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from analysis.load import load_study
@@ -20,6 +20,7 @@ from study.records import StudyFolder, read_trials, run_directory
 from study.searcher import Search, make_searcher, open_journal, open_study, reconcile
 from study.settings import Settings, SettingsError
 from tests.analysis import studies
+from tests.benchmarks.early_stopping import ENGINES, recorded, simulate
 
 OBJECTIVES = [("dev_w_f1", "max"), ("dev_gap", "min")]
 POINTS = st.tuples(st.integers(0, 9).map(float), st.integers(0, 9).map(float))
@@ -193,6 +194,26 @@ def test_pruned_trials_stand_in_no_front(tmp_path):
     study = load_study(folder)
     assert study.configurations["config_id"].tolist() == ["aa", "cc"] and study.failed.empty
     assert study.pruned[["number", "config_id"]].to_numpy().tolist() == [[1, "bb"]]
+
+
+def test_the_benchmark_replays_a_studys_curves_with_every_engine(tmp_path):
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    for number in range(6):
+        studies.write_trial(folder, number, f"c{number}")
+        for seed in (0, 1):
+            end = studies.figures(0.3 + 0.05 * number, 0.05 + 0.02 * ((number + seed) % 6))
+            studies.write_run(folder, f"c{number}", seed, end, end, weights=[0.1] * 9)
+    problem = recorded(folder.uri)
+    assert problem.epochs == 9 and "12 curves of 6 configurations" in problem.name
+    rng = np.random.default_rng(0)
+    ends = {tuple(problem.draw(FixedTrial({"configuration": "c3"}), rng)(9).round(9)) for _ in range(20)}
+    assert ends == {(-0.45, 0.11), (-0.45, 0.13)}  # of the configuration that was proposed, either seed
+    started = {}
+    for engine in ENGINES:
+        spent, volumes, started[engine.name] = simulate(problem, engine, seed=0, budget=90)
+        assert len(spent) and spent[-1] <= 90 and (np.diff(spent) > 0).all()
+        assert (np.diff(volumes) >= 0).all() and 0 < volumes[-1] <= 1
+    assert started["random"] == started["TPE"] < started["random, MO-ASHA 3"]
 
 
 @pytest.mark.slow

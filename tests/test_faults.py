@@ -6,12 +6,17 @@ Each fault is inflicted on a real sweep. One that goes on afterwards has to end 
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import optuna
 import psutil
 import pytest
 
 from study.records import StudyFolder, finished_runs, read_trials
+from study.searcher import open_journal
 from tests.conftest import without_times
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -133,6 +138,55 @@ def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
     ended(again)
     assert before.items() <= kept(folder).items()
     assert figures_of(folder) == undisturbed
+
+
+def test_trials_that_run_out_of_memory_say_so_and_are_tried_again(sweep):
+    flags = ("--study", "starved", "--trials", "2", "--ranks", "1", "--retries", "0")
+    starved = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}  # Ray ends every worker
+    folder = StudyFolder.at(str(sweep.storage), "starved")
+    done = sweep(*flags, variables=starved)
+    assert done.returncode == 1 and "0 of 2 trials are done, 2 failed" in done.stdout, done.stdout + done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    failed = read_trials(folder)
+    for trial in failed.values():
+        assert trial["state"] == "failed" and "killed: " in trial["reason"] and "low on memory" in trial["reason"]
+        assert trial["seconds"] >= 0 and Path(trial["log"]).exists()
+    assert states_of(folder) == {0: "FAIL", 1: "FAIL"}
+    again = sweep(*flags)
+    assert again.returncode == 0 and "failed" not in again.stdout, again.stdout + again.stderr[-3000:]
+    finished = {trial["label"] for trial in read_trials(folder).values() if trial["state"] == "finished"}
+    assert finished == {"ERM", "paper's setting"}
+
+
+def states_of(folder):
+    """Optuna's states of the trials that have ended, by number."""
+    study = optuna.load_study(study_name=Path(folder.uri).name, storage=open_journal(folder.path("journal.log")))
+    return {trial.number: trial.state.name for trial in study.trials if trial.state.is_finished()}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 16 MB of its own, where this process may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_is_told_at_the_start_and_with_room_the_same_command_works(sweep, small_disk):
+    flags = ("--study", "full", "--trials", "1", "--ranks", "1", "--cache", str(sweep.storage / "cache"))
+    rest = small_disk / "rest"
+    with suppress(OSError), open(rest, "wb", buffering=0) as file:
+        while file.write(bytes(2**20)):
+            pass
+    done = sweep(*flags, storage=str(small_disk))
+    assert done.returncode == 2 and "No space left on device" in done.stderr and str(small_disk) in done.stderr
+    assert "running on" not in done.stdout and "Traceback" not in done.stderr
+    rest.unlink()
+    done = sweep(*flags, storage=str(small_disk))
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
 def test_a_storage_that_cannot_be_written_is_told_at_the_start(sweep):

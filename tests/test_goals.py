@@ -94,12 +94,13 @@ def test_a_bound_on_seconds_is_no_fraction():
 
 
 def test_unknown_metrics_are_answered_with_the_known_ones():
-    goals, faults = read_goals("w_f1@ja:max,test_gap:min", ["uar@de>=0.4"])
+    goals, faults = read_goals("w_f1@ja:max,test_gap:min", ["uar@de>=0.4", "uar@ja>=0.4"])
     assert faults == []
     found = goal_faults(goals, CELLS)
     assert [fault.split(";")[0] for fault in found] == [
-        "there is no metric dev_w_f1@ja",
-        "there is no metric dev_test_gap",
+        "--objectives: there is no metric dev_w_f1@ja",
+        "--objectives: there is no metric dev_test_gap",
+        "--require: there is no metric dev_uar@ja",
     ]
     assert "dev_gap_tpr@de/speech" in found[0] and "seconds" in found[0] and "test" not in found[0].split(";")[1]
 

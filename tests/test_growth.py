@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from analysis.goals import goals_front
+from analysis.goals import goals_front, goals_table
 from study import orchestration
 from study.goals import Goals
 from study.groups import cells
 from study.orchestration import FailureRecorder, TrialDriver
 from study.records import StudyFolder, read_trial, write_trial
 from study.settings import TINY, Placement, Settings
-from study.trials import TrialTemplate, trial_record, trials_without_seeds
+from study.trials import TrialTemplate, result_record, trial_record, trials_without_seeds
 from tests.analysis import studies
 
 KNOBS = {"objective.power": 1}
@@ -41,7 +41,7 @@ def template(tmp_path):
 def fail(template, tmp_path):
     error = tmp_path / "error.txt"
     error.write_text("Traceback\nFloatingPointError: epoch 2: the objective is nan\n")
-    trial = SimpleNamespace(trial_id="t", config=SUGGESTION, error_file=str(error))
+    trial = SimpleNamespace(trial_id="t", config=SUGGESTION, error_file=str(error), path="there/TrialDriver_3")
     FailureRecorder(template).on_trial_error(1, [], trial)
     return read_trial(template.folder, 3)
 
@@ -58,9 +58,29 @@ def test_a_seed_that_fails_leaves_a_finished_trial_as_it_was(template, tmp_path)
     assert goals_front(plan, [after]).empty  # incomplete, so in no front
 
 
+def test_a_record_keeps_every_seed_and_their_spread(template):
+    for seed, (w_f1, gap) in {0: (0.4, 0.1), 1: (0.5, 0.1), 2: (0.6, 0.4)}.items():
+        finished = {"seed": seed, "dev": {"w_f1": w_f1, "gap": gap}}
+        template.folder.write_json(f"runs/aa/{seed}/finished.json", finished)
+    outcome = result_record(template, "aa")
+    assert outcome["values"] == pytest.approx([0.5, 0.2]) and outcome["spread"] == pytest.approx([0.1, 0.03**0.5])
+    assert outcome["by_seed"] == {"0": [0.4, 0.1], "1": [0.5, 0.1], "2": [0.6, 0.4]}
+    record = {**trial_record(SUGGESTION, template), "state": "finished", "seconds": 7.0, **outcome}
+    write_trial(template.folder, record)
+    plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "seeds": [0, 1, 2]}
+    table = goals_table(goals_front(plan, [read_trial(template.folder, 3)]), plan)
+    assert table[["dev_w_f1", "dev_gap"]].to_numpy().tolist() == [["50.0 ± 10.0", "20.0 ± 17.3"]]
+    assert result_record(replace(template, seeds=(0,)), "aa")["spread"] is None
+
+
 def test_a_trial_that_never_finished_is_failed(template, tmp_path):
     record = fail(template, tmp_path)
     assert record["state"] == "failed" and "the objective is nan" in record["reason"]
+    folder = template.folder
+    assert record["seconds"] == 0.0  # no driver lived, and no worker has a log
+    assert record["log"] == folder.path("ray", "tune", "TrialDriver_3", "error.txt")
+    folder.write_bytes(f"runs/{record['config_id']}/worker-0.log", b"...")
+    assert fail(template, tmp_path)["log"] == folder.path("runs", record["config_id"])
 
 
 def test_a_driver_begins_with_its_first_step(template, monkeypatch):

@@ -10,7 +10,8 @@ import pytest
 from study.flags import add_search_flags, add_study_flags
 from study.plan_record import conflicts, space_conflicts, space_record, study_record
 from study.planning import complete, read_flags, read_search
-from study.session import describe_subject
+from study.records import read_study
+from study.session import describe_subject, keep_plan
 from study.settings import SettingsError
 from tests.corpora.builders import write_csv, write_wav
 
@@ -94,12 +95,14 @@ def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifes
     # 39 points (tests/test_search_spaces.py) and three references
     assert "--trials: 43 asked for, the grid has 39 points: at most 42" in str(caught.value)
     assert "there is no metric dev_gap@ja; choose from dev_w_f1" in str(caught.value)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("study.planning.GRID_LIMIT", 38)
     with pytest.raises(SettingsError, match="the space schedules has over 38 points; --fix some of its knobs"):
         plan(tmp_path, *given, "--sampler", "grid")
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--require", "gap", "--cache", "s3://b/c")
     assert len(caught.value.faults) == 4 and "--cache s3://b/c: is read as memory-mapped files" in str(caught.value)
+    assert not (tmp_path / "s3:").exists()
 
 
 def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
@@ -166,6 +169,18 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
     shorter["knobs"][1]["high"] = 5.0
     (narrower,) = space_conflicts(shorter, space_record(narrow))
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
+
+
+def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manifest):
+    given = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
+    first = plan(tmp_path, *given, "--trials", "9", "--space", "schedules")
+    keep_plan(first.draft, study_record(first, "hash"))
+    more = ("--trials", "5", "--space", "schedules+training", "--sampler", "nsga2", "--early-stopping", "mo-asha")
+    second = plan(tmp_path, *given, *more)
+    keep_plan(second.draft, study_record(second, "hash"))
+    there = read_study(second.draft.folder)
+    assert (there["sampler"], there["space"], there["trials"]) == ("nsga2", "schedules+training", 9)
+    assert there["early_stopping"] == {"eta": 3, "grace": 1}
 
 
 def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_path, manifest):

@@ -168,7 +168,7 @@ def test_a_failed_trial_is_tried_again_once_a_call(journal):
     study, _ = searcher_of(journal, records=failed)
     reconcile(study, failed)
     waiting = [trial for trial in study.trials if trial.state == TrialState.WAITING]
-    assert [trial.user_attrs["label"] for trial in waiting] == ["paper's setting", "ERM, balanced", "ERM"]
+    assert [trial.user_attrs["label"] for trial in waiting] == ["ERM", "paper's setting", "ERM, balanced"]
     reconcile(study, {0: {"state": "failed", "retried": True}})
     assert len([trial for trial in study.trials if trial.state == TrialState.WAITING]) == 3
 
@@ -214,6 +214,21 @@ def test_every_arm_is_a_configuration_of_its_own():
     assert all(not context_faults(settings, Placement(), ["en", "de"], 2) for settings in chosen)
     ids = {config_id(settings, in_use, "corpus", "backbone") for settings in chosen}
     assert len(ids) == len(arms) == len({arm.label for arm in arms})
+
+
+def test_references_that_failed_run_again_before_those_that_have_not_run(journal):
+    """Else a study of two trials, both of which failed, would go on without the paper's setting."""
+    search, records = Search("s", SPACE, SETTINGS), {}
+    open_study(journal, search, records)
+    searcher = make_searcher(journal, search, seed=0)
+    for i in range(2):
+        suggestion = searcher.suggest(str(i))
+        searcher.on_trial_complete(str(i), None, error=True)
+        records[i] = {"label": suggestion["label"], "state": "failed", "knobs": knobs_of(suggestion), "values": None}
+    reconcile(open_study(journal, search, records), records)
+    searcher = make_searcher(journal, search, seed=3)
+    labels = [searcher.suggest(f"again {i}")["label"] for i in range(3)]
+    assert labels == ["ERM", "paper's setting", "ERM, balanced"]
 
 
 def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_does(journal):

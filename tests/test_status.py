@@ -17,12 +17,13 @@ from analysis.report import write_report
 from study.budget import Pace, measured_pace, require_budget
 from study.confirm import confirm_draft, confirm_folder, confirm_references
 from study.flags import add_search_flags, add_study_flags
+from study.goals import Goals
 from study.holding import hold
 from study.planning import complete, read_flags, read_search
 from study.records import StudyFolder, read_trials, write_trial
 from study.settings import SettingsError
 from study.status import read_status
-from study.sweep import show_confirmation
+from study.sweep import show, show_confirmation
 from tests.analysis.studies import figures, write_plan, write_run, write_whole_study
 from tests.analysis.studies import write_trial as write_figures_trial
 
@@ -49,6 +50,23 @@ def test_the_status_counts_what_is_done_running_and_left(tmp_path):
     assert status.left == 6 * 60  # of 8 trials, two of them done, at a minute each, one at a time
     with hold(folder):
         assert "process" in (read_status(folder).holder or "")
+
+
+@pytest.mark.parametrize(("worked", "status"), [(2, 0), (0, 1)])
+def test_a_sweep_some_of_whose_trials_failed_says_how_many_and_ends_well(tmp_path, capsys, worked, status):
+    folder = write_plan(tmp_path / "s")
+    for number in range(3):
+        if number < worked:
+            write_figures_trial(folder, number, f"c{number}")
+            write_run(folder, f"c{number}", 0, figures(0.5, 0.05), figures(0.45, 0.06))
+        else:
+            trial(folder, number, f"c{number}", "failed", reason="killed: no memory", log="there")
+    draft = SimpleNamespace(folder=folder, trials=3, goals=Goals(), profile=False)
+    assert show(Console(soft_wrap=True), draft, write=False) == status
+    said = capsys.readouterr().out
+    assert f"{worked} of 3 trials are done, {3 - worked} failed; the same command goes on" in said
+    assert "trial 2 failed: killed: no memory (logs: there)" in said
+    assert ("Pareto front" in said) == (worked > 0)
 
 
 def test_the_status_counts_the_seeds_that_finished_trials_lack(tmp_path):

@@ -34,7 +34,7 @@ def synthesise(jobs: Sequence[dict]) -> list[int]:
     ``rate`` (words a minute), ``level`` (RMS of the clip in dB re full scale) and ``path`` (or None).
 
     Raises:
-        RuntimeError: the process failed; the message is what it said.
+        RuntimeError: the process failed; the message ends with the last line that it said.
     """
     lines = "".join(json.dumps(job) + "\n" for job in jobs)
     # -P: the folder of this file must not become importable
@@ -42,7 +42,8 @@ def synthesise(jobs: Sequence[dict]) -> list[int]:
         [sys.executable, "-P", os.path.abspath(__file__)], input=lines, capture_output=True, text=True, encoding="utf-8"
     )
     if done.returncode != 0:
-        raise RuntimeError(f"the synthesiser ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+        said = done.stderr.strip().rpartition("\n")[2]  # of a traceback the exception
+        raise RuntimeError(f"the synthesiser ended with {done.returncode}: {said}")
     return [int(count) for count in done.stdout.split()]
 
 

