@@ -151,11 +151,11 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
             if trial.number not in records and trial.state in BEGUN and not trial.user_attrs.get("label"):
                 study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
     named = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("label")]
-    begun = {trial.user_attrs["label"] for trial in named if trial.state in BEGUN}
+    begun = {trial.user_attrs["label"] for trial in named if trial.state in BEGUN and not _cut_off(trial, records)}
     queue = [reference.label for reference in search.space.references if reference.label not in begun]
     waiting = [trial for trial in named if trial.state == TrialState.WAITING]
     as_queued = [trial.user_attrs["label"] for trial in waiting] == queue
-    for trial in () if as_queued else waiting:  # for other arms, or ahead of one that has failed since
+    for trial in () if as_queued else waiting:  # for other arms, or ahead of one that has failed or was cut off since
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     for reference in search.space.references:
         if reference.label in queue and not as_queued:
@@ -246,7 +246,7 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
 
     A trial that Optuna thinks is running is told what its record says, its values or that it was pruned; without such a
     record it is failed and its parameters queued again, ahead of new suggestions. So are those of failed trials: the
-    next start retries them.
+    next start retries them. Named ones ``open_study`` has queued.
 
     Args:
         records: ``trials/*.json`` by trial number.
@@ -255,17 +255,22 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
     queued = [trial.system_attrs.get("fixed_params") for trial in trials if trial.state == TrialState.WAITING]
     for trial in trials:
         record = records.get(trial.number)
-        if trial.state == TrialState.RUNNING:
-            if record is not None and record["state"] == "finished":
-                tell(study, Trial(study, trial._trial_id), record)
-                continue
-            if record is not None and record["state"] == "pruned":
-                study.tell(trial.number, state=TrialState.PRUNED)
-                continue
+        if _cut_off(trial, records):
             study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
+            if not trial.user_attrs.get("label"):
+                study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
+        elif trial.state == TrialState.RUNNING and record["state"] == "finished":
+            tell(study, Trial(study, trial._trial_id), record)
+        elif trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.PRUNED)
         elif trial.state == TrialState.FAIL and _can_be_retried(trial, record) and trial.params not in queued:
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
+
+
+def _cut_off(trial: FrozenTrial, records: dict[int, dict[str, Any]]) -> bool:
+    """Whether Optuna thinks that it is running, and no record says how it ended."""
+    ended = records.get(trial.number, {}).get("state") in ("finished", "pruned")
+    return trial.state == TrialState.RUNNING and not ended
 
 
 def _can_be_retried(trial: FrozenTrial, record: dict[str, Any] | None) -> bool:

@@ -84,13 +84,13 @@ def test_an_interrupted_study_goes_on_with_what_was_running(journal):
     _, searcher = searcher_of(journal)
     for i in range(4):
         searcher.suggest(str(i))
-    study, _ = searcher_of(journal)
+    records = {0: {"state": "finished", "values": [0.5, 0.04]}}  # written before the process died
+    study, _ = searcher_of(journal, records=records)
     running = study.trials[3].params
-    # trial 0 had written its record when the process died; 1 and 2 and 3 had not
-    reconcile(study, {0: {"state": "finished", "values": [0.5, 0.04]}})
+    reconcile(study, records)
     assert study.trials[0].state == TrialState.COMPLETE and study.trials[0].values == [0.5, 0.04]
     assert [trial.state for trial in study.trials[1:4]] == [TrialState.FAIL] * 3
-    _, resumed = searcher_of(journal, seed=4, records={0: {"state": "finished", "values": [0.5, 0.04]}})
+    _, resumed = searcher_of(journal, seed=4, records=records)
     again = [resumed.suggest(f"again{i}") for i in range(3)]
     assert [suggestion["label"] for suggestion in again] == ["paper's setting", "ERM, balanced", None]
     assert knobs_of(again[2]) == running
@@ -216,15 +216,18 @@ def test_every_arm_is_a_configuration_of_its_own():
     assert len(ids) == len(arms) == len({arm.label for arm in arms})
 
 
-def test_references_that_failed_run_again_before_those_that_have_not_run(journal):
-    """Else a study of two trials, both of which failed, would go on without the paper's setting."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_references_that_failed_run_again_before_those_that_have_not_run(journal, killed):
+    """Else a study of two trials, both of which failed or were cut off, would go on without the paper's setting."""
     search, records = Search("s", SPACE, SETTINGS), {}
     open_study(journal, search, records)
     searcher = make_searcher(journal, search, seed=0)
     for i in range(2):
         suggestion = searcher.suggest(str(i))
-        searcher.on_trial_complete(str(i), None, error=True)
-        records[i] = {"label": suggestion["label"], "state": "failed", "knobs": knobs_of(suggestion), "values": None}
+        if not killed:
+            searcher.on_trial_complete(str(i), None, error=True)
+            knobs = knobs_of(suggestion)
+            records[i] = {"label": suggestion["label"], "state": "failed", "knobs": knobs, "values": None}
     reconcile(open_study(journal, search, records), records)
     searcher = make_searcher(journal, search, seed=3)
     labels = [searcher.suggest(f"again {i}")["label"] for i in range(3)]
