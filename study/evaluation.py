@@ -23,6 +23,9 @@ def score_examples(model: nn.Module, examples: Examples, batch_size: int, device
 
     Each rank scores its share, clips of like length together; the shares are equal in number of batches, since under
     ZeRO-3 every rank must take part in every forward pass.
+
+    Raises:
+        FloatingPointError: a score is not a number.
     """
     rank, ranks = world()
     order = np.argsort(examples.lengths, kind="stable")
@@ -41,6 +44,12 @@ def score_examples(model: nn.Module, examples: Examples, batch_size: int, device
     all_rows, _ = gather_rows(torch.cat(rows))
     result = torch.empty_like(all_scores)
     result[all_rows] = all_scores
+    broken = int(result.isnan().any(dim=1).sum())
+    if broken:
+        raise FloatingPointError(
+            f"{broken} of {len(result)} examples have a score that is not a number: the weights of the backbone or of "
+            "the adapter hold such values, or these overflow in this precision; fetch or train them again"
+        )
     return result.cpu().numpy()
 
 

@@ -225,6 +225,15 @@ def test_a_run_that_goes_on_cuts_its_steps_as_before_where_memory_allows(run_pla
     assert not same or resumed["test"] == whole["test"]
 
 
+def test_weights_that_are_no_numbers_are_named_where_nothing_is_trained(run_plan):
+    run = Run(run_plan({"optimisation.epochs": 0}), 0)
+    with torch.no_grad():
+        next(iter(run.engine.module.peft_model.get_base_model().lm_head.parameters()))[0] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"examples have a score that is not a number: the weights"):
+        run.evaluate("dev")
+    run.close()
+
+
 def test_a_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):
     plan = run_plan(CONSTANT)
     monkeypatch.setattr(
