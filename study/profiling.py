@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from study.records import StudyFolder
 
 WARM_UP, RECORDED = 3, 4  # steps; one more warms the profiler up
+NEEDED = WARM_UP + 2  # steps, for one that is recorded
 TRACE, SUMMARY = "profile/trace.json", "profile/summary.txt"
 RANGES = {
     "data wait": "for the next batch, which is put together aside",
@@ -37,7 +38,7 @@ class StepProfile:
 
     def __init__(self, folder: StudyFolder, directory: str, on_gpu: bool):
         self.folder, self.directory, self.on_gpu = folder, directory, on_gpu
-        self.kept = False
+        self.steps = 0
         self.profiler = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])],
             schedule=schedule(wait=WARM_UP, warmup=1, active=RECORDED, repeat=1),
@@ -47,15 +48,17 @@ class StepProfile:
         self.profiler.start()
 
     def step(self) -> None:
+        self.steps += 1
         self.profiler.step()
 
     def close(self) -> None:
         self.profiler.stop()
-        if not self.kept:
-            print(f"profile: none was left, since it needs {WARM_UP + 2} steps or more; add --epochs", flush=True)
+        if self.steps < NEEDED:
+            print(f"profile: none was left, since it needs {NEEDED} steps or more; add --epochs", flush=True)
 
     def _keep(self, profiler: torch.profiler.profile) -> None:
-        self.kept = True
+        if self.steps < NEEDED:  # stopped before a whole step was recorded
+            return
         with tempfile.TemporaryDirectory() as local:
             trace = Path(local, "trace.json")
             profiler.export_chrome_trace(str(trace))
