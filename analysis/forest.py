@@ -50,7 +50,8 @@ def forest_info(
         quantities: one panel each; a gap is shown as what was closed of it, so that better is to the right
             everywhere. An absolute gap has no interval: its bar is the swap test turned round.
         scopes: by default every cell and the mean over all of them.
-        names: configurations to show, top to bottom; by default all of them.
+        names: configurations to show, top to bottom, by default all of them; without a row of these scopes one is
+            left out.
 
     Raises:
         ValueError: there is nothing to show.
@@ -65,6 +66,7 @@ def forest_info(
     chosen = table[table["quantity"].isin(quantities) & table["scope"].isin(scopes) & table["name"].isin(names)]
     if chosen.empty:
         raise ValueError(f"no row of {', '.join(names)} for {', '.join(scopes)}")
+    names = tuple(name for name in names if (chosen["name"] == name).any())
     # a gap that shrinks has a difference below 0
     sign = chosen["kind"].map({"level": 100.0, "signed gap": -100.0, "absolute gap": -100.0})
     of_swaps = chosen["kind"] == "absolute gap"

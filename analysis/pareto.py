@@ -98,7 +98,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
     if many:
         sentences.append("Small markers: all other configurations.")
     if not points["complete"].all():
-        sentences.append("Faded markers: not every seed has finished.")
+        sentences.append("Faded markers: not every seed has finished, or not every modality was heard.")
     if floor is not None:
         sentences.append(
             f"Shaded: noise floor, the development gap that a model blind to gender would show by chance "

@@ -44,6 +44,13 @@ def test_better_is_to_the_right_and_in_points(comparison: Comparison) -> None:
     assert (info.points["low"] <= info.points["estimate"]).all()
 
 
+def test_an_arm_that_heard_other_cells_has_no_empty_row(comparison: Comparison) -> None:
+    table = comparison.table[(comparison.table["name"] != "trial 2") | comparison.table["is_cell"]]
+    some = replace(comparison, table=table)
+    assert forest_info(some, scopes=(comparison.overall,)).names == ("paper's setting", "trial 3")
+    assert forest_info(some).names == ("paper's setting", "trial 2", "trial 3")
+
+
 def test_a_marker_is_filled_by_holm(comparison: Comparison) -> None:
     table = comparison.table.assign(p=0.03, says="higher")  # of three cells Holm makes it 0.09
     table = over_cells(table, ["config_id", "quantity"])
