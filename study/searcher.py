@@ -141,42 +141,56 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
     study = make(load_if_exists=True)
     knobs = json.dumps([knob.model_dump(mode="json") for knob in search.space.knobs])
     before = study.get_trials(deepcopy=False)
-    if before and not _in_step(study, knobs, records):
+    if before and not _in_step(study, search, knobs, records):
         optuna.delete_study(study_name=search.name, storage=storage)
         study = make()
     study.set_user_attr(SPACE, knobs)
-    if not study.get_trials(deepcopy=False):
+    anew = not study.get_trials(deepcopy=False)
+    if anew:
         _replay(study, search, records)
-        for trial in before:  # those without a record: it was moved away, or they were running; named ones follow below
-            if trial.number not in records and trial.state in BEGUN and not trial.user_attrs.get("label"):
-                study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
-    named = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("label")]
-    begun = {trial.user_attrs["label"] for trial in named if trial.state in BEGUN and not _cut_off(trial, records)}
-    queue = [reference.label for reference in search.space.references if reference.label not in begun]
-    waiting = [trial for trial in named if trial.state == TrialState.WAITING]
-    as_queued = [trial.user_attrs["label"] for trial in waiting] == queue
-    for trial in () if as_queued else waiting:  # for other arms, or ahead of one that has failed or was cut off since
-        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    for reference in search.space.references:
-        if reference.label in queue and not as_queued:
-            study.enqueue_trial(dict(reference.knobs), user_attrs=search.attributes(reference.label))
+    _queue_references(study, storage, search, records)
+    for trial in before if anew else ():  # those without a record: it was moved away, or they were running
+        if trial.number not in records and trial.state in BEGUN and not trial.user_attrs.get("label"):
+            study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
     if search.sampler == "grid":
         _queue_grid(study, search)
     return study
 
 
-def _in_step(study: optuna.Study, knobs: str, records: dict[int, dict[str, Any]]) -> bool:
+def _queue_references(
+    study: optuna.Study, storage: BaseStorage, search: Search, records: dict[int, dict[str, Any]]
+) -> None:
+    """Queue the space's references that have not begun, in its order and ahead of all else; those of other arms go."""
+    trials = study.get_trials(deepcopy=False)
+    named = [trial for trial in trials if trial.user_attrs.get("label")]
+    begun = {trial.user_attrs["label"] for trial in named if trial.state in BEGUN and not _cut_off(trial, records)}
+    queue = [reference for reference in search.space.references if reference.label not in begun]
+    waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+    labels = [reference.label for reference in queue]
+    if [trial.user_attrs.get("label") for trial in waiting if trial.user_attrs.get("label")] == labels:
+        return
+    for trial in waiting:  # Optuna takes the oldest first
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    for reference in queue:
+        study.enqueue_trial(dict(reference.knobs), user_attrs=search.attributes(reference.label))
+    for trial in waiting:
+        if not trial.user_attrs.get("label"):
+            study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=_kept(trial.user_attrs))
+
+
+def _in_step(study: optuna.Study, search: Search, knobs: str, records: dict[int, dict[str, Any]]) -> bool:
     """Whether the journal was written for these knobs and has the trials and values that the records have."""
     if study.user_attrs.get(SPACE) != knobs:
         return False
-    begun = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING}
-    if not records.keys() <= begun:  # it was cut off, or another head went on with the study
+    begun = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    if not records.keys() <= {trial.number for trial in begun}:  # it was cut off, or another head went on
         return False
-    ended = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
-    return all(_agrees(trial, records.get(trial.number)) for trial in ended)
+    return all(_agrees(trial, records.get(trial.number), search) for trial in begun)
 
 
-def _agrees(trial: FrozenTrial, record: dict[str, Any] | None) -> bool:
+def _agrees(trial: FrozenTrial, record: dict[str, Any] | None, search: Search) -> bool:
+    if trial.state == TrialState.RUNNING:  # its record, if there is one, may be another head's
+        return record is None or search.identity(_knobs(trial)) == search.identity(record["knobs"])
     if record is None:
         return trial.state == TrialState.FAIL
     if trial.state == TrialState.COMPLETE or record["state"] == "finished":
@@ -267,6 +281,10 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
 
 
+def _knobs(trial: FrozenTrial) -> dict[str, Any]:
+    return trial.user_attrs.get("fixed") or trial.params
+
+
 def _cut_off(trial: FrozenTrial, records: dict[int, dict[str, Any]]) -> bool:
     """Whether Optuna thinks that it is running, and no record says how it ended."""
     ended = records.get(trial.number, {}).get("state") in ("finished", "pruned")
@@ -344,7 +362,7 @@ def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearc
     )
     searcher.search = search
     ended = searcher._ot_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
-    searcher.seen = {search.identity(trial.user_attrs.get("fixed") or trial.params) for trial in ended}
+    searcher.seen = {search.identity(_knobs(trial)) for trial in ended}
     return searcher
 
 

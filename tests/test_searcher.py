@@ -84,7 +84,8 @@ def test_an_interrupted_study_goes_on_with_what_was_running(journal):
     _, searcher = searcher_of(journal)
     for i in range(4):
         searcher.suggest(str(i))
-    records = {0: {"state": "finished", "values": [0.5, 0.04]}}  # written before the process died
+    first = {"label": "ERM", "knobs": {"objective.method": "erm"}}
+    records = {0: {**first, "state": "finished", "values": [0.5, 0.04]}}  # written before the process died
     study, _ = searcher_of(journal, records=records)
     running = study.trials[3].params
     reconcile(study, records)
@@ -216,10 +217,12 @@ def test_every_arm_is_a_configuration_of_its_own():
     assert len(ids) == len(arms) == len({arm.label for arm in arms})
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
 @pytest.mark.parametrize("killed", [False, True])
-def test_references_that_failed_run_again_before_those_that_have_not_run(journal, killed):
+def test_references_that_failed_run_again_before_those_that_have_not_run(journal, killed, sampler):
     """Else a study of two trials, both of which failed or were cut off, would go on without the paper's setting."""
-    search, records = Search("s", SPACE, SETTINGS), {}
+    space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS)
+    search, records = Search("s", space.on_grid(3) if sampler == "grid" else space, SETTINGS, sampler=sampler), {}
     open_study(journal, search, records)
     searcher = make_searcher(journal, search, seed=0)
     for i in range(2):
@@ -479,6 +482,23 @@ def test_nsga2_crosses_conditional_knobs_also_from_a_journal_written_anew(tmp_pa
         sum((name, value) in known for name, value in knobs.items() if "." in str(value)) for knobs in suggested
     ]
     assert sum(handed_on) >= 10  # numbers that a parent had; random ones would have none
+
+
+def test_a_trial_that_another_head_ran_with_other_knobs_is_not_told_to_this_heads_proposal(journal):
+    search, records = Search("s", SPACE, SETTINGS), {}
+    open_study(journal, search, records)
+    searcher = make_searcher(journal, search, seed=0)
+    suggestions = [searcher.suggest(str(i)) for i in range(4)]
+    for suggestion in suggestions:
+        values = {"state": "finished", "values": [0.5, 0.1]}
+        records[suggestion["number"]] = {"label": suggestion["label"], "knobs": knobs_of(suggestion), **values}
+    weight = "objective.fairness_weight.schedule"
+    other = {**dict(SPACE.references[1].knobs), weight: "constant", "objective.fairness_weight.weight": 0.25}
+    records[3]["knobs"] = {k: v for k, v in other.items() if k.endswith((".schedule", ".weight")) or "coeff" in k}
+    study = open_study(journal, search, records)
+    reconcile(study, records)
+    assert study.trials[3].state == TrialState.COMPLETE
+    assert search.identity(study.trials[3].params) == search.identity(records[3]["knobs"])
 
 
 def test_a_random_search_that_is_interrupted_proposes_what_it_would_have_proposed(tmp_path):
