@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from search_spaces import Knob
 from study.goals import objectives_of
 from study.planning import Draft, StudyPlan
-from study.records import SCHEMA_VERSION, StudyFolder, read_study
+from study.records import SCHEMA_VERSION, StudyFolder, begun_runs, read_study, read_trials
 from study.settings import Settings, flatten, parse
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
@@ -55,10 +55,12 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
 
 
 def begun_study(folder: StudyFolder) -> dict[str, Any] | None:
-    """The ``study.json`` of a study that has begun. None for one that was only planned: what kept it from beginning, a
-    broken backbone say, may be mended, and then settings and hashes are other ones."""
-    begun = folder.exists("study.json") and (folder.names("runs") or folder.names("trials"))
-    return read_study(folder) if begun else None
+    """The ``study.json`` of a study that holds something. None for one in which nothing got as far as an epoch: what
+    kept it from that, a broken backbone say, may be mended, and then settings and hashes are other ones."""
+    if not folder.exists("study.json"):
+        return None
+    ended = any(trial["state"] != "failed" for trial in read_trials(folder).values())
+    return read_study(folder) if ended or begun_runs(folder) else None
 
 
 def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:

@@ -275,10 +275,19 @@ def run_directory(config_id: str, seed: int) -> str:
 
 def finished_runs(folder: StudyFolder) -> list[tuple[str, int]]:
     """Every (config_id, seed) whose marker stands, in order."""
+    return _runs_with(folder, "finished.json")
+
+
+def begun_runs(folder: StudyFolder) -> list[tuple[str, int]]:
+    """Every (config_id, seed) that has an epoch behind it, in order."""
+    return _runs_with(folder, "epochs.jsonl")
+
+
+def _runs_with(folder: StudyFolder, file: str) -> list[tuple[str, int]]:
     found = []
     for config_id in folder.names("runs"):
         for seed in folder.names(f"runs/{config_id}"):
-            if seed.isdigit() and folder.exists(f"{run_directory(config_id, int(seed))}/finished.json"):
+            if seed.isdigit() and folder.exists(f"{run_directory(config_id, int(seed))}/{file}"):
                 found.append((config_id, int(seed)))
     return found
 

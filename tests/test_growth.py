@@ -12,7 +12,8 @@ from study import orchestration
 from study.goals import Goals
 from study.groups import cells
 from study.orchestration import FailureRecorder, TrialDriver
-from study.records import StudyFolder, read_trial, write_trial
+from study.plan_record import begun_study
+from study.records import StudyFolder, read_trial, read_trials, write_trial
 from study.settings import TINY, Placement, Settings
 from study.trials import TrialTemplate, result_record, trial_record, trials_without_seeds
 from tests.analysis import studies
@@ -108,3 +109,20 @@ def test_a_trial_reports_its_own_goals_after_every_epoch(template):
     driver.begun = driver.at_work = True
     shown = {"dev_w_f1": 0.4, "dev_gap": 0.1, "dev_worst_group_w_f1": 0.25, "dev_gap@en": 0.1}
     assert driver.step() == {"seed": 1, "epoch": 2, "config_id": "aa", "number": 3, "complete": False, **shown}
+
+
+def test_a_study_in_which_nothing_got_as_far_as_an_epoch_may_be_planned_anew(tmp_path):
+    """Its trials failed for a broken backbone, say: mended, it has another hash."""
+    folder = studies.write_whole_study(tmp_path / "s", configurations=2)
+    assert begun_study(folder)["name"] == folder.read_json("study.json")["name"]
+    folder.remove("runs")
+    assert begun_study(folder)
+    for number, record in read_trials(folder).items():
+        write_trial(folder, {**record, "state": "failed"})
+        folder.write_bytes(f"runs/{record['config_id']}/worker-0.log", b"safetensors: ...")
+        folder.write_json(f"runs/{record['config_id']}/{number}/attempt.json", {})
+    assert begun_study(folder) is None
+    folder.write_jsonl(f"runs/{record['config_id']}/0/epochs.jsonl", [])
+    assert begun_study(folder)
+    folder.remove("study.json")
+    assert begun_study(folder) is None
