@@ -58,8 +58,8 @@ def start_parts(study: Study) -> pd.DataFrame:
         for i, seed in enumerate(seeds):
             startup = finished_of(study.folder, str(config_id), seed).get("startup")
             if startup:
-                first = "on new workers" if _new(startup) else "on workers of an earlier trial"
-                rows.append({"run": "a following seed" if i else f"a first seed {first}", **startup})
+                earlier = "a following seed" if i else "a first seed on workers of an earlier trial"
+                rows.append({"run": "a first seed on new workers" if _new(startup) else earlier, **startup})
     if not rows:
         return pd.DataFrame()
     grouped = pd.DataFrame(rows).fillna(0.0).groupby("run", sort=False)

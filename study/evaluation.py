@@ -47,8 +47,9 @@ def score_examples(model: nn.Module, examples: Examples, batch_size: int, device
     broken = int(result.isnan().any(dim=1).sum())
     if broken:
         raise FloatingPointError(
-            f"{broken} of {len(result)} examples have a score that is not a number: the weights of the backbone or of "
-            "the adapter hold such values, or these overflow in this precision; fetch or train them again"
+            f"{broken} of {len(result)} examples have a score that is not a number: training has diverged (lower "
+            "optimisation.learning_rate or the fairness weight), or the weights of the backbone or of the adapter hold "
+            "such values (fetch them again)"
         )
     return result.cpu().numpy()
 

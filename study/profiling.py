@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from study.records import StudyFolder
 
 WARM_UP, RECORDED = 3, 4  # steps; one more warms the profiler up
-NEEDED = WARM_UP + 2  # steps, for one that is recorded
+NEEDED = WARM_UP + 1 + RECORDED
 TRACE, SUMMARY = "profile/trace.json", "profile/summary.txt"
 RANGES = {
     "data wait": "for the next batch, which is put together aside",
@@ -54,10 +54,10 @@ class StepProfile:
     def close(self) -> None:
         self.profiler.stop()
         if self.steps < NEEDED:
-            print(f"profile: none was left, since it needs {NEEDED} steps or more; add --epochs", flush=True)
+            print(f"profile: none was left: it takes {NEEDED} steps, and here were {self.steps}", flush=True)
 
     def _keep(self, profiler: torch.profiler.profile) -> None:
-        if self.steps < NEEDED:  # stopped before a whole step was recorded
+        if self.steps < NEEDED:  # stopped: what came after the last step would be counted as one
             return
         with tempfile.TemporaryDirectory() as local:
             trace = Path(local, "trace.json")

@@ -192,7 +192,7 @@ class Run:
         that is free now, reserve included, forbids it.
 
         Args:
-            tokens: of a training pass, before.
+            tokens: of a training pass, before: as memory then allowed, or as a setting said that is gone since.
         """
         if tokens and self.tokens and self.plan.settings.computation.micro_batch_tokens is None:
             self.tokens = tokens if (1 - LEFT_FREE) * tokens <= self.tokens else self.tokens

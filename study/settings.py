@@ -159,7 +159,8 @@ class Computation(Frozen):
     into several. None takes as many as free memory has room for, unless ``optimisation.micro_batch_size``, which counts
     utterances, is given.
     ``tower_input``, ``head``: what the tower hears and where the vocabulary head is computed. "30_seconds" and
-    "every_position" are what the stock model does, to measure against; the memory that they take is not counted.
+    "every_position" are what the stock model does, to measure against; the memory that they take is not counted, and
+    with "30_seconds" no tower states are kept.
     """
 
     length_buckets: bool = True

@@ -92,7 +92,9 @@ def shared_states(
     if choice == "computed" or not settings.optimisation.epochs:  # a single pass gains nothing from being kept
         return None
     fault, store = None, None
-    if "tower" in settings.backbone.trainable:
+    if settings.computation.tower_input != "true_length":
+        fault = f"computation.tower_input is {settings.computation.tower_input}, to be measured in every pass"
+    elif "tower" in settings.backbone.trainable:
         fault = "the tower is trained (backbone.trainable), so its states change"
     elif not is_deterministic(source):
         fault = f"the tower of {source} drops activations in training"

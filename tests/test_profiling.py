@@ -15,7 +15,7 @@ from study.trainer import train
 
 
 def test_a_profile_leaves_a_trace_and_a_page(run_plan):
-    plan = run_plan({"optimisation.epochs": 1})
+    plan = run_plan({"optimisation.epochs": 2})
     train(plan, seed=0, report=lambda row: None, profile=True)
     trace = json.loads(plan.folder.read_bytes(f"runs/abc/0/{TRACE}"))
     names = {event.get("name") for event in trace["traceEvents"]}
@@ -27,7 +27,7 @@ def test_a_profile_leaves_a_trace_and_a_page(run_plan):
     assert "Self CPU" in page
 
 
-@pytest.mark.parametrize(("steps", "left"), [(4, False), (5, True)])
+@pytest.mark.parametrize(("steps", "left"), [(7, False), (8, True)])
 def test_a_run_of_too_few_steps_says_that_no_profile_was_left(tmp_path, capsys, steps, left):
     folder = StudyFolder.at(str(tmp_path), "study")
     profile = StepProfile(folder, "runs/abc/0", on_gpu=False)
@@ -36,7 +36,7 @@ def test_a_run_of_too_few_steps_says_that_no_profile_was_left(tmp_path, capsys, 
         profile.step()
     profile.close()
     assert folder.exists(f"runs/abc/0/{SUMMARY}") == left
-    assert ("none was left, since it needs 5 steps" in capsys.readouterr().out) != left
+    assert ("none was left: it takes 8 steps, and here were 7" in capsys.readouterr().out) != left
 
 
 def test_on_a_gpu_kernels_count_where_they_were_launched_whatever_the_thread():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -73,7 +74,8 @@ def test_records_say_what_the_way_to_the_first_step_went_to(finished):
     parts = ["placement", "processes", "imports", "examples", "tower states", "model", "engine", "first step"]
     assert [list(run["startup"]) for run in runs] == [parts] * len(runs)
     waited = sorted(run["startup"]["processes"] for run in runs)
-    assert waited[0] == 0 < waited[-1]  # the second trial finds its workers there
+    at_once = min(len(waited), max(1, (os.cpu_count() or 1) // 2))  # each of two ranks; later trials find workers there
+    assert waited.count(0) == len(waited) - at_once
     assert all(run["startup"]["placement"] > 0 for run in runs if run["startup"]["processes"])
 
 
@@ -226,7 +228,7 @@ def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confi
 
 @pytest.mark.slow
 def test_a_profile_of_each_trial_is_left_by_its_first_seed(sweep):
-    done = sweep("--study", "profiled", "--trials", "2", "--seeds", "3,1", "--ranks", "1", "--profile")
+    done = sweep("--study", "profiled", "--trials", "2", "--seeds", "3,1", "--ranks", "1", "--epochs", "2", "--profile")
     assert done.returncode == 0, done.stderr
     pages = sorted(Path(sweep.storage, "profiled", "runs").glob("*/*/profile/summary.txt"))
     assert [page.parts[-3] for page in pages] == ["3", "3"]

@@ -128,6 +128,15 @@ tower_cache.compute(store, dataset, {prepared.backbone!r}, torch.device("cpu"), 
     assert sum(shares) == parts and len(shares) in (1, 2)  # one that comes late has nothing to say
 
 
+def test_a_tower_on_30_seconds_is_run_in_every_pass(run_plan):
+    heard = {**FROZEN, "computation.tower_input": "30_seconds"}
+    run = Run(run_plan(heard), 0)
+    assert run.examples["train"].states is None
+    run.close()
+    with pytest.raises(SettingsError, match="cached is not possible: computation.tower_input is 30_seconds"):
+        Run(run_plan({**heard, "computation.tower_states": "cached"}), 0)
+
+
 def test_a_full_disk_means_the_tower_in_every_pass_or_a_refusal(run_plan, monkeypatch, capsys):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(tower_cache.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 0))

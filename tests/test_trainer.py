@@ -229,7 +229,7 @@ def test_weights_that_are_no_numbers_are_named_where_nothing_is_trained(run_plan
     run = Run(run_plan({"optimisation.epochs": 0}), 0)
     with torch.no_grad():
         next(iter(run.engine.module.peft_model.get_base_model().lm_head.parameters()))[0] = torch.nan
-    with pytest.raises(FloatingPointError, match=r"examples have a score that is not a number: the weights"):
+    with pytest.raises(FloatingPointError, match=r"examples have a score that is not a number: .*fetch them again"):
         run.evaluate("dev")
     run.close()
 
