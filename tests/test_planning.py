@@ -175,6 +175,7 @@ def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manif
     given = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
     first = plan(tmp_path, *given, "--trials", "9", "--space", "schedules")
     keep_plan(first.draft, study_record(first, "hash"))
+    first.draft.folder.write_jsonl("runs/abc/0/epochs.jsonl", [])  # it has begun
     more = ("--trials", "5", "--space", "schedules+training", "--sampler", "nsga2", "--early-stopping", "mo-asha")
     second = plan(tmp_path, *given, *more)
     keep_plan(second.draft, study_record(second, "hash"))
