@@ -7,11 +7,15 @@ BIN := .venv/bin
 sweep: .venv/ready
 	$(BIN)/python study/sweep.py
 
+# Two processes of one thread each, a file to one of them; what takes all cores, sweeps and their faults, stays alone.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(PARALLEL) --dist loadfile -m "not slow"
 
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	$(PARALLEL) -m slow tests/analysis
+	$(BIN)/python -m pytest -m slow --ignore tests/analysis
 
 lint: .venv/ready
 	$(BIN)/ruff check .
