@@ -1,7 +1,8 @@
 """What a card can hold of Qwen2-Audio-7B: ``python cluster/sizes.py`` prints the table of README.md.
 
-By ``study.memory``, the function that a sweep refuses a plan by, with a tenth of the card left for what it does not
-count. A batch is 64 utterances over all GPUs of a trial; a cell is how many of its share a GPU can take at once.
+By ``study.models.memory_estimate``, the function that a sweep refuses a plan by, with a tenth of the card left for what
+it does not count. A batch is 64 utterances over all GPUs of a trial; a cell is how many of its share a GPU can take at
+once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ if __name__ == "__main__":  # run as a file: the root is where ``study`` is
 
 from transformers import Qwen2AudioConfig
 
-from study.engine import micro_batches
-from study.memory import GB, LEFT_FREE, SEVEN_B, Load, MemoryNeed, activations, memory_need
-from study.settings import BackboneSettings, Optimisation, Placement
+from study.config.settings import BackboneSettings, Optimisation, Placement
+from study.models.memory_estimate import GB, LEFT_FREE, SEVEN_B, Load, MemoryNeed, activations, memory_need
+from study.training.engine import micro_batches
 
 CLIP_SECONDS = (3.6, 10.0, 30.0)
 TEXT_TOKENS = 50

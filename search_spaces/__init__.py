@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.ablations import ablation
-from search_spaces.knobs import Knob, Reference, Space
-from search_spaces.spaces import SPACES, SpaceMaker, space_maker, split_fixed
+from search_spaces.ablation_arms import ablation
+from search_spaces.registry import SPACES, SpaceMaker, space_maker, split_fixed
+from search_spaces.space import Knob, Reference, Space
 
 __all__ = ["SPACES", "Knob", "Reference", "Space", "SpaceMaker", "ablation", "space_maker", "split_fixed"]

@@ -8,9 +8,11 @@ import sys
 from rich.console import Console
 from rich.table import Column, Table
 
-from search_spaces.spaces import SPACES, space_maker
-from study.groups import LANGUAGES, MODALITIES
-from study.settings import TINY, Settings, SettingsError
+from search_spaces.registry import SPACES, space_maker
+from study.common.errors import SettingsError
+from study.common.groups import LANGUAGES, MODALITIES
+from study.config.presets import TINY
+from study.config.settings import Settings
 
 WHOLE = 200  # columns of a table that is not shown on a terminal
 

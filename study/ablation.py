@@ -1,8 +1,8 @@
 """Run the arms of an ablation, every one over the same seeds, and compare them with ERM.
 
-The engine, the records and the resume are those of a sweep; the arms are in ``search_spaces/ablations.py``. Half of dev
-is set aside as a control split in every arm (``--fix control.fraction=...`` for another share). ``--from`` adds what
-finished searches found (``study.found``).
+The engine, the records and the resume are those of a sweep; the arms are in ``search_spaces/ablation_arms.py``. Half of
+dev is set aside as a control split in every arm (``--fix control.fraction=...`` for another share). ``--from`` adds
+what finished searches found (``study.planning.tuned_arms``).
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 
 from rich.console import Console
 
-from analysis.arms import adjusted
-from analysis.comparison import shown
-from analysis.load import ERM, load_study
-from analysis.paired import compare
-from analysis.report import write_report
-from analysis.tables import as_text, knobs_in_words
+from analysis.comparison.arms import adjusted
+from analysis.comparison.paired import compare
+from analysis.formatting import as_text, knobs_in_words
+from analysis.loading.study import ERM, load_study
+from analysis.report.build import write_report
+from analysis.tables.comparison import shown
 from search_spaces import Space, ablation
-from search_spaces.ablations import ARMS, FAMILIES, HEARD, arms_of
-from study.flags import add_study_flags
-from study.found import Found, folder_of, found_arms
-from study.groups import Modality
-from study.planning import Draft
-from study.session import Script, read_draft, run_script, run_study
-from study.settings import Settings, SettingsError
+from search_spaces.ablation_arms import ARMS, FAMILIES, HEARD, arms_of
+from study.cli.app import run_script
+from study.cli.options import add_study_flags
+from study.cli.run_study import Script, read_draft, run_study
+from study.common.errors import SettingsError
+from study.common.groups import Modality
+from study.config.settings import Settings
+from study.planning.paths import folder_of
+from study.planning.plan import Draft
+from study.planning.tuned_arms import Found, found_arms
 
 CONTROL = "control.fraction"
 
@@ -139,7 +142,7 @@ def show(console: Console, draft: Draft, write: bool) -> int:
     console.print("dev, in points, paired over seeds; W-F1 up and the AVG gap down are better")
     for note in comparison.notes:
         console.print(f"note: {note}")
-    console.print(f"{'cells':8}python -m analysis.comparison {draft.folder.uri} --reference {ERM}")
+    console.print(f"{'cells':8}python -m analysis.tables.comparison {draft.folder.uri} --reference {ERM}")
     console.print(f"{'report':8}{draft.folder.path('report', 'report.html')}")
     return 0
 

@@ -18,22 +18,25 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 import pandas as pd
 from rich.console import Console
 
-from analysis.confirmation import confirmation, confirmation_table, with_goals
-from analysis.goals import goals_front, goals_table
-from analysis.load import ERM, load_study
-from analysis.pareto import front
-from analysis.report import write_report
-from analysis.tables import as_text, front_table, knobs_in_words
-from analysis.time_spent import time_in_words, time_spent
-from study.confirm import confirm_draft, confirm_folder, confirm_references, confirm_space
-from study.flags import add_search_flags, add_study_flags
-from study.found import folder_of
-from study.goals import Goals, objectives_of
-from study.planning import Draft
-from study.records import StudyFolder, read_study, read_trials, run_directory, trials_done
-from study.session import Script, read_draft, run_script, run_study
-from study.settings import SettingsError
-from study.status import read_status
+from analysis.comparison.confirmation import confirmation, confirmation_table, with_goals
+from analysis.formatting import as_text, knobs_in_words
+from analysis.loading.study import ERM, load_study
+from analysis.loading.timing import time_in_words, time_spent
+from analysis.pareto.front import front
+from analysis.pareto.objectives_front import goals_front, goals_table
+from analysis.report.build import write_report
+from analysis.tables.format import front_table
+from study.cli.app import run_script
+from study.cli.options import add_search_flags, add_study_flags
+from study.cli.run_study import Script, read_draft, run_study
+from study.common.errors import SettingsError
+from study.planning.confirmation import confirm_draft, confirm_folder, confirm_references, confirm_space
+from study.planning.paths import folder_of
+from study.planning.plan import Draft
+from study.search.objectives import Goals
+from study.storage.records import objectives_of, read_study, read_trials, run_directory, trials_done
+from study.storage.status import read_status
+from study.storage.study_folder import StudyFolder
 
 STATUS = "status"
 
@@ -117,7 +120,7 @@ def show(console: Console, draft: Draft, write: bool) -> int:
 
 def show_profiles(console: Console, draft: Draft) -> None:
     """Print where the pages of the profiled runs are."""
-    from study.profiling import SUMMARY  # torch: not for --help
+    from study.training.profiler import SUMMARY  # torch: not for --help
 
     name = "profile"
     for record in read_trials(draft.folder).values():

@@ -17,13 +17,14 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 
 from rich.console import Console
 
-from analysis.tables import as_text, groups_table
-from study.flags import add_study_flags
-from study.machine import quiet_libraries, rank_and_ranks
-from study.planning import SINGLE
-from study.records import read_study
-from study.session import run_script
-from study.single import SingleRun, run_single
+from analysis.formatting import as_text
+from analysis.tables.format import groups_table
+from study.cli.app import run_script
+from study.cli.options import add_study_flags
+from study.cli.run_single import SingleRun, run_single
+from study.common.environment import quiet_libraries, rank_and_ranks
+from study.planning.plan import SINGLE
+from study.storage.records import read_study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,10 +62,11 @@ def show(done: SingleRun, console: Console) -> None:
         console.print(f"\n{split}, in points" + (f" (epoch {done.finished['epoch']} was chosen on it)"
                                                  if split == "dev" and done.finished["epoch"] else ""))  # fmt: skip
         console.print(text)
-    from study.profiling import SUMMARY  # torch: not for --help
+    from study.training.profiler import SUMMARY  # torch: not for --help
 
     if rank_and_ranks()[0] == 0:
-        from study.adapter import CARD, card
+        from study.models.adapter import CARD
+        from study.models.model_card import card
 
         text = card(done.draft.settings, done.finished, read_study(folder), done.backbone, tables)
         folder.write_bytes(f"{done.directory}/adapter/{CARD}", text.encode())

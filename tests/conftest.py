@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests import REPO
+
 settings.register_profile("loaded machine", deadline=None)  # an example may wait long for a core
 settings.load_profile("loaded machine")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-REPO = Path(__file__).resolve().parent.parent
 PLANTED = {
     "HF_TOKEN": "hf_plantedplantedplantedplantedplan",
     "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED00",
@@ -35,8 +36,8 @@ def without_times(finished: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory) -> Path:
     """A folder in MELD-ST's layout: the embedded corpus with every plant, in its small size."""
-    from study.corpora.embedded import write
-    from study.corpora.scenes import SMALL
+    from study.data.corpora.synthetic.corpus import write
+    from study.data.corpora.synthetic.dialogues import SMALL
 
     root = tmp_path_factory.mktemp("corpus") / "small"
     write(root, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
@@ -48,9 +49,9 @@ def small_study(small_corpus, tmp_path_factory):
     """(plan, prepared) of a study on the small corpus, ready to train."""
     import argparse
 
-    from study.flags import add_search_flags, add_study_flags
-    from study.planning import complete, read_flags
-    from study.preparation import prepare
+    from study.cli.options import add_search_flags, add_study_flags, read_flags
+    from study.planning.build import complete
+    from study.planning.prepare import prepare
 
     storage = tmp_path_factory.mktemp("storage")
     parser = argparse.ArgumentParser()
@@ -67,9 +68,10 @@ def small_study(small_corpus, tmp_path_factory):
 @pytest.fixture(scope="session")
 def plan_in(small_study):
     """A ``RunPlan`` maker: ``plan_in(folder, {"objective.power": 1}, zero_stage=0)``."""
-    from study.records import StudyFolder
-    from study.run import RunPlan, join_process_group
-    from study.settings import Placement
+    from study.config.settings import Placement
+    from study.storage.study_folder import StudyFolder
+    from study.training.engine import join_process_group
+    from study.training.run import RunPlan
 
     join_process_group()
     plan, prepared = small_study

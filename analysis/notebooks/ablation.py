@@ -28,16 +28,16 @@ STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-ablation"))  # 
 # %%
 from IPython.display import Image, display
 
-from analysis.arms import adjusted, arms_table
-from analysis.benchmark import benchmark
-from analysis.comparison import shown
-from analysis.drawing import render
-from analysis.forest import forest_figure, forest_info
-from analysis.load import load_study
-from analysis.paired import compare
-from analysis.parts import part_comparisons, parts_info, parts_table
-from analysis.steps import steps_figure, steps_info
-from analysis.tables import formatted
+from analysis.comparison.arms import adjusted, arms_table
+from analysis.comparison.paired import compare
+from analysis.formatting import formatted
+from analysis.loading.study import load_study
+from analysis.plots.forest import forest_figure, forest_info
+from analysis.plots.steps import steps_figure, steps_info
+from analysis.plots.style import render
+from analysis.report.leave_one_out_section import part_comparisons, parts_info, parts_table
+from analysis.tables.benchmark import benchmark
+from analysis.tables.comparison import shown
 
 study = load_study(STUDY)
 comparison = adjusted(compare(study, "ERM", split="test"))

@@ -27,17 +27,19 @@ STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-fairness"))  # 
 # %%
 from IPython.display import Image, display
 
-from analysis.attainment import attainment, hypervolume_history, probability_nondominated
-from analysis.chance import uncertainty_of
-from analysis.drawing import render
-from analysis.figures import cells_figure, pareto_figure, training_figure, training_lines
-from analysis.findings import answer, warnings_of
-from analysis.load import load_epochs, load_study
-from analysis.pareto import cells_info, front, pareto_info
-from analysis.report import require_finished_runs
-from analysis.search_figures import attainment_figure, hypervolume_figure
-from analysis.selection import choose, shown
-from analysis.tables import cells_table, configurations_table, formatted, front_table
+from analysis.formatting import formatted
+from analysis.loading.study import load_epochs, load_study
+from analysis.pareto.attainment import attainment, hypervolume_history, probability_nondominated
+from analysis.pareto.front import front
+from analysis.pareto.selection import choose, shown
+from analysis.pareto.uncertainty import uncertainty_of
+from analysis.plots.pareto import cells_figure, cells_info, pareto_figure, pareto_info
+from analysis.plots.search import attainment_figure, hypervolume_figure
+from analysis.plots.style import render
+from analysis.plots.training import training_figure, training_lines
+from analysis.report.build import require_finished_runs
+from analysis.report.headline import answer, warnings_of
+from analysis.tables.format import cells_table, configurations_table, front_table
 
 study = load_study(STUDY)
 require_finished_runs(study)

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.clusters import ClusterCounts, figures
-from study.groups import LANGUAGES, Cell
-from study.metrics import Counts
+from analysis.stats.cluster_counts import ClusterCounts, figures
+from study.common.groups import LANGUAGES, Cell
+from study.evaluation.metrics import Counts
 
 K = 7
 Priors = Mapping[str, Sequence[float]]

@@ -1,4 +1,4 @@
-"""Made-up study folders, written through :mod:`study.records` as a sweep would write them.
+"""Made-up study folders, written through :mod:`study.storage.records` as a sweep would write them.
 
 Two kinds: ``write_plan``, ``write_trial`` and ``write_run`` put down figures chosen by the test, so that a reader can
 check its numbers; ``write_whole_study`` makes predictions too, from seeded coin tosses, for whatever reads those.
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.groups import EMOTIONS, GENDERS, LANGUAGES
-from study.metrics import GAP_KINDS, evaluate
-from study.records import SCHEMA_VERSION, SCORE_COLUMNS, StudyFolder, run_directory
+from study.common.groups import EMOTIONS, GENDERS, LANGUAGES, SCORE_COLUMNS
+from study.evaluation.metrics import GAP_KINDS, evaluate
+from study.storage.records import SCHEMA_VERSION, run_directory
+from study.storage.study_folder import StudyFolder
 
 NOTE = "The gaps of this corpus are planted: it is no evidence about people."
 
@@ -67,7 +68,7 @@ def write_trial(
 
 
 def figures(w_f1: float, gap: float | None) -> dict[str, Any]:
-    """Figures of one cell in the shape of :func:`study.metrics.evaluate`; all four gaps are alike."""
+    """Figures of one cell in the shape of :func:`study.evaluation.metrics.evaluate`; all four gaps are alike."""
     gaps = dict.fromkeys(GAP_KINDS, gap)
     overall = {"w_f1": w_f1, "accuracy": w_f1, "uar": w_f1, "gap": gap}
     group = {"w_f1": w_f1, "accuracy": w_f1}

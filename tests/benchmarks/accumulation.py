@@ -15,13 +15,14 @@ import time
 
 import numpy as np
 
-from study.batching import batches_of_epoch
-from study.flags import add_search_flags, add_study_flags
-from study.planning import complete, read_flags
-from study.preparation import prepare
-from study.records import StudyFolder
-from study.run import Run, RunPlan, join_process_group
-from study.settings import Placement
+from study.cli.options import add_search_flags, add_study_flags, read_flags
+from study.config.settings import Placement
+from study.data.samplers import batches_of_epoch
+from study.planning.build import complete
+from study.planning.prepare import prepare
+from study.storage.study_folder import StudyFolder
+from study.training.engine import join_process_group
+from study.training.run import Run, RunPlan
 
 STEPS, WARM_UP = 12, 3
 

@@ -1,7 +1,7 @@
 """What early stopping is worth: hypervolume against epochs spent, with MO-ASHA and without.
 
 ``python -m tests.benchmarks.early_stopping [STUDY ...]`` simulates searches with several workers that run at different
-speeds. The decisions are those of ``study.early_stopping.MoAsha`` itself. On three kinds of problems:
+speeds. The decisions are those of ``study.ray_backend.scheduler.MoAsha`` itself. On three kinds of problems:
 
 - test functions with two objectives whose values at an epoch are those at the end plus a bias that decays, ZDT1 to ZDT3
   (Zitzler, Deb and Thiele 2000) and a pair of Hartmann functions with fidelities after Kandasamy et al. 2017;
@@ -31,10 +31,10 @@ from moocore import hypervolume
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from analysis.load import load_epochs, load_study
-from study.early_stopping import MoAsha
-from study.halving import Halving, Rungs
-from study.searcher import STARTUP_TRIALS
+from analysis.loading.study import load_epochs, load_study
+from study.ray_backend.scheduler import MoAsha
+from study.search.mo_asha import Halving, Rungs
+from study.search.optuna_study import STARTUP_TRIALS
 
 WORKERS = 4
 SPREAD_OF_SPEEDS = 0.25  # of the logarithm of the seconds an epoch of a trial takes

@@ -23,13 +23,15 @@ import numpy as np
 import torch
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
-from study.backbone import Batch, EmotionModel, with_lora
-from study.features import audio_tokens, stored_length
-from study.groups import EMOTIONS
-from study.memory import FLOAT32, LEFT_FREE, SEVEN_B, bytes_a_token
-from study.micro_batches import OVERHEAD, Passes, cut, padded_tokens
-from study.settings import BackboneSettings, Computation
-from study.tower import tower_states
+from study.common.groups import EMOTIONS
+from study.config.settings import BackboneSettings, Computation
+from study.data.bucketing import OVERHEAD, Passes, cut, padded_tokens
+from study.data.examples import Batch
+from study.data.features import audio_tokens, stored_length
+from study.models.audio_encoder import tower_states
+from study.models.lora import with_lora
+from study.models.memory_estimate import FLOAT32, LEFT_FREE, SEVEN_B, bytes_a_token
+from study.models.qwen2_audio import EmotionModel
 
 TEXT_TOKENS = 50
 LONGEST = 30.0  # seconds

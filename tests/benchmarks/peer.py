@@ -27,7 +27,8 @@ from typing import Any
 import psutil
 import torch
 
-REPO = Path(__file__).resolve().parent.parent.parent
+from tests import REPO
+
 CHECKPOINT, CORPUS = "checkpoint", "corpus"
 MICRO = (4, 8, 16, 24, 32, 64)  # what the peer tries, as far as they divide the batch
 TRIED_STEPS = 2
@@ -38,12 +39,12 @@ def make_work(place: Path, shape: str) -> None:
     """The checkpoint and the clips of both sides."""
     from transformers import AutoProcessor, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
-    from study.corpora.embedded import write
-    from study.corpora.scenes import SMALL
-    from study.memory import SEVEN_B
-    from study.preparation import PROMPT_SHARE
-    from study.settings import Prompt
-    from study.tiny import tiny_checkpoint
+    from study.config.settings import Prompt
+    from study.data.corpora.synthetic.corpus import write
+    from study.data.corpora.synthetic.dialogues import SMALL
+    from study.models.memory_estimate import SEVEN_B
+    from study.models.tiny import tiny_checkpoint
+    from study.planning.prepare import PROMPT_SHARE
 
     write(place / CORPUS, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
     prompt = Prompt()
@@ -67,9 +68,9 @@ class Clips(torch.utils.data.Dataset):
     """Conversations with their answers, and the clips as the stock processor wants them."""
 
     def __init__(self, place: Path, split: str, processor: Any):
-        from study.batching import render
-        from study.corpora import load_corpus, read_audio
-        from study.settings import CorpusSettings, Prompt
+        from study.config.settings import CorpusSettings, Prompt
+        from study.data.corpora import load_corpus, read_audio
+        from study.data.examples import render
 
         prompt = Prompt()
         table = load_corpus(CorpusSettings(spec=f"meld-st:{place / CORPUS}"), place / "cache").utterances
@@ -112,8 +113,8 @@ def peer(flags: argparse.Namespace) -> dict[str, float]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration, Trainer, TrainingArguments
 
-    from study.backbone import lora_pattern
-    from study.settings import BackboneSettings
+    from study.config.settings import BackboneSettings
+    from study.models.lora import lora_pattern
 
     began = time.perf_counter()
     place, on_gpu, lora = Path(flags.place), torch.cuda.is_available(), BackboneSettings()
@@ -202,7 +203,8 @@ def peer(flags: argparse.Namespace) -> dict[str, float]:
 
 def ours(flags: argparse.Namespace) -> dict[str, float]:
     """The sweep of this project; rates are those of its records."""
-    from study.records import StudyFolder, read_trials
+    from study.storage.records import read_trials
+    from study.storage.study_folder import StudyFolder
 
     place = Path(flags.place)
     storage = tempfile.mkdtemp(prefix="ours", dir=place)

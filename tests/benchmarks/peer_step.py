@@ -25,13 +25,16 @@ import torch
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, WhisperFeatureExtractor
 
-from study.backbone import IGNORED, Batch, EmotionModel, with_lora
-from study.features import audio_tokens, log_mel
-from study.groups import EMOTIONS, LANGUAGES, cells
-from study.memory import GB, SEVEN_B
-from study.objective import ErmMinMaxGap, WholeBatch, utterance_weights
-from study.settings import BackboneSettings, Optimisation
-from study.tower import tower_states
+from study.common.groups import EMOTIONS, LANGUAGES, cells
+from study.config.settings import BackboneSettings, Optimisation
+from study.data.examples import Batch
+from study.data.features import audio_tokens, log_mel
+from study.losses.base import WholeBatch, utterance_weights
+from study.losses.minmaxgap import ErmMinMaxGap
+from study.models.audio_encoder import tower_states
+from study.models.lora import with_lora
+from study.models.memory_estimate import GB, SEVEN_B
+from study.models.qwen2_audio import IGNORED, EmotionModel
 from tests.benchmarks.levers import PAD, SMALL, TEXT_TOKENS, Qwen2AudioConfig, random_model, read_flags, timed
 from tests.benchmarks.training_step import CARD_FLOPS, FLOP_AN_EXAMPLE, SECONDS
 

@@ -19,10 +19,11 @@ import numpy as np
 import optuna
 
 from search_spaces import space_maker
-from study.groups import EMOTIONS, LANGUAGES
-from study.metrics import evaluate
-from study.records import SCORE_COLUMNS, StudyFolder, run_directory
-from study.settings import Settings
+from study.common.groups import EMOTIONS, LANGUAGES, SCORE_COLUMNS
+from study.config.settings import Settings
+from study.evaluation.metrics import evaluate
+from study.storage.records import run_directory
+from study.storage.study_folder import StudyFolder
 from tests.analysis import studies
 
 PER_CELL, SPEAKERS, EPOCHS = 500, 50, 20
@@ -65,7 +66,7 @@ def main() -> None:
             print(f"{options.trials} trials written in {time.perf_counter() - start:.0f} s")
         print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "analysis.report", str(path)], check=True)
+        subprocess.run([sys.executable, "-m", "analysis.report.build", str(path)], check=True)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(
             f"report: {time.perf_counter() - start:.1f} s of wall clock, {used.ru_utime + used.ru_stime:.1f} s of "

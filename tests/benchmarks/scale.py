@@ -25,16 +25,19 @@ from unittest import mock
 import numpy as np
 import optuna
 
-from analysis.load import load_study
-from analysis.pareto import front
+from analysis.loading.study import load_study
+from analysis.pareto.front import front
 from search_spaces import space_maker
-from study import connection, orchestration
-from study.groups import LANGUAGES, cells
-from study.halving import Halving, Rungs
-from study.records import StudyFolder, read_trials, run_directory, write_trial
-from study.searcher import SAMPLERS, Search, StudySearch, make_searcher, open_journal, open_study, reconcile
-from study.settings import TINY, Placement, Settings
-from study.trials import TrialTemplate, refresh_trials, result_record, trial_record, trials_without_seeds
+from study.common.groups import LANGUAGES, cells
+from study.config.presets import TINY
+from study.config.settings import Placement, Settings
+from study.ray_backend import cluster, tuner
+from study.ray_backend.searcher import StudySearch, make_searcher
+from study.search.mo_asha import Halving, Rungs
+from study.search.optuna_study import SAMPLERS, Search, open_journal, open_study, reconcile
+from study.search.trial_records import TrialTemplate, refresh_trials, result_record, trial_record, trials_without_seeds
+from study.storage.records import read_trials, run_directory, write_trial
+from study.storage.study_folder import StudyFolder
 from tests.analysis import studies
 
 SIZES = (100, 1000, 3000, 10000)
@@ -50,7 +53,7 @@ def finish(folder: StudyFolder, config_id: str, number: int) -> None:
     folder.write_json(f"{run_directory(config_id, 0)}/finished.json", {**finished, "seconds": {"total": 1.0}})
 
 
-class InstantDriver(orchestration.TrialDriver):
+class InstantDriver(tuner.TrialDriver):
     """The study's driver; every run that it looks for has finished."""
 
     def _take(self, suggestion: dict) -> None:
@@ -180,12 +183,12 @@ def loop(template: TrialTemplate, search: Search, trials: int) -> None:
     """
     template = replace(template, placement=Placement(ranks=os.cpu_count() or 1))
     path = Path(template.folder.uri)
-    connection.set_environment()
-    connection.connect()
+    cluster.set_environment()
+    cluster.connect()
     start = time.perf_counter()
     used = resource.getrusage(resource.RUSAGE_SELF)
-    with mock.patch.object(orchestration, "TrialDriver", InstantDriver):
-        orchestration.run_trials(template, search, trials, [])
+    with mock.patch.object(tuner, "TrialDriver", InstantDriver):
+        tuner.run_trials(template, search, trials, [])
     wall = time.perf_counter() - start
     now = resource.getrusage(resource.RUSAGE_SELF)
     written = sorted(file.stat().st_mtime for file in (path / "trials").glob("*.json"))

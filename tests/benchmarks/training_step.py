@@ -16,13 +16,16 @@ import time
 import torch
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
-from study.backbone import Batch, EmotionModel, with_lora
-from study.features import audio_tokens, stored_length
-from study.groups import EMOTIONS, LANGUAGES, cells
-from study.memory import GB, SEVEN_B, Load, memory_need
-from study.objective import ErmMinMaxGap, WholeBatch, utterance_weights
-from study.settings import BackboneSettings, Placement
-from study.tiny import tiny_config
+from study.common.groups import EMOTIONS, LANGUAGES, cells
+from study.config.settings import BackboneSettings, Placement
+from study.data.examples import Batch
+from study.data.features import audio_tokens, stored_length
+from study.losses.base import WholeBatch, utterance_weights
+from study.losses.minmaxgap import ErmMinMaxGap
+from study.models.lora import with_lora
+from study.models.memory_estimate import GB, SEVEN_B, Load, memory_need
+from study.models.qwen2_audio import EmotionModel
+from study.models.tiny import tiny_config
 
 SECONDS, TEXT_TOKENS = 3.6, 50
 FLOP_AN_EXAMPLE, CARD_FLOPS = 3.73e12, 790e12  # of the 7B at 3.6 s; of an H200 in bf16

@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from analysis.attainment import probability_nondominated
-from analysis.load import load_study
-from analysis.paired import compare
-from study.records import StudyFolder
+from analysis.comparison.paired import compare
+from analysis.loading.study import load_study
+from analysis.pareto.attainment import probability_nondominated
+from study.storage.study_folder import StudyFolder
 from tests.analysis import studies
 
 

@@ -26,10 +26,12 @@ from torch._dynamo.utils import counters
 from transformers import DynamicCache, Qwen2AudioConfig
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from study.backbone import Batch, EmotionModel, with_lora
-from study.groups import EMOTIONS
-from study.memory import SEVEN_B
-from study.settings import BackboneSettings
+from study.common.groups import EMOTIONS
+from study.config.settings import BackboneSettings
+from study.data.examples import Batch
+from study.models.lora import with_lora
+from study.models.memory_estimate import SEVEN_B
+from study.models.qwen2_audio import EmotionModel
 from tests.benchmarks.levers import PAD, batch_of, random_model, read_flags, timed
 
 FRAMES = 360  # 3.6 s

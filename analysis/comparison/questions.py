@@ -1,0 +1,281 @@
+"""Two questions of the study, each answered by a table: did coefficients earn anything, does the transcript help?
+
+Differences, their intervals and their words are those of :mod:`analysis.comparison.paired`: paired over utterances and
+training seeds, a signed gap by the change of its size, an absolute one by a p value alone. A question that the studies
+at hand cannot answer has a row that says why in place of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.comparison.paired import over_cells, paired_differences
+from analysis.comparison.studies import settings_that_differ
+from analysis.loading.study import ERM, PAPER, Study, load_utterances
+from analysis.pareto.front import eligible, front
+from analysis.pareto.selection import NoChoice, Rule, WithinAccuracy
+from analysis.stats.bootstrap import bootstrap
+from analysis.stats.cluster_counts import ClusterBy, ClusterCounts, cluster_by, counts_of, same_utterances
+from study.common.groups import Modality
+
+QUANTITIES = ("w_f1", "signed_tpr", "standardised_w_f1", "standardised_accuracy", "avg")
+KINDS = ("languages", "modalities", "cells")
+MIN_BUDGET = 5
+"""Trials of each kind below which the best of them says nothing about the kind."""
+
+_PAIRED = (
+    "is_cell", "quantity", "kind", "n_seeds", "n_female", "n_male", "clusters", "reference", "value", "difference",
+    "low", "high", "p", "p_holm", "says",
+)  # fmt: skip
+COEFFICIENT_COLUMNS = (
+    "coefficients", "plain_id", "plain_name", "tuned_id", "tuned_name", "budget", "scope", *_PAIRED, "better_in_halves",
+    "reason",
+)  # fmt: skip
+TRANSCRIPT_COLUMNS = ("config_id", "name", "language", *_PAIRED, "reason")
+_WORDS = ("says", "reason", "quantity", "kind", "scope", "language", "coefficients")
+_SEARCHED = ("objective.coefficients", "objective.fairness_weight")
+
+
+def coefficients_earned(
+    plain: Study,
+    tuned: Study | None = None,
+    rule: Rule = WithinAccuracy(),  # noqa: B008  (frozen)
+    split: str = "test",
+    by: ClusterBy | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    halves: int = 100,
+) -> pd.DataFrame:
+    """Whether coefficients kappa per language, modality or cell did better than a fairness weight alone.
+
+    The plain trials are those of ``plain`` with every coefficient alike, the tuned ones those of ``tuned`` that have
+    unequal ones; named configurations are of neither. Both kinds get the same budget: the first n trials of each, in
+    the order of the search, n being the smaller number (a search learns as it goes, so its first n trials are what a
+    search of n would have been). The rule chooses on dev among each n and ERM; the two choices are compared on
+    ``split``. How much of it is the luck of one search is shown by ``better_in_halves``.
+
+    Args:
+        plain: a search of the schedule alone; its ERM is the rule's reference.
+        tuned: a search of schedule and coefficients, on the same corpus, backbone, seeds and settings; by default the
+            same study.
+        split: "dev" or "test".
+        resamples, seed: of the intervals.
+        halves: how often half of each n trials are drawn at random and chosen from again.
+
+    Returns:
+        ``COEFFICIENT_COLUMNS``; one row a (kind of coefficients, scope, quantity), fractions: ``reference`` is of the
+        plain choice, ``value`` of the tuned one, the rest as :class:`analysis.comparison.paired.Comparison` has it,
+        Holm over the cells of one quantity. ``better_in_halves``, of W-F1 and AVG over all cells, is the share of
+        halves in which the tuned choice is the better one (a tie counts a half); halves share trials, so it is no p
+        value. ``reason`` says why a question has no answer, else ``None``.
+    """
+    tuned = plain if tuned is None else tuned
+    if unlike := _unlike(plain, tuned):
+        return _frame([{"coefficients": "all", "reason": unlike}], COEFFICIENT_COLUMNS)
+    of_plain, of_tuned = _searched(plain), _searched(tuned)
+    plain_trials = of_plain[of_plain["varied"] == ""]
+    named = eligible(plain.configurations)
+    erm = named[named["label"] == ERM]
+    rows: list[dict[str, Any]] = []
+    for kind in dict.fromkeys([*KINDS[:2], *sorted(set(of_tuned["varied"]) - {""})]):
+        if kind == "modalities" and len(plain.plan["modalities"]) == 1:
+            rows.append({"coefficients": kind, "reason": "the study has one modality"})
+            continue
+        tuned_trials = of_tuned[of_tuned["varied"] == kind]
+        budget = min(len(plain_trials), len(tuned_trials))
+        row = {"coefficients": kind, "budget": budget}
+        if budget < MIN_BUDGET:
+            reason = (
+                f"{len(plain_trials)} searched trials have equal coefficients and {len(tuned_trials)} differ in those "
+                f"of {kind} alone; {MIN_BUDGET} of each are needed"
+            )
+            rows.append(row | {"reason": reason})
+            continue
+        first, second = plain_trials.head(budget), tuned_trials.head(budget)
+        try:
+            chosen = _choice(rule, erm, first), _choice(rule, erm, second)
+        except NoChoice as none:
+            rows.append(row | {"reason": f"{rule.words}: {none}"})
+            continue
+        for side, found in zip(("plain", "tuned"), chosen, strict=True):
+            row |= {f"{side}_id": found["config_id"], f"{side}_name": found["name"]}
+        if chosen[0]["config_id"] == chosen[1]["config_id"]:
+            rows.append(row | {"reason": f"both searches choose {chosen[0]['name']}: nothing was earned"})
+            continue
+        owners = (plain, plain if chosen[1]["label"] == ERM else tuned)
+        base, counts = (
+            counts_of(study, load_utterances(study), found["config_id"], split, cluster_by(study.plan, by)).of_seeds(
+                plain.seeds
+            )
+            for study, found in zip(owners, chosen, strict=True)
+        )
+        if not same_utterances(counts, base):
+            rows.append(row | {"reason": f"the studies have {split} predictions of other utterances"})
+            continue
+        better = _better_in_halves((plain, tuned), rule, erm, (first, second), split, halves, seed)
+        made = list(_paired(counts, base, resamples, seed))
+        overall = made[-1]["scope"]
+        rows += [
+            row | each | {"better_in_halves": better[each["quantity"]]}
+            if each["scope"] == overall and each["quantity"] in better
+            else row | each
+            for each in made
+        ]
+    return _frame(rows, COEFFICIENT_COLUMNS, ["coefficients", "quantity"])
+
+
+def transcript_effect(
+    study: Study,
+    config_ids: Sequence[str] | None = None,
+    split: str = "test",
+    by: ClusterBy | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Whether the transcript shrinks the gap: speech with it against speech alone, by language.
+
+    Both are answers of the same trained models about the same utterances, so they are paired over utterances and
+    seeds. A language whose utterances were not all scored in both ways is left out, with the reason.
+
+    Args:
+        config_ids: of these configurations; by default ERM, the paper's setting and the front on dev.
+        split: "dev" or "test".
+
+    Returns:
+        ``TRANSCRIPT_COLUMNS``; one row a (configuration, language, quantity), fractions: ``reference`` is speech
+        alone, ``value`` speech with the transcript, the rest as :class:`analysis.comparison.paired.Comparison` has it,
+        Holm over the languages of one configuration and quantity; "multilingual" is the mean over the languages.
+    """
+    missing = [m.value for m in (Modality.SPEECH, Modality.SPEECH_TEXT) if m.value not in study.plan["modalities"]]
+    if missing:
+        return _frame([{"reason": f"the study has no predictions from {' and '.join(missing)}"}], TRANSCRIPT_COLUMNS)
+    if config_ids is None:
+        marked = front(study.configurations)
+        config_ids = marked.loc[marked["on_front"] | marked["label"].isin([ERM, PAPER]), "config_id"].tolist()
+    if not config_ids:
+        return _frame([{"reason": "no configuration has finished every seed"}], TRANSCRIPT_COLUMNS)
+    names = study.configurations.set_index("config_id")["name"]
+    utterances = load_utterances(study)
+    rows: list[dict[str, Any]] = []
+    for config_id in config_ids:
+        row = {"config_id": config_id, "name": names[config_id]}
+        counts = counts_of(study, utterances, config_id, split, cluster_by(study.plan, by))
+        speech, both, without = _by_modality(counts)
+        rows += [
+            row | {"language": language, "is_cell": True, "reason": "its utterances were not all scored in both ways"}
+            for language in without
+        ]
+        for each in _paired(both, speech, resamples, seed) if both.cells else ():
+            rows.append(row | {"language": str(each.pop("scope")).partition("/")[0]} | each)
+    return _frame(rows, TRANSCRIPT_COLUMNS, ["config_id", "quantity"])
+
+
+def varied_coefficients(study: Study, knobs: dict[str, Any]) -> str:
+    """Which coefficients of a trial are unequal, such as "languages and modalities"; empty where all are alike."""
+    settings = ((study.plan["settings"].get("objective") or {}).get("coefficients")) or {}
+    used = {"languages": study.plan["languages"], "modalities": study.plan["modalities"]}
+    used["cells"] = [f"{language}/{modality}" for modality in used["modalities"] for language in used["languages"]]
+    unequal = []
+    for kind in KINDS:
+        prefix = f"objective.coefficients.{kind}."
+        known = dict(settings.get(kind) or {})
+        known |= {key.removeprefix(prefix): value for key, value in knobs.items() if key.startswith(prefix)}
+        if len({known.get(name, 1.0) for name in used[kind]}) > 1:
+            unequal.append(kind)
+    return " and ".join(unequal)
+
+
+def _unlike(plain: Study, tuned: Study) -> str | None:
+    """Why two studies cannot be compared trial for trial, if so."""
+    for what, hashed in (("corpus", "hash"), ("backbone", "hash")):
+        if plain.plan[what][hashed] != tuned.plan[what][hashed]:
+            return f"the studies differ in their {what}"
+    for what in ("seeds", "languages", "modalities"):
+        if list(plain.plan[what]) != list(tuned.plan[what]):
+            return f"the studies differ in their {what}"
+    other = [key for key in settings_that_differ([plain, tuned]) if not key.startswith(_SEARCHED)]
+    return f"the studies differ in {', '.join(other)}" if other else None
+
+
+def _searched(study: Study) -> pd.DataFrame:
+    """The eligible trials without a name, of the method that has coefficients, with ``varied``."""
+    method = (study.plan["settings"].get("objective") or {}).get("method", "minmaxgap")
+    knobs = study.configurations.set_index("config_id")["knobs"]
+    rows = eligible(study.configurations)
+    rows = rows[rows["label"].isna()]
+    penalised = [knobs[name].get("objective.method", method) == "minmaxgap" for name in rows["config_id"]]
+    rows = rows[pd.Series(penalised, index=rows.index, dtype=bool)]
+    return rows.assign(varied=[varied_coefficients(study, knobs[name]) for name in rows["config_id"]])
+
+
+def _choice(rule: Rule, erm: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
+    """What a rule chooses among some trials and ERM."""
+    candidates = pd.concat([erm, trials], ignore_index=True)
+    return candidates[candidates["config_id"] == rule.pick(candidates)].iloc[0]
+
+
+def _better_in_halves(
+    studies: tuple[Study, Study],
+    rule: Rule,
+    erm: pd.DataFrame,
+    trials: tuple[pd.DataFrame, pd.DataFrame],
+    split: str,
+    halves: int,
+    seed: int,
+) -> dict[str, float]:
+    """By quantity, the share of random halves of the trials in which the tuned choice is the better one."""
+    rng = np.random.default_rng([seed, 2])
+    names = {"w_f1": 1.0, "avg": -1.0}
+    columns = [f"{split}_w_f1", f"{split}_gap"]
+    figures = pd.concat([study.configurations.set_index("config_id")[columns] for study in studies])
+    figures = figures[~figures.index.duplicated()]
+    won = []
+    for _ in range(halves):
+        drawn = [of_kind.iloc[np.sort(rng.permutation(len(of_kind))[: len(of_kind) // 2])] for of_kind in trials]
+        try:
+            both = [figures.loc[_choice(rule, erm, half)["config_id"]].to_numpy(dtype=float) for half in drawn]
+        except NoChoice:
+            continue
+        won.append((1 + np.sign((both[1] - both[0]) * list(names.values()))) / 2)
+    return dict(zip(names, np.mean(won, axis=0).tolist(), strict=True)) if won else dict.fromkeys(names, np.nan)
+
+
+def _by_modality(counts: ClusterCounts) -> tuple[ClusterCounts, ClusterCounts, list[str]]:
+    """Speech alone and speech with the transcript, over the same utterances, and the languages where they differ."""
+    cells = {cell: i for i, cell in enumerate(counts.cells)}
+    pairs, without = [], []
+    for language in dict.fromkeys(cell.language for cell in counts.cells):
+        places = [i for cell, i in cells.items() if cell.language == language]  # speech first, as the cells are
+        if len(places) == 2 and np.array_equal(counts.labels[:, places[0]], counts.labels[:, places[1]]):
+            pairs.append(places)
+        else:
+            without.append(language)
+    speech, both = (
+        replace(
+            counts,
+            cells=tuple(counts.cells[places[side]] for places in pairs),
+            counts=counts.counts[:, :, [places[side] for places in pairs]],
+        )
+        for side in (0, 1)
+    )
+    return speech, both, without
+
+
+def _paired(counts: ClusterCounts, base: ClusterCounts, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    draws = bootstrap(base, QUANTITIES, resamples, seed)
+    for row in paired_differences(counts, base, draws, resamples, seed):
+        yield row | {"n_seeds": len(counts.seeds)}
+
+
+def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str], keys: Sequence[str] = ()) -> pd.DataFrame:
+    """Rows as a table, adjusted over the cells that share ``keys``; words stay objects, so that ``None`` stays so."""
+    table = pd.DataFrame([dict.fromkeys(columns) | row for row in rows], dtype=object)
+    numbers = [name for name in columns if name not in _WORDS and not name.endswith(("_id", "name", "is_cell"))]
+    table = table.assign(p_holm=np.nan).astype(dict.fromkeys(numbers, float))
+    table["is_cell"] = table["is_cell"].eq(True)
+    return (over_cells(table, keys) if keys else table)[list(columns)]

@@ -1,0 +1,159 @@
+"""Several studies side by side: ``python -m analysis.comparison.studies STUDY STUDY [--csv FILE]``.
+
+Figures of two studies may be subtracted only where both scored the same utterances. Rows say so by a number, one for
+dev and one for test: rows with the same number may be compared pairwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.cli_options import add_class_average
+from analysis.formatting import POINTS, as_text
+from analysis.loading.study import FIGURE_COLUMNS, SPLITS, Study, load_predictions, load_study, load_utterances
+from analysis.pareto.front import front
+from study.common.errors import RecordError
+from study.config.settings import flatten
+
+COLUMNS = (
+    "study", "config_id", "name", "label", "family", "knobs", "n_seeds", "complete", "on_front", "seconds",
+    *FIGURE_COLUMNS, "comparable_dev", "comparable_test",
+)  # fmt: skip
+_UNSAID = "not recorded"
+_SHOWN = {
+    "study": "study", "name": "configuration", "on_front": "front", "n_seeds": "seeds", "dev_w_f1": "dev W-F1",
+    "dev_gap": "dev gap", "test_w_f1": "test W-F1", "test_gap": "test gap", "comparable_dev": "dev set",
+    "comparable_test": "test set",
+}  # fmt: skip
+
+
+def side_by_side(studies: Sequence[Study]) -> pd.DataFrame:
+    """The configurations of several studies in one table.
+
+    Args:
+        studies: in the order of the rows.
+
+    Returns:
+        One row a (study, configuration), with ``COLUMNS``: ``study`` is a name that no other study here has,
+        ``on_front`` is of the study's own front, figures are fractions. ``comparable_dev`` and ``comparable_test``
+        number the sets of utterances that were scored: the same number, the same corpus, utterances, labels and
+        modalities. A study without a finished run has no rows.
+    """
+    names = _names(studies)
+    sets = {split: _numbered([_scored(study, split) for study in studies]) for split in SPLITS}
+    frames = []
+    for i, study in enumerate(studies):
+        rows = front(study.configurations)
+        compared = {f"comparable_{split}": sets[split][i] for split in SPLITS}
+        frames.append(rows.assign(study=names[i], **compared)[list(COLUMNS)])
+    return pd.concat([frame for frame in frames if not frame.empty] or frames, ignore_index=True)
+
+
+def differences(studies: Sequence[Study]) -> list[str]:
+    """What the studies do not have in common, one sentence a fact: corpus, backbone, seeds, settings, versions."""
+    names = _names(studies)
+    found = []
+    for fact, values in _facts(studies).items():
+        if len({_hashable(value) for value in values}) > 1:
+            each = "; ".join(
+                f"{'none' if value is None else value} in {name}" for name, value in zip(names, values, strict=True)
+            )
+            found.append(f"{fact} differs: {each}.")
+    return found
+
+
+def settings_that_differ(studies: Sequence[Study]) -> list[str]:
+    """The dotted settings in which the studies' plans differ; a trial's own knobs are not among them."""
+    trees = [flatten(study.plan["settings"]) for study in studies]
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    return [key for key in keys if len({_hashable(tree.get(key, _UNSAID)) for tree in trees}) > 1]
+
+
+def _facts(studies: Sequence[Study]) -> dict[str, list[Any]]:
+    plans = [study.plan for study in studies]
+    facts = {
+        "The corpus": [f"{plan['corpus']['spec']} (hash {plan['corpus']['hash']})" for plan in plans],
+        "The backbone": [f"{plan['backbone']['spec']} (hash {plan['backbone']['hash']})" for plan in plans],
+        "The space": [plan["space"] for plan in plans],
+    }
+    for name, key in (("The list of seeds", "seeds"), ("The list of languages", "languages")):
+        facts[name] = [", ".join(map(str, plan[key])) for plan in plans]
+    facts["The list of modalities"] = [" and ".join(plan["modalities"]) for plan in plans]
+    for key in settings_that_differ(studies):
+        facts[f"The setting {key}"] = [flatten(plan["settings"]).get(key, _UNSAID) for plan in plans]
+    for package in dict.fromkeys(name for plan in plans for name in plan["versions"]):
+        facts[f"The version of {package}"] = [plan["versions"].get(package, _UNSAID) for plan in plans]
+    return facts
+
+
+def _scored(study: Study, split: str) -> Hashable:
+    """What the figures of a split rest on, by its first finished run; ``None`` without one."""
+    if study.runs.empty:
+        return None
+    run = study.runs.iloc[0]
+    scored = load_predictions(study, load_utterances(study), run["config_id"], run["seed"], split)
+    rows = scored[["utterance_id", "modality", "language", "gender", "emotion"]]
+    rows = rows.sort_values(["utterance_id", "modality"])
+    digest = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
+    return study.plan["corpus"]["hash"], digest
+
+
+def _numbered(keys: Sequence[Hashable]) -> list[int]:
+    known = list(dict.fromkeys(key for key in keys if key is not None))
+    return [0 if key is None else 1 + known.index(key) for key in keys]
+
+
+def _names(studies: Sequence[Study]) -> list[str]:
+    """The names of the plans, or the whole paths where two are alike."""
+    names = [str(study.plan["name"]) for study in studies]
+    return names if len(set(names)) == len(names) else [study.folder.uri for study in studies]
+
+
+def _hashable(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.comparison.studies",
+        description="Put the configurations of several studies side by side.",
+    )
+    parser.add_argument("studies", metavar="STUDY_DIR", nargs="+", help="folders or URLs of studies")
+    parser.add_argument("--csv", metavar="FILE", help="write the whole table there as well, as fractions")
+    add_class_average(parser)
+    options = parser.parse_args(arguments)
+    try:
+        studies = [load_study(folder, options.class_average) for folder in options.studies]
+        table = side_by_side(studies)
+        if options.csv:
+            table.to_csv(options.csv, index=False)
+    except (RecordError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    shown = table[list(_SHOWN)].rename(columns=_SHOWN)
+    shown["front"] = ["yes" if on_front else "" for on_front in shown["front"]]
+    for heading in ("seeds", "dev set", "test set"):
+        shown[heading] = shown[heading].astype(str)
+    for split in SPLITS:
+        shown[f"{split} W-F1"] *= POINTS
+        shown[f"{split} gap"] *= POINTS
+    print(as_text(shown))
+    print(
+        "\nIn points. Rows with the same number of a dev or test set were scored on the same utterances; only those "
+        "may be compared pairwise."
+    )
+    for sentence in (*differences(studies), *dict.fromkeys(note for study in studies for note in study.notes)):
+        print(f"· {sentence}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

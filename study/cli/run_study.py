@@ -1,0 +1,171 @@
+"""From flags to a finished study: what the scripts that run trials share. They bring what they show at the end."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from search_spaces import SpaceMaker
+from study.cli.app import heed_sigterm, with_place
+from study.cli.describe import describe
+from study.cli.options import read_flags, read_search
+from study.common.environment import stay_on_loopback
+from study.common.groups import cells
+from study.planning.build import complete
+from study.planning.cost import require_budget
+from study.planning.plan import Draft, StudyPlan
+from study.planning.study_json import (
+    begun_study,
+    conflicts,
+    is_complete,
+    keep_plan,
+    refuse_conflicts,
+    space_conflicts,
+    space_record,
+    study_record,
+)
+from study.storage.locks import hold
+from study.storage.records import UTTERANCE_COLUMNS, read_trials, trials_done
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one script adds.
+
+    Attributes:
+        make_space: from languages and settings, what is run; None for the space that the flags name.
+        labels: names of the trials that this call wants, if they are named; it is complete when these have finished.
+        words: the knobs of a trial in a few words.
+        show: prints what came out; its second argument says whether to write the report anew. Returns the exit status.
+    """
+
+    make_space: SpaceMaker | None
+    labels: tuple[str, ...]
+    words: Callable[[Mapping[str, Any]], str]
+    show: Callable[[Draft, bool], int]
+
+
+def read_draft(flags: argparse.Namespace) -> Draft:
+    """What the flags say, those of a search included where there are any."""
+    stay_on_loopback()
+    from study.ray_backend import cluster  # Ray takes seconds to import: not for --help
+
+    cluster.set_environment()
+    draft = read_flags(flags, cluster.in_reach())
+    return read_search(draft, flags) if "sampler" in flags else draft
+
+
+def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> int:
+    """Plan, run what is missing, show; with ``dry_run`` only the plan."""
+    from study.planning.memory_check import require_memory
+
+    draft.folder.require_storage()
+    if script.labels:
+        draft = draft.for_labels(script.labels)
+    if not draft.faults and not dry_run and is_complete(draft):
+        console.print(f"study {draft.name} is complete: {draft.trials} trials")
+        return script.show(draft, not draft.folder.exists("report/report.html"))
+    there = begun_study(draft.folder)
+    if there:
+        refuse_conflicts(draft, conflicts(there, draft))
+    plan = complete(draft, script.make_space)
+    if there:
+        refuse_conflicts(draft, space_conflicts(there, space_record(plan)))
+    describe(plan, console)
+    at_once = min(draft.trials, (draft.cores or 0) // draft.placement.ranks)
+    require_memory(plan, at_once * draft.placement.ranks if draft.cores else None, console)
+    require_budget(plan, console)
+    if dry_run:
+        return 0
+    try:
+        with hold(draft.folder):
+            _run_trials(plan, script, console)
+    except Exception as error:
+        named = with_place(error, (draft.folder.uri, str(draft.cache), tempfile.gettempdir()))
+        if named is error:
+            raise
+        raise named from error
+    from study.ray_backend import cluster
+
+    threading.Thread(target=cluster.leave).start()  # takes seconds: beside the report
+    return script.show(draft, True)
+
+
+def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
+    """Run the trials that are missing."""
+    from study.planning.prepare import prepare
+    from study.ray_backend import cluster, tuner
+    from study.ray_backend.loggers import make_trackers
+    from study.ray_backend.progress import StudyProgress
+    from study.search import trial_records
+    from study.search.optuna_study import Search
+
+    draft = plan.draft
+    cluster.require_answer()
+    prepared = prepare(plan)
+    record = study_record(plan, prepared.backbone_hash)
+    keep_plan(draft, record)
+    console.print(f"{'running on':11}{cluster.connect()}")
+    heed_sigterm()
+    template = trial_records.TrialTemplate(
+        settings=draft.settings,
+        placement=draft.placement,
+        seeds=draft.seeds,
+        features=prepared.features,
+        backbone=prepared.backbone,
+        cells=cells(plan.languages, draft.settings.modalities),
+        corpus_hash=plan.corpus.content_hash,
+        backbone_hash=prepared.backbone_hash,
+        folder=draft.folder,
+        use_gpu=cluster.has_gpus(),
+        goals=draft.goals,
+        profile=draft.profile,
+    )
+    cluster.require_room(draft.placement)
+    utterances = plan.corpus.utterances
+    draft.folder.write_parquet(
+        "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
+    )
+    lacking = trial_records.trials_without_seeds(template)
+    if lacking:
+        console.print(
+            f"{'seeds':11}{len(lacking)} finished trials have not all of {len(draft.seeds)} seeds: these first"
+        )
+        progress = StudyProgress(console, len(lacking), 0, _epochs(draft), script.words)
+        _with_progress(progress, partial(tuner.add_seeds, template, lacking, draft.retries, [progress]))
+    trial_records.refresh_trials(template)
+    done = trials_done(read_trials(draft.folder).values())
+    if done < draft.trials:
+        search = Search(
+            draft.name,
+            plan.space,
+            draft.settings,
+            draft.goals,
+            draft.sampler,
+            draft.sampler_seed,
+            draft.retries,
+            template.cells,
+        )
+        progress = StudyProgress(console, draft.trials, done, _epochs(draft), script.words)
+        place = draft.folder.uri if draft.folder.is_local else "."
+        callbacks = [progress, *make_trackers(draft.trackers, draft.name, place)]
+        run = partial(tuner.run_trials, template, search, draft.trials, callbacks, draft.early_stopping)
+        _with_progress(progress, run)
+
+
+def _epochs(draft: Draft) -> int:
+    return draft.settings.optimisation.epochs * len(draft.seeds)
+
+
+def _with_progress(progress: Any, run: Callable[[], None]) -> None:
+    try:
+        run()
+    finally:
+        progress.stop()

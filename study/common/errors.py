@@ -1,0 +1,41 @@
+"""The one exception of the corpus readers, and how many faults it spells out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NAMED = 20  # faults that a message spells out; the rest is a number
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used as it is; the message names the file, the row and the remedy."""
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Every fault in one error, a line each.
+
+    Raises:
+        CorpusError: there is at least one.
+    """
+    if len(faults) == 1:
+        raise CorpusError(faults[0])
+    if faults:
+        raise CorpusError("\n".join([f"{len(faults)} faults:", *capped(faults)]))
+
+
+def capped(faults: Sequence[str]) -> list[str]:
+    """The first faults, and how many more there are."""
+    rest = len(faults) - NAMED
+    return [*faults[:NAMED], *([f"and {rest} more"] if rest > 0 else [])]
+
+
+class RecordError(RuntimeError):
+    """A study folder that cannot be read or written; the message names the file and the remedy."""
+
+
+class SettingsError(ValueError):
+    """Every fault of a plan, one a line, each with the knob and the remedy."""
+
+    def __init__(self, faults: Sequence[str]):
+        self.faults = tuple(faults)
+        super().__init__("\n".join(faults))

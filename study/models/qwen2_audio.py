@@ -1,0 +1,164 @@
+"""Qwen2-Audio with LoRA on its language model, and a forward pass that computes only what the study needs.
+
+Against the stock forward: the tower runs on the true length of the clips instead of 30 s, and the vocabulary head only
+at answer positions, in float32. Both are exact (``tests/study/models/test_qwen2_audio.py``), and
+``study.config.settings.Computation`` can switch them off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from study.config.settings import Computation
+from study.data.examples import Batch
+from study.data.features import audio_tokens
+from study.models.audio_encoder import tower_states
+
+IGNORED = -100  # a target that cross_entropy leaves out
+
+
+class EmotionModel(nn.Module):
+    """Answers about one clip each: losses of the true label, or scores of all seven.
+
+    Args:
+        peft_model: from ``load_model``.
+        answers: token ids of each label word followed by the end-of-turn token, in the order of ``EMOTIONS``.
+        pad_token_id: fills the right of shorter rows.
+        computation: its ``tower_input`` and ``head`` say how; None for the defaults.
+    """
+
+    def __init__(
+        self,
+        peft_model: nn.Module,
+        answers: list[list[int]],
+        pad_token_id: int,
+        computation: Computation | None = None,
+    ):
+        super().__init__()
+        self.peft_model = peft_model
+        longest = max(map(len, answers))
+        table = torch.tensor([answer + [IGNORED] * (longest - len(answer)) for answer in answers])
+        self.answers = answers
+        self.register_buffer("answer_table", table, persistent=False)
+        self.pad_token_id = pad_token_id
+        self.computation = computation or Computation()
+        self.audio_token_id = peft_model.get_base_model().config.audio_token_id
+
+    def forward(self, batch: Batch, score: bool) -> Tensor | tuple[Tensor, Tensor]:
+        """What ``scores`` gives if ``score``, else what ``losses`` gives."""
+        return self.scores(batch) if score else self.losses(batch)
+
+    def audio_embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What tower and projector make of the clips; the tower is left out where its states are given.
+
+        Returns:
+            (B, A, D) embeddings, and the mask (B, A) of those that belong to a clip.
+        """
+        base = self.peft_model.get_base_model().model
+        with record_function("encoder"):
+            states = batch.tower_states
+            if states is None:
+                on_30_seconds = self.computation.tower_input == "30_seconds"
+                states = tower_states(base.audio_tower, batch.log_mel, batch.frames, on_30_seconds)
+            kept = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
+            return base.multi_modal_projector(states), kept
+
+    def prompt_embeddings(self, input_ids: Tensor, batch: Batch) -> Tensor:
+        """Token embeddings (B, T, D) with the clips' embeddings in place of the audio tokens."""
+        language_model = self.peft_model.get_base_model().model.language_model
+        audio, kept = self.audio_embeddings(batch)
+        embedded = language_model.embed_tokens(input_ids)
+        where = (input_ids == self.audio_token_id)[..., None]
+        return embedded.masked_scatter(where, audio[kept].to(embedded.dtype))
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy over the answer tokens (label word and end of turn) of each utterance, (B,) float32 nats;
+        and the mean of the hidden states that predict those tokens, (B, D)."""
+        base = self.peft_model.get_base_model()
+        targets = self.answer_table[batch.labels]  # (B, S)
+        given = targets != IGNORED
+        offsets = torch.arange(targets.shape[1], device=targets.device)
+        at = batch.prompt_lengths[:, None] + offsets  # where each answer token stands
+        # The answer follows its prompt; its last token is only predicted. What lies beyond is masked.
+        ids = nn.functional.pad(batch.input_ids, (0, len(offsets) - 1), value=self.pad_token_id)
+        ids = ids.scatter(1, at[:, :-1], targets[:, :-1].clamp(min=0))
+        lengths = batch.prompt_lengths + given.sum(1) - 1
+        embedded = self.prompt_embeddings(ids, batch)
+        with record_function("language model"):
+            hidden = base.model.language_model(
+                inputs_embeds=embedded,
+                attention_mask=(torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long(),
+                use_cache=False,
+            ).last_hidden_state
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        predicting = hidden[rows, at - 1]  # (B, S, D)
+        with record_function("head"):
+            if self.computation.head == "answers":
+                logits = base.lm_head(predicting).float()
+            else:
+                logits = base.lm_head(hidden).float()[rows, at - 1]
+            losses = nn.functional.cross_entropy(
+                logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+            )
+        n_tokens = given.sum(1)
+        states = (predicting * given[..., None]).sum(1) / n_tokens[:, None]
+        return losses.sum(1) / n_tokens, states
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Summed log-probability of each label word and the end of turn, (B, 7) float32, in one pass.
+
+        The seven answers stand behind the prompt side by side; each sees the prompt and itself only, so the scores are
+        those of seven separate passes, also where labels have several tokens or share a first one.
+        """
+        base = self.peft_model.get_base_model()
+        device = batch.input_ids.device
+        size, width = batch.input_ids.shape
+        words = [answer[:-1] for answer in self.answers]
+        branch = torch.tensor([i for i, word in enumerate(words) for _ in word], device=device)
+        depth = torch.tensor([j for word in words for j in range(len(word))], device=device)
+        tail = torch.tensor([token for word in words for token in word], device=device)
+        ids = torch.cat([batch.input_ids, tail.expand(size, -1)], dim=1)
+        steps = torch.arange(width, device=device)
+        position = torch.cat([steps.expand(size, -1), batch.prompt_lengths[:, None] + depth], dim=1)
+
+        total = width + len(tail)
+        prompt = torch.arange(total, device=device) < batch.prompt_lengths[:, None]
+        own = torch.zeros(total, total, dtype=torch.bool, device=device)
+        own[:width, :width] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        own[width:, width:] = (branch[:, None] == branch) & (depth[:, None] >= depth)
+        below = torch.arange(total, device=device)[:, None] >= width
+        mask = own | (below & prompt[:, None, :])
+        with _sdpa(base.model.language_model):  # neither flash_attention_2 nor eager takes this mask
+            hidden = base.model.language_model(
+                inputs_embeds=self.prompt_embeddings(ids, batch),
+                attention_mask=mask[:, None],
+                position_ids=position,
+                use_cache=False,
+            ).last_hidden_state
+
+        last = hidden[torch.arange(size, device=device), batch.prompt_lengths - 1][:, None]
+        log_probs = base.lm_head(torch.cat([last, hidden[:, width:]], dim=1)).float().log_softmax(-1)
+        scores = []
+        start = 1
+        for answer in self.answers:
+            at = [0, *range(start, start + len(answer) - 1)]
+            scores.append(log_probs[:, at, answer].sum(1))
+            start += len(answer) - 1
+        return torch.stack(scores, dim=1)
+
+
+@contextmanager
+def _sdpa(language_model: nn.Module) -> Iterator[None]:
+    """Let a language model compute its attention with sdpa for a while; layers read the choice at every pass."""
+    config = language_model.config
+    chosen = config._attn_implementation
+    config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen

@@ -1,0 +1,61 @@
+"""What runs of one corpus, backbone and prompt share. A process keeps that of its last run for the next one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from study.common.groups import LANGUAGES, Cell, cells
+from study.config.settings import ControlSplit, Prompt
+from study.data import features
+from study.data.control_split import rows_of_splits
+from study.data.examples import Examples, answer_ids
+from study.models.pretrained import load_processor
+from study.storage.records import UTTERANCE_COLUMNS
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Attributes:
+
+    utterances: the corpus's table, the columns that records have.
+    cells: the C cells in use.
+    examples: of ``train``, ``dev``, ``test`` and ``control``.
+    answers: token ids of each label word with the end of turn.
+    """
+
+    utterances: pd.DataFrame
+    cells: tuple[Cell, ...]
+    examples: dict[str, Examples]
+    answers: list[list[int]]
+    pad_token_id: int
+
+
+@lru_cache(maxsize=1)
+def read_subject(
+    folder: Path, backbone: str, prompt: Prompt, modalities: tuple[str, ...], control: ControlSplit
+) -> Subject:
+    """Make the examples of a corpus.
+
+    Args:
+        folder: of ``study.data.features.build``; its name is a hash of its content.
+        backbone: a hub id or folder, the tiny one already made.
+    """
+    dataset = features.load(folder)
+    utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
+    languages = [language for language in LANGUAGES if language in set(utterances["language"])]
+    in_use = cells(languages, modalities)
+    processor = load_processor(backbone)
+    return Subject(
+        utterances=utterances,
+        cells=in_use,
+        examples={
+            split: Examples.of_rows(dataset, rows, in_use, prompt, processor)
+            for split, rows in rows_of_splits(utterances, control).items()
+        },
+        answers=answer_ids(prompt, processor),
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )

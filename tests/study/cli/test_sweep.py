@@ -1,0 +1,236 @@
+"""The main job as its users start it, through real Ray, DeepSpeed and Optuna."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from analysis.loading.study import load_study
+from analysis.pareto.front import front
+from analysis.plots.pareto import pareto_info
+from study.storage.records import finished_runs, read_study, read_trials
+from study.storage.study_folder import StudyFolder
+from tests.conftest import PLANTED
+
+
+@pytest.fixture(scope="module")
+def finished(sweep):
+    """A sweep of two trials, run to its end with two ranks and ZeRO-2."""
+    done = sweep("--study", "two", "--trials", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done, StudyFolder.at(str(sweep.storage), "two")
+
+
+def test_two_trials_down_to_the_figures_data(finished):
+    done, folder = finished
+    trials = read_trials(folder)
+    assert [trial["state"] for trial in trials.values()] == ["finished", "finished"]
+    assert [trial["label"] for trial in trials.values()] == ["ERM", "paper's setting"]
+    assert set(finished_runs(folder)) == {(trial["config_id"], 0) for trial in trials.values()}
+    study = load_study(folder)
+    points = front(study.configurations)
+    assert len(points) == 2 and points["on_front"].any()
+    by_config = points.set_index("config_id")
+    for trial in trials.values():
+        assert trial["values"] == pytest.approx(by_config.loc[trial["config_id"], ["dev_w_f1", "dev_gap"]].tolist())
+    assert len(pareto_info(study).points) == 2
+    for name in ("report.html", "pareto.png", "pareto.svg", "front.csv"):
+        assert folder.exists(f"report/{name}") and folder.path("report") in done.stdout
+
+
+def test_the_output_is_short_and_names_what_counts(finished):
+    done, _ = finished
+    lines = done.stdout.splitlines()
+    assert len(lines) < 60
+    assert sum(line.startswith("trial ") and "W-F1" in line and "gap" in line for line in lines) == 2
+    assert "Pareto front on dev" in done.stdout
+    assert "WARNING" not in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_journal_is_optunas(finished):
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend(finished[1].path("journal.log")))
+    study = optuna.load_study(study_name="two", storage=storage)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "COMPLETE", "WAITING"]  # the third reference waits for a third trial
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_worker_output_lies_with_its_runs(finished):
+    _, folder = finished
+    for config_id, _ in finished_runs(folder):
+        assert {"worker-0.log", "worker-1.log"} <= set(folder.names(f"runs/{config_id}"))
+
+
+def test_records_say_what_the_way_to_the_first_step_went_to(finished):
+    _, folder = finished
+    runs = [folder.read_json(f"runs/{config_id}/{seed}/finished.json") for config_id, seed in finished_runs(folder)]
+    parts = ["placement", "processes", "imports", "examples", "tower states", "model", "engine", "first step"]
+    assert [list(run["startup"]) for run in runs] == [parts] * len(runs)
+    waited = sorted(run["startup"]["processes"] for run in runs)
+    at_once = min(len(waited), max(1, (os.cpu_count() or 1) // 2))  # each of two ranks; later trials find workers there
+    assert waited.count(0) == len(waited) - at_once
+    assert all(run["startup"]["placement"] > 0 for run in runs if run["startup"]["processes"])
+
+
+def test_no_record_log_report_or_output_holds_a_credential(finished, ray_directory):
+    done, folder = finished
+    files = [path for place in (folder.uri, ray_directory) for path in Path(place).rglob("*") if path.is_file()]
+    assert {"study.json", "report.html", "worker-0.log", "runtime_env_agent.log"} <= {path.name for path in files}
+    for name, secret in PLANTED.items():
+        assert secret not in done.stdout + done.stderr, name
+        assert not [str(path) for path in files if secret.encode() in path.read_bytes()], name
+
+
+def test_again_shows_it_at_once_and_runs_nothing(sweep, finished):
+    _, folder = finished
+    before = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
+    again = sweep("--study", "two", "--trials", "2", script=("-m", "study.sweep"))
+    assert again.returncode == 0 and "study two is complete: 2 trials" in again.stdout
+    assert "Pareto front on dev" in again.stdout and "running on" not in again.stdout
+    assert before == {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--space", "schedules"), ["--space: 'fairness' there, 'schedules' now"]),
+        (("--fix", "objective.power=1"), ["objective.power: 2 there, 1 now"]),
+        (("--modalities", "speech"), ["modalities"]),
+    ],
+)
+def test_a_folder_of_another_study_is_refused(sweep, finished, flags, words):
+    _, folder = finished
+    plan = read_study(folder)
+    done = sweep("--study", "two", "--trials", "2", *flags)
+    assert done.returncode == 2 and "choose another --study" in done.stderr
+    assert all(word in done.stderr for word in words)
+    assert read_study(folder) == plan and len(read_trials(folder)) == 2
+
+
+def test_every_fault_is_named_before_anything_starts(sweep):
+    done = sweep(
+        "--study", "faulty", "--ranks", "64",
+        "--fix", "objective.pwer=3", "--fix", "objective.coefficients.languages.de=-1",
+        "--seeds", "a", "--zero-stage", "5", "--space", "none",
+    )  # fmt: skip
+    assert done.returncode == 2
+    for word in ("--ranks: 64", "objective.pwer", "languages.de", "--seeds: 'a'", "--zero-stage", "--space"):
+        assert word in done.stderr, done.stderr
+    assert not (sweep.storage / "faulty").exists()
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
+    done = sweep("--study", "planned", "--trials", "5", "--seeds", "0,1", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "5 trials × 2 seeds",
+        "10 runs of at most 1 epochs",
+        "fairness_weight.step_size",
+        "planned",
+        "2 ranks",
+        "ZeRO-2",
+    ):
+        assert word in done.stdout
+    assert not (sweep.storage / "planned").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, status, word):
+    name = f"cut-{number}"
+    folder = StudyFolder.at(str(sweep.storage), name)
+    flags = ("--study", name, "--trials", "3", "--epochs", "10", "--fix", "optimisation.patience=10")
+    process = sweep(*flags, wait=False)
+    deadline = time.monotonic() + 200
+    while len(folder.names("trials")) < 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(2)  # into the second trial
+    process.send_signal(signal.Signals(number))
+    _, err = process.communicate(timeout=60)
+    assert (
+        process.returncode == status
+        and f"{word}: what has finished is kept" in err
+        and "the same command goes on" in err
+        and "Traceback" not in err
+    )
+    kept = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
+    assert 1 <= len(kept) < 3
+    again = sweep(*flags)
+    assert again.returncode == 0, again.stderr[-2000:]
+    trials = [trial for trial in read_trials(folder).values() if trial["state"] == "finished"]
+    assert len(trials) == 3 and len({trial["config_id"] for trial in trials}) == 3
+    assert {trial["label"] for trial in trials} == {"ERM", "paper's setting", "ERM, balanced"}
+    for name, content in kept.items():
+        assert folder.read_bytes(f"trials/{name}") == content
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_recorded_with_its_reason_and_retried_by_the_next_call(sweep):
+    # a learning rate that overflows: every trial's loss stops being finite
+    flags = ("--study", "broken", "--trials", "1", "--fix", "optimisation.learning_rate=1e30")
+    done = sweep(*flags)
+    folder = StudyFolder.at(str(sweep.storage), "broken")
+    assert done.returncode == 1 and "no run has finished" in done.stdout
+    (record,) = read_trials(folder).values()
+    assert record["state"] == "failed" and "learning_rate" in record["reason"]
+    assert record["reason"] in done.stdout and "Traceback" not in done.stderr
+    sweep(*flags)
+    assert [trial.get("retried") for trial in read_trials(folder).values()] == [True, None]
+
+
+@pytest.mark.slow
+def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confirmed(sweep, capsys):
+    folder = StudyFolder.at(str(sweep.storage), "grown")
+    goals = ("--objectives", "w_f1:max,gap_tpr@de:min", "--require", "gap<=0.05", "--ranks", "1", "--study", "grown")
+
+    def run(*flags):
+        done = sweep(*goals, *flags)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    run("--trials", "4", "--space", "schedules")
+    first, runs = read_trials(folder), finished_runs(folder)
+    made = {run: folder.read_bytes(f"runs/{run[0]}/{run[1]}/finished.json") for run in runs}
+    assert len(first) == 4 and all(set(trial["by_seed"]) == {"0"} for trial in first.values())
+    assert all(set(trial["violations"]) == {"dev_gap<=0.05"} for trial in first.values())
+    assert "4 finished trials have not all of 2 seeds" in run(
+        "--trials", "5", "--space", "schedules+training", "--seeds", "0,1"
+    )
+    second = read_trials(folder)
+    assert len(second) == 5 and len(finished_runs(folder)) == 10
+    for (config_id, seed), content in made.items():
+        assert folder.read_bytes(f"runs/{config_id}/{seed}/finished.json") == content
+    for trial in second.values():
+        seeds = list(trial["by_seed"].values())
+        assert trial["values"] == pytest.approx([sum(pair) / 2 for pair in zip(*seeds, strict=True)])
+    assert {n: trial["config_id"] for n, trial in first.items()} == {
+        n: trial["config_id"] for n, trial in second.items() if n in first
+    }
+    assert "optimisation.learning_rate" in second[max(second)]["knobs"]
+    flags = ("--trials", "5", "--space", "schedules+training", "--seeds", "0,1")
+    assert "as searched → on fresh seeds" in run(*flags, "--confirm", "10")
+    again = load_study(StudyFolder(folder.path("confirm")))
+    assert "ERM" in set(again.configurations["label"]) and again.seeds == (10,)
+    assert set(again.configurations["config_id"]) <= {trial["config_id"] for trial in second.values()}
+    assert len(finished_runs(folder)) == 10  # the search's own runs are left as they are
+    from study.sweep import main
+
+    assert main(["status", "grown", "--storage", str(sweep.storage)]) == 0
+    assert "5 finished, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_profile_of_each_trial_is_left_by_its_first_seed(sweep):
+    done = sweep("--study", "profiled", "--trials", "2", "--seeds", "3,1", "--ranks", "1", "--epochs", "2", "--profile")
+    assert done.returncode == 0, done.stderr
+    pages = sorted(Path(sweep.storage, "profiled", "runs").glob("*/*/profile/summary.txt"))
+    assert [page.parts[-3] for page in pages] == ["3", "3"]
+    assert all("backward" in page.read_text() and page.with_name("trace.json").exists() for page in pages)
+    assert all(str(page) in done.stdout for page in pages)

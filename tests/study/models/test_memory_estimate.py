@@ -1,0 +1,158 @@
+"""The memory that is announced before the start: by hand for the 7B, against what is really held for a small one."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+from study.common.errors import SettingsError
+from study.config.settings import BackboneSettings, Placement, Settings
+from study.data.examples import Batch
+from study.data.features import audio_tokens, stored_length
+from study.models.lora import load_model
+from study.models.memory_estimate import GB, SEVEN_B, Load, bytes_a_token, memory_need
+from study.models.qwen2_audio import EmotionModel
+from study.models.tiny import tiny_config
+from study.planning import memory_check
+from study.planning.memory_check import load_of, require_memory, room_faults
+
+LOAD = Load(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
+
+
+@pytest.fixture(scope="module")
+def seven_b():
+    return Qwen2AudioConfig(text_config=SEVEN_B)
+
+
+def test_the_default_backbone(seven_b):
+    need = memory_need(seven_b, BackboneSettings(), Placement(ranks=1, zero_stage=2), LOAD, on_gpu=True, epochs=20)
+    assert need.parameters == pytest.approx(8.40e9, rel=1e-3)
+    assert need.trainable == 32 * 4 * 16 * (4096 + 4096)
+    assert need.weights == pytest.approx(16.8e9, rel=2e-3)
+    assert need.optimiser == 12 * need.trainable and need.gradients == 2 * need.trainable
+    assert 40 * GB < need.activations < 80 * GB  # 9,088 tokens fit in 141 GB without checkpointing
+    assert "16.8 weights (8.40 B parameters, bf16)" in need.in_words()
+
+
+def test_zero_divides_what_it_shards(seven_b):
+    def need(stage, epochs=20):
+        placement = Placement(ranks=4, zero_stage=stage)
+        return memory_need(seven_b, BackboneSettings(), placement, LOAD, on_gpu=True, epochs=epochs)
+
+    nothing, optimiser, gradients, weights = map(need, range(4))
+    assert optimiser.optimiser == nothing.optimiser / 4 and optimiser.gradients == nothing.gradients
+    assert gradients.gradients == nothing.gradients / 4 and gradients.weights == nothing.weights
+    assert weights.weights == nothing.weights / 4
+    assert weights.activations == nothing.activations
+    untrained = need(0, epochs=0)
+    assert untrained.total == untrained.weights + untrained.scoring
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"lora_targets": "all"}, {"lora_dropout": 0.0}, {"lora_targets": "all", "lora_dropout": 0.0},
+     {"trainable": ("projector", "tower")}, {"lora_rank": 4, "attention": "eager"}],
+)  # fmt: skip
+def test_the_need_is_what_a_forward_pass_keeps(tmp_path, knobs):
+    torch.manual_seed(0)
+    text = {**SEVEN_B, "vocab_size": 700, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0}
+    tower = {"model_type": "qwen2_audio_encoder", "num_mel_bins": 16, "d_model": 32, "encoder_layers": 2}
+    tower |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 128}
+    config = Qwen2AudioConfig(audio_config=tower, text_config=text, audio_token_index=5)
+    Qwen2AudioForConditionalGeneration(config).save_pretrained(tmp_path)
+    settings = BackboneSettings(spec=str(tmp_path), **knobs)
+    peft_model = load_model(str(tmp_path), settings, torch.float32).train()
+    frames, text_tokens, size = 400, 60, 6
+    heard = audio_tokens(frames)
+    batch = Batch(
+        input_ids=torch.tensor([[5] * heard + [9] * text_tokens] * size),
+        prompt_lengths=torch.full((size,), heard + text_tokens),
+        log_mel=torch.randn(size, stored_length(frames), 16),
+        frames=torch.full((size,), frames),
+        labels=torch.arange(size),
+        groups=torch.zeros(size),
+        rows=torch.arange(size),
+    )
+    model = EmotionModel(peft_model, [[20 + i, 8, 7] for i in range(7)], pad_token_id=0)
+
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses, _ = model.losses(batch)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    losses.sum().backward()
+
+    load = Load(size, size, frames / 100, text_tokens, answer_tokens=3)
+    need = memory_need(config, settings, Placement(ranks=1, zero_stage=0), load, on_gpu=False, epochs=1)
+    assert 0.75 * measured < need.activations < 1.05 * measured, (need.activations, measured)
+    trained = [p for p in peft_model.parameters() if p.requires_grad]
+    assert need.trainable == sum(p.numel() for p in trained)
+    assert need.gradients == sum(p.grad.nbytes for p in trained)
+    assert need.weights == sum(p.nbytes for p in peft_model.parameters())
+
+
+def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
+    def faults(have, stage=2, sharing=1, load=LOAD):
+        need = memory_need(seven_b, BackboneSettings(), Placement(ranks=2, zero_stage=stage), load, True, epochs=1)
+        return room_faults(need, Settings(), stage, have, sharing, on_gpu=True)
+
+    assert faults(141 * GB) == []
+    (too_small,) = faults(40 * GB)
+    assert "micro_batch_size" in too_small and "--zero-stage 3" in too_small and "40.0 GB are free" in too_small
+    few = replace(LOAD, examples=1, scored=2)
+    (weights,) = faults(16 * GB, load=few)
+    assert "micro_batch_size" not in weights
+    assert faults(40 * GB, load=few) == []
+    (sharded,) = faults(8 * GB, stage=3, load=few)
+    assert "--zero-stage" not in sharded
+    (shared,) = faults(141 * GB, sharing=8)
+    assert "fewer --ranks" in shared and "8 rank(s)" in shared
+
+
+def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, monkeypatch):
+    plan, _ = small_study
+    load = load_of(plan.draft.settings, plan.corpus.utterances, ranks=1)
+    assert load.examples == 24 and 0.5 < load.clip_seconds < 30 and 30 < load.text_tokens < 300
+    out = io.StringIO()
+    require_memory(plan, 2, Console(file=out, width=200))
+    assert out.getvalue().startswith("memory     at least ") and "float32" in out.getvalue()
+    monkeypatch.setattr(memory_check, "free_memory", lambda: 1e6)
+    with pytest.raises(SettingsError, match=r"memory: 2 rank\(s\) need at least .* 0\.0 GB .*fewer --ranks"):
+        require_memory(plan, 2, Console(file=out))
+    require_memory(plan, None, Console(file=out))  # a cluster's memory is not this machine's
+
+
+def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, monkeypatch):
+    plan, _ = small_study
+    load = replace(load_of(plan.draft.settings, plan.corpus.utterances, ranks=1), scored=1)
+
+    def need(examples):
+        return memory_need(
+            tiny_config(), plan.draft.settings.backbone, Placement(ranks=1), replace(load, examples=examples), False, 1
+        ).total
+
+    monkeypatch.setattr(memory_check, "free_memory", lambda: (need(1) + need(24)) / 2)
+    out = io.StringIO()
+    memory_check.require_room(plan.draft.settings, Placement(ranks=1), load, 1, Console(file=out))
+    assert "cut into several passes" in out.getvalue()
+    given = plan.draft.settings.with_overrides({"optimisation.micro_batch_size": 24})
+    with pytest.raises(SettingsError, match=r"memory: .*micro_batch_size"):
+        memory_check.require_room(given, Placement(ranks=1), load, 1, Console(file=out))
+
+
+def test_bytes_of_a_token_by_hand(seven_b):
+    # 64 clips of 3.6 s are 64 x 142 tokens; the logits of their answers are in it
+    whole = memory_need(seven_b, BackboneSettings(), Placement(ranks=1), LOAD, True, epochs=1).activations
+    assert bytes_a_token(seven_b, BackboneSettings(), each=2) * 64 * 142 == pytest.approx(whole)

@@ -1,0 +1,119 @@
+"""What an unplanted training set would give: which planted gaps can be closed at all.
+
+``python -m tests.study.oracle --seeds 0,1,2`` trains plain ERM on the corpus with one plant, and on its plant-free twin
+(the oracle), and scores both on the dev and test clips of the *planted* corpus. A plant that only bends training
+(scarcity, prior) is closable: the oracle does not show its gap. One that weakens the clips themselves (cue) is not: the
+oracle shows it too, and only a worse figure for the other gender would close it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from study.cli.options import add_search_flags, add_study_flags, read_flags
+from study.config.settings import Placement
+from study.data import features
+from study.data.corpora.synthetic.planted_gaps import PLANTS
+from study.data.examples import Examples
+from study.evaluation.label_likelihood import prediction_frame, score_examples
+from study.models.pretrained import load_processor
+from study.planning.build import complete
+from study.planning.prepare import prepare
+from study.storage.records import UTTERANCE_COLUMNS
+from study.storage.study_folder import StudyFolder
+from study.training.engine import join_process_group
+from study.training.run import Run, RunPlan
+
+EPOCHS = 4  # one more than the default study takes
+
+
+def run_on(plants: str, storage: str, seed: int) -> Run:
+    """Plain ERM, trained for ``EPOCHS`` on the embedded corpus with these plants."""
+    parser = argparse.ArgumentParser()
+    add_study_flags(parser)
+    add_search_flags(parser)
+    flags = ["--plants", plants, "--storage", storage, "--ranks", "1", "--epochs", str(EPOCHS)]
+    plan = complete(read_flags(parser.parse_args(flags), cores=1))
+    settings = plan.draft.settings.with_overrides({"objective.method": "erm"})
+    prepared = prepare(plan)
+    run = Run(
+        RunPlan(
+            settings=settings,
+            placement=Placement(ranks=1, zero_stage=0),
+            config_id=plants,
+            features=prepared.features,
+            backbone=prepared.backbone,
+            folder=StudyFolder.at(storage, "oracle"),
+        ),
+        seed,
+    )
+    for _ in range(EPOCHS):
+        run.train_epoch()
+    return run
+
+
+def signed_accuracy_gap(run: Run, planted_features: Path, language: str) -> float:
+    """Women's minus men's accuracy in a language on dev and test of another corpus's clips, as a fraction."""
+    dataset = features.load(planted_features)
+    processor = load_processor(run.plan.backbone)
+    utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
+    frames = []
+    for split in ("dev", "test"):
+        rows = np.flatnonzero(utterances["split"] == split)
+        examples = Examples.of_rows(dataset, rows, run.cells, run.plan.settings.prompt, processor)
+        frames.append(prediction_frame(examples, score_examples(run.engine, examples, 64, run.device), utterances))
+    frame = pd.concat(frames).query("language == @language")
+    correct = (frame["predicted"] == frame["emotion"]).groupby(frame["gender"]).mean()
+    return float(correct["female"] - correct["male"])
+
+
+def compare(seed: int, storage: str) -> pd.DataFrame:
+    """One row a plant: its gap when trained with it, and when trained on the twin (the oracle)."""
+    rows = []
+    twin = run_on("none", storage, seed)
+    for plant in PLANTS:
+        planted = run_on(plant.name, storage, seed)
+        clips = planted.plan.features
+        rows.append(
+            {
+                "plant": plant.name,
+                "group": f"{plant.language} {plant.gender}",
+                "closable": plant.closable,
+                "seed": seed,
+                "planted": signed_accuracy_gap(planted, clips, plant.language),
+                "oracle": signed_accuracy_gap(twin, clips, plant.language),
+            }
+        )
+        planted.close()
+    twin.close()
+    return pd.DataFrame(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.study.oracle", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
+    parser.add_argument("--storage", default=None, help="where the corpora are kept (default: a temporary folder)")
+    flags = parser.parse_args()
+    join_process_group()
+    with tempfile.TemporaryDirectory() as folder:
+        table = pd.concat([compare(int(seed), flags.storage or folder) for seed in flags.seeds.split(",")])
+    print("F - M accuracy, points, dev and test together (mean and range over seeds)")
+    for (plant, group), rows in table.groupby(["plant", "group"], sort=False):
+        words = [
+            f"{name} {100 * rows[name].mean():+.1f} [{100 * rows[name].min():+.1f}, {100 * rows[name].max():+.1f}]"
+            for name in ("planted", "oracle")
+        ]
+        print(
+            f"{plant:10}{group:12}{'closable' if rows['closable'].iloc[0] else 'not closable':14}" + "   ".join(words)
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

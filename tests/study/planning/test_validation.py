@@ -1,0 +1,59 @@
+"""Faults between the parts of a plan are found before anything is run."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from search_spaces import ablation
+from study.config.presets import TINY
+from study.config.settings import ControlSplit, Placement, Settings
+from study.data.corpora import Corpus
+from study.data.corpus_checks import corpus_faults, split_faults
+from study.planning.validation import reference_faults
+
+LANGUAGES = ("en", "de")
+HALF = Settings().with_overrides({**TINY, "control.fraction": 0.5})
+
+
+def corpus(n_dialogues: int) -> Corpus:
+    """Women and men take turns in dialogues of four, in both languages and every split."""
+    rows = [
+        {
+            "utterance_id": f"{language}-{split}-{d}-{u}", "split": split, "dialogue": f"{split}-{d}",
+            "language": language, "gender": ("female", "male")[u % 2], "transcript": "words",
+        }
+        for language in LANGUAGES
+        for split in ("train", "dev", "test")
+        for d in range(n_dialogues)
+        for u in range(4)
+    ]  # fmt: skip
+    return Corpus("made up", pd.DataFrame(rows), (), (), (), "hash")
+
+
+def test_a_control_split_that_would_empty_dev_is_named():
+    assert split_faults(corpus(1), ControlSplit()) == []
+    faults = split_faults(corpus(1), ControlSplit(fraction=0.5))
+    assert len(faults) == 2 and all("control.fraction" in fault and "dev would not" in fault for fault in faults)
+    assert split_faults(corpus(8), ControlSplit(fraction=0.5)) == []
+
+
+def test_a_batch_larger_than_the_corpus_is_named():
+    settings = HALF.with_overrides({"optimisation.batch_size": 128})
+    (fault,) = corpus_faults(corpus(8), settings)
+    assert "optimisation.batch_size: 128 is more than the 64 training examples" in fault
+    carved = HALF.with_overrides({"optimisation.batch_size": 64, "control.source": "train"})
+    (fault,) = corpus_faults(corpus(8), carved)  # half of them control
+    assert "optimisation.batch_size: 64 is more than the 32" in fault
+
+
+def test_arms_are_checked_with_what_is_fixed():
+    def faults_of(settings):
+        return reference_faults(ablation(LANGUAGES, settings), settings, Placement(), LANGUAGES)
+
+    assert faults_of(HALF) == []
+    without = faults_of(HALF.with_overrides({"control.fraction": 0.0}))
+    assert len(without) == 3 and all("held-out" in f and "control.fraction" in f for f in without)
+    same = faults_of(HALF.with_overrides({"objective.power": 1}))
+    assert same == ["--fix: with it, 'power 1' is the same configuration as \"paper's setting\""]
+    loose = faults_of(HALF.with_overrides({"objective.fairness_weight.tolerance": 0.3}))
+    assert loose == []

@@ -1,0 +1,111 @@
+"""Objectives and requirements by name, and their values from a run's figures."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from study.common.groups import EMOTIONS, cells
+from study.evaluation.metrics import evaluate
+from study.search.objectives import Goals, Requirement, goal_faults, mean_metrics, metric_value, metrics_of, read_goals
+
+CELLS = cells(["en", "de"], ["speech", "speech+text"])
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """One run: German women are always wrong, everybody else is always right; speech+text alike."""
+    rows = [
+        {
+            "utterance_id": f"{language}{gender}{emotion}",
+            "language": language,
+            "modality": modality,
+            "gender": gender,
+            "emotion": emotion,
+            "predicted": EMOTIONS[(i + 1) % 7] if (language, gender) == ("de", "female") else emotion,
+        }
+        for language in ("en", "de")
+        for modality in ("speech", "speech+text")
+        for gender in ("female", "male")
+        for i, emotion in enumerate(EMOTIONS)
+    ]
+    return {"seed": 0, "dev": evaluate(pd.DataFrame(rows)), "seconds": {"total": 12.0}}
+
+
+def test_every_metric_that_is_listed_has_a_value(finished):
+    for metric in metrics_of(CELLS):
+        assert isinstance(metric_value(metric, finished), float), metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("seconds", 12.0),
+        ("dev_accuracy", 0.75),
+        ("dev_accuracy@en", 1.0),
+        ("dev_accuracy@de", 0.5),
+        ("dev_accuracy@speech", 0.75),
+        ("dev_gap_tpr@de/speech+text", 1.0),
+        ("dev_gap_tpr@de", 1.0),
+        ("dev_gap_tpr@speech+text", 0.5),
+        ("dev_gap@en", 0.0),
+        ("dev_worst_group_w_f1", 0.0),
+    ],
+)
+def test_metrics_of_a_language_a_modality_and_a_cell(finished, metric, value):
+    assert metric_value(metric, finished) == pytest.approx(value)
+
+
+def test_means_are_over_seeds_and_an_undefined_one_is_an_error(finished):
+    other = {**finished, "seconds": {"total": 14.0}}
+    assert mean_metrics(["seconds"], [finished, other]) == {"seconds": 13.0}
+    undefined = {**finished, "dev": {**finished["dev"], "gap": None}}
+    with pytest.raises(ValueError, match="dev_gap is not defined"):
+        mean_metrics(["dev_gap"], [finished, undefined])
+
+
+@pytest.mark.parametrize(
+    ("objectives", "require", "words"),
+    [
+        ("dev_w_f1", [], "'dev_w_f1' is not METRIC:max"),
+        ("dev_w_f1:up,dev_gap:min", [], "'dev_w_f1:up'"),
+        ("dev_w_f1:max", [], "must name 2 or 3"),
+        ("w_f1:max,dev_w_f1:max", [], "must name 2 or 3 different"),
+        ("a:max,b:max,c:max,d:max", [], "must name 2 or 3"),
+        ("w_f1:max,gap:min", ["gap<0.03"], "'gap<0.03' is not METRIC<=NUMBER"),
+        ("w_f1:max,gap:min", ["gap<=small"], "gap<=small"),
+        ("w_f1:max,gap:min", ["gap<=1e999"], "'gap<=1e999' is not METRIC<=NUMBER"),
+        (
+            "w_f1:max,gap:min",
+            ["gap@de<=3"],
+            "'gap@de<=3' is not from 0 to 1, but gaps and rates are fractions: 0.03 is 3",
+        ),
+        ("w_f1:max,gap:min", ["gap<=-0.01"], "'gap<=-0.01' is not from 0 to 1"),
+    ],
+)
+def test_faulty_goals_are_named(objectives, require, words):
+    _, faults = read_goals(objectives, require)
+    assert len(faults) == 1 and words in faults[0]
+
+
+def test_a_bound_on_seconds_is_no_fraction():
+    goals, faults = read_goals("w_f1:max,gap:min", ["seconds<=90"])
+    assert faults == [] and goals.requirements == (Requirement("seconds", "<=", 90.0),)
+
+
+def test_unknown_metrics_are_answered_with_the_known_ones():
+    goals, faults = read_goals("w_f1@ja:max,test_gap:min", ["uar@de>=0.4", "uar@ja>=0.4"])
+    assert faults == []
+    found = goal_faults(goals, CELLS)
+    assert [fault.split(";")[0] for fault in found] == [
+        "--objectives: there is no metric dev_w_f1@ja",
+        "--objectives: there is no metric dev_test_gap",
+        "--require: there is no metric dev_uar@ja",
+    ]
+    assert "dev_gap_tpr@de/speech" in found[0] and "seconds" in found[0] and "test" not in found[0].split(";")[1]
+
+
+def test_requirements_say_what_is_missing():
+    goals = Goals(requirements=(Requirement("dev_gap", "<=", 0.03), Requirement("dev_w_f1", ">=", 0.5)))
+    assert goals.metrics == ("dev_w_f1", "dev_gap")
+    assert goals.violations({"dev_gap": 0.02, "dev_w_f1": 0.45}) == {"dev_gap<=0.03": -0.01, "dev_w_f1>=0.5": 0.05}

@@ -1,0 +1,147 @@
+"""A rank killed in the middle of an epoch, sharded training: the same command ends like an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from study.storage.locks import Superseded, claim_run
+from study.storage.study_folder import StudyFolder
+from study.training.trainer import train
+from tests import REPO
+from tests.conftest import without_times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_stage):
+    plan, prepared = small_study
+    settings = plan.draft.settings.with_overrides(
+        {"optimisation.epochs": 10, "objective.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
+    )
+
+    def start(name: str) -> tuple[subprocess.Popen, StudyFolder]:
+        spec = {
+            "settings": settings.model_dump(mode="json"),
+            "placement": {"ranks": 2, "zero_stage": zero_stage},
+            "features": str(prepared.features),
+            "backbone": prepared.backbone,
+            "folder": str(tmp_path / name),
+        }
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(spec))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        command += [str(REPO / "tests/study/training/worker_train.py"), str(path)]
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return process, StudyFolder(str(tmp_path / name))
+
+    process, whole = start("whole")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out[-3000:]
+
+    process, folder = start("cut")
+    deadline = time.monotonic() + 200
+    while not folder.exists("runs/abc/0/checkpoint.json"):  # the first epoch is done, the second has begun
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    psutil.Process(process.pid).children()[-1].kill()
+    process.communicate(timeout=200)
+    assert process.returncode != 0 and not folder.exists("runs/abc/0/finished.json")
+
+    process, _ = start("cut")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out[-3000:]
+    assert "'epoch': 1," not in out and "'epoch': 10," in out  # it went on
+    ended, unbroken = (study.read_json("runs/abc/0/finished.json") for study in (folder, whole))
+    assert without_times(ended) == without_times(unbroken)
+    steps = [study.read_parquet("runs/abc/0/steps.parquet") for study in (folder, whole)]
+    pd.testing.assert_frame_equal(*steps, rtol=1e-5)
+
+
+CHECKPOINT = ("/engine/", "/run.safetensors", "/checkpoint.json")
+POINTS = (*CHECKPOINT, "/adapter_model", "/adapter_config", "/predictions", "/finished")
+
+
+@pytest.mark.slow
+def test_a_kill_inside_any_write_costs_nothing(plan_in, tmp_path, monkeypatch):
+    """The process ends in the middle of a file of the checkpoint, of the export or of the end, one after the other."""
+    overrides = {"optimisation.epochs": 2, "objective.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
+    whole, cut = (plan_in(tmp_path / name, overrides) for name in ("whole", "cut"))
+    finished = train(whole, seed=3, report=lambda row: None, export=True)
+
+    write = StudyFolder.write_bytes
+    for point in POINTS:
+
+        def torn(folder: StudyFolder, name: str, data: bytes, point: str = point) -> None:
+            if point in f"/{name}":
+                aside = Path(f"{folder.uri}/{name}.0123abcd.tmp")
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                aside.write_bytes(data[: len(data) // 2])
+                raise KeyboardInterrupt
+            write(folder, name, data)
+
+        monkeypatch.setattr(StudyFolder, "write_bytes", torn)
+        with pytest.raises(KeyboardInterrupt):
+            train(cut, seed=3, report=lambda row: None, export=True)
+        assert not cut.folder.exists("runs/abc/3/finished.json")
+    monkeypatch.setattr(StudyFolder, "write_bytes", write)
+    ended = train(cut, seed=3, report=lambda row: None, export=True)
+
+    assert without_times(ended) == without_times(finished)
+    for name in ("predictions.parquet", "steps.parquet", "adapter/adapter_model.safetensors"):
+        assert cut.folder.read_bytes(f"runs/abc/3/{name}") == whole.folder.read_bytes(f"runs/abc/3/{name}"), name
+    left = [path.name for path in Path(cut.folder.uri, "runs/abc/3").iterdir()]
+    assert not [name for name in left if name.endswith(".tmp") or name.startswith("checkpoint")]
+
+
+def test_an_attempt_that_was_given_up_writes_no_more(plan_in, tmp_path):
+    """As when a node is cut off from the cluster, but not from the storage: its workers live on for a while."""
+    plan = plan_in(tmp_path, {"optimisation.epochs": 3})
+
+    def begun_elsewhere(row):
+        if row["epoch"] == 1:
+            claim_run(plan.folder, "runs/abc/3")
+
+    with pytest.raises(Superseded, match=f"runs/abc/3 was taken over by process {os.getpid()} on .*nothing more"):
+        train(plan, seed=3, report=begun_elsewhere)
+    assert [row["epoch"] for row in plan.folder.read_jsonl("runs/abc/3/epochs.jsonl")] == [1]
+
+    with pytest.raises(Superseded, match="another, to its end"):  # behind the last epoch, before the figures of test
+        train(plan, seed=3, report=lambda row: row["epoch"] == 3 and plan.folder.remove("runs/abc/3/attempt.json"))
+    assert not plan.folder.exists("runs/abc/3/finished.json") and not plan.folder.exists(
+        "runs/abc/3/predictions.parquet"
+    )
+
+    assert train(plan, seed=3, report=lambda row: None)["epochs_run"] == 3
+    with pytest.raises(Superseded, match="has been finished by another attempt"):
+        train(plan, seed=3, report=lambda row: None)
+    assert len(plan.folder.read_jsonl("runs/abc/3/epochs.jsonl")) == 3
+    assert not plan.folder.exists("runs/abc/3/attempt.json")
+
+
+def test_a_checkpoint_is_not_marked_for_an_attempt_that_was_given_up(plan_in, tmp_path, monkeypatch):
+    plan = plan_in(tmp_path, {"optimisation.epochs": 3})
+    write, attempts = StudyFolder.write_bytes, []
+
+    def slow(folder, name, data):
+        write(folder, name, data)
+        if "checkpoint-00002" in name and name.endswith("run.safetensors"):
+            attempts.append(folder.read_json("runs/abc/3/attempt.json")["attempt"])
+            claim_run(folder, "runs/abc/3")  # it takes so long that the run is begun elsewhere
+
+    monkeypatch.setattr(StudyFolder, "write_bytes", slow)
+    with pytest.raises(Superseded, match="was taken over"):
+        train(plan, seed=3, report=lambda row: None)
+    marked = plan.folder.read_json("runs/abc/3/checkpoint.json")["checkpoint"]
+    assert marked == f"checkpoint-00001-{attempts[0]}"  # named after the attempt: none writes into that of another

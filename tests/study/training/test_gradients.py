@@ -1,0 +1,134 @@
+"""The objective is that of the whole effective batch, however it is split over ranks and micro-batches."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import REPO
+
+OBJECTIVES = {
+    "paper": {"method": "minmaxgap"},
+    "softmax-ema-p1": {
+        "method": "minmaxgap",
+        "power": 1,
+        "reduction": "softmax",
+        "estimator": {"kind": "ema", "decay": 0.9},
+        "coefficients": {"languages": {"de": 3.0}},
+    },
+    "held-out-floor": {"method": "minmaxgap", "estimator": {"kind": "held_out"}, "weight_floor": 0.0},
+    "per-cell": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "per_cell": True}},
+    "group-dro": {"method": "group_dro", "step_size": 1.0},
+    "v-rex": {"method": "v_rex"},
+    "cvar": {"method": "cvar_dro"},
+    "mmd": {"method": "min_diff"},
+}
+
+
+@pytest.fixture(scope="module")
+def gradient(small_study, tmp_path_factory):
+    """A function that runs two steps of every objective over some ranks and returns the gradients of the second."""
+    plan, prepared = small_study
+    folder = tmp_path_factory.mktemp("gradients")
+
+    @functools.cache
+    def run(
+        ranks: int,
+        zero_stage: int = 0,
+        micro: int | None = None,
+        order: str = "drawn",
+        tokens: int | None = None,
+        buckets: bool = False,
+    ) -> dict[str, np.ndarray]:
+        settings = plan.draft.settings.with_overrides(
+            {
+                "optimisation.micro_batch_size": micro,
+                "computation.micro_batch_tokens": tokens,
+                "computation.length_buckets": buckets,
+                "optimisation.gradient_clipping": 1e9,
+                "optimisation.learning_rate": 1e-12,  # steps that leave the weights as they are
+                "control.fraction": 0.5,
+            }
+        )
+        name = f"{ranks}-{zero_stage}-{micro}-{order}-{tokens}-{buckets}"
+        spec = {
+            "settings": settings.model_dump(mode="json"),
+            "objectives": OBJECTIVES,
+            "placement": {"ranks": ranks, "zero_stage": zero_stage},
+            "features": str(prepared.features),
+            "backbone": prepared.backbone,
+            "folder": str(folder / "study"),
+            "order": order,
+        }
+        (folder / f"{name}.json").write_text(json.dumps(spec))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        command += [
+            str(REPO / "tests/study/training/worker_gradient.py"),
+            str(folder / f"{name}.json"),
+            str(folder / f"{name}.npz"),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return dict(np.load(folder / f"{name}.npz"))
+
+    return run
+
+
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    seen = []
+    for objective, tree in OBJECTIVES.items():
+        part, other_part = (
+            {key.split(":")[1]: value for key, value in gradients.items() if key.startswith(f"{objective}:")}
+            for gradients in (one, other)
+        )
+        if tree["method"] in ("minmaxgap", "v_rex", "min_diff"):
+            assert part["penalty"] > 0, objective  # a gap is there, so the penalty's gradient is tested too
+        assert other_part["total"] == pytest.approx(part["total"], rel=1e-5), objective
+        names = [name for name in part if name not in ("penalty", "total")]
+        flat, flat_other = (np.concatenate([p[name].ravel() for name in names]) for p in (part, other_part))
+        assert len(names) > 10 and np.linalg.norm(flat) > 1e-3, objective
+        assert np.linalg.norm(flat - flat_other) <= 1e-5 * np.linalg.norm(flat), objective
+        seen.append(flat / np.linalg.norm(flat))
+    similar = np.array(seen) @ np.array(seen).T - np.eye(len(seen))
+    assert similar.max() < 1 - 1e-6  # the objectives are different ones
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_two_ranks_equal_one(gradient, zero_stage):
+    assert_same(gradient(1), gradient(2, zero_stage))
+
+
+def test_two_ranks_of_one_gender_each_with_accumulation_equal_one(gradient):
+    assert_same(gradient(1), gradient(2, zero_stage=2, micro=6, order="gender"))
+
+
+@pytest.mark.parametrize(("ranks", "zero_stage", "tokens"), [(1, 0, None), (2, 2, 400)])
+def test_buckets_and_passes_by_tokens_equal_one(gradient, ranks, zero_stage, tokens):
+    assert_same(gradient(1), gradient(ranks, zero_stage, tokens=tokens, buckets=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero_stage", "tokens"), [(1, 400), (3, 400), (3, None)])
+def test_buckets_and_passes_equal_one_whatever_is_sharded(gradient, zero_stage, tokens):
+    assert_same(gradient(1), gradient(2, zero_stage, tokens=tokens, buckets=True))
+
+
+@pytest.mark.slow
+def test_micro_batches_of_one_cell_each_equal_one(gradient):
+    assert_same(gradient(1), gradient(1, zero_stage=0, micro=8, order="cell"))
+    assert_same(gradient(1), gradient(2, zero_stage=2, micro=5, order="cell"))  # a ragged last one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_other_zero_stages_equal_one_rank(gradient, zero_stage):
+    assert_same(gradient(1), gradient(2, zero_stage))
+    assert_same(gradient(1), gradient(2, zero_stage, micro=4))

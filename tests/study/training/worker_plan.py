@@ -1,0 +1,25 @@
+"""What the scripts under torchrun share: a ``RunPlan`` from a JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from study.config.settings import Placement, Settings
+from study.storage.study_folder import StudyFolder
+from study.training.run import RunPlan
+
+
+def read_plan(path: str) -> tuple[RunPlan, dict[str, Any]]:
+    """The plan in a file of ``settings, placement, features, backbone, folder``, and all that the file holds."""
+    spec = json.loads(Path(path).read_text())
+    plan = RunPlan(
+        settings=Settings.model_validate(spec["settings"]),
+        placement=Placement(**spec["placement"]),
+        config_id="abc",
+        features=Path(spec["features"]),
+        backbone=spec["backbone"],
+        folder=StudyFolder(spec["folder"]),
+    )
+    return plan, spec
