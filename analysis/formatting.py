@@ -26,17 +26,18 @@ GAP_PREFIX = "F − M "
 SIGNED_PREFIXES = (GAP_PREFIX, "difference")
 
 
-def knobs_in_words(knobs: Mapping[str, Any]) -> str:
+def hyperparameters_in_words(hyperparameters: Mapping[str, Any]) -> str:
     """The knobs of a trial as one readable line.
 
-    >>> knobs_in_words({"fairness_weight.schedule": "constant", "fairness_weight.weight": 0.5, "coefficients.en": 1.25})
+    >>> weight = {"fairness_weight.schedule": "constant", "fairness_weight.weight": 0.5, "coefficients.en": 1.25}
+    >>> hyperparameters_in_words(weight)
     'fairness weight constant, weight 0.5; coefficients en 1.25'
-    >>> knobs_in_words({"objective.method": "erm", "modalities": ["speech"]})
+    >>> hyperparameters_in_words({"loss.method": "erm", "modalities": ["speech"]})
     'method erm; modalities speech'
     """
     groups: dict[str, list[str]] = {}
-    for key, value in knobs.items():
-        parts = [part for part in key.split(".") if part not in ("objective", "languages", "modalities")] or [key]
+    for key, value in hyperparameters.items():
+        parts = [part for part in key.split(".") if part not in ("loss", "languages", "modalities")] or [key]
         group, leaf = parts[0].replace("_", " "), " ".join(parts[1:]).replace("_", " ")
         shown = f"{value:.3g}" if isinstance(value, float) else str(value)
         shown = " and ".join(map(str, value)) if isinstance(value, list | tuple) else shown

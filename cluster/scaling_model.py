@@ -42,7 +42,7 @@ class Machine:
 NVLINK, NETWORK = Machine(450e9), Machine(50e9)
 
 
-def traffic(model: Model, zero_stage: int, ranks: int, passes: int = 1) -> float:
+def traffic(model: Model, zero_stage: int, num_workers: int, passes: int = 1) -> float:
     """Bytes that a rank sends in one step, by ring algorithms.
 
     Stages 0 and 1 and 2 reduce the trained gradients (2, once each pass) and share the new weights; stage 3 also
@@ -51,7 +51,7 @@ def traffic(model: Model, zero_stage: int, ranks: int, passes: int = 1) -> float
     >>> f"{traffic(SEVEN_B, 2, 8) / 1e6:.0f} MB, {traffic(SEVEN_B, 3, 8) / 1e9:.1f} GB"
     '59 MB, 29.4 GB'
     """
-    share = (ranks - 1) / ranks
+    share = (num_workers - 1) / num_workers
     trained = share * BF16 * model.trained
     if zero_stage < 3:
         return trained * ((passes if zero_stage == 2 else 1) + 1)
@@ -59,10 +59,10 @@ def traffic(model: Model, zero_stage: int, ranks: int, passes: int = 1) -> float
     return share * BF16 * model.parameters * gathers + trained * passes
 
 
-def step_seconds(model: Model, machine: Machine, zero_stage: int, ranks: int, batch_size: int = 64) -> float:
+def step_seconds(model: Model, machine: Machine, zero_stage: int, num_workers: int, batch_size: int = 64) -> float:
     """Of a batch over ``ranks``, nothing of the communication hidden behind arithmetic."""
-    arithmetic = batch_size / ranks * FLOP_AN_EXAMPLE / (machine.utilisation * CARD_FLOPS)
-    return arithmetic + machine.overhead + traffic(model, zero_stage, ranks) / machine.bandwidth
+    arithmetic = batch_size / num_workers * FLOP_AN_EXAMPLE / (machine.utilisation * CARD_FLOPS)
+    return arithmetic + machine.overhead + traffic(model, zero_stage, num_workers) / machine.bandwidth
 
 
 def traffic_table() -> str:
@@ -71,13 +71,13 @@ def traffic_table() -> str:
         "| ranks | ZeRO-2 a step | NVLink | network | ZeRO-3 a step | NVLink | network |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for ranks in (2, 8, 64):
+    for num_workers in (2, 8, 64):
         cells = []
         for stage in (2, 3):
-            sent = traffic(SEVEN_B, stage, ranks)
+            sent = traffic(SEVEN_B, stage, num_workers)
             times = [f"{1000 * sent / machine.bandwidth:.1f} ms" for machine in (NVLINK, NETWORK)]
             cells += [f"{sent / 1e6:,.0f} MB", *times]
-        lines.append(f"| {ranks} | {' | '.join(cells)} |")
+        lines.append(f"| {num_workers} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -88,12 +88,12 @@ def trials_table() -> str:
         "| ---: | --- | ---: | ---: | ---: |",
     ]
     for gpus in (8, 64):
-        for ranks in (1, 2, 4, 8, 64):
-            if ranks <= gpus:
-                machine = NVLINK if ranks <= 8 else NETWORK
-                two, three = (step_seconds(SEVEN_B, machine, stage, ranks) for stage in (2, 3))
-                rates = " | ".join(f"{gpus / ranks / seconds:.1f}" for seconds in (two, three))
-                lines.append(f"| {gpus} | {gpus // ranks} × {ranks} | {1000 * two:.0f} ms | {rates} |")
+        for num_workers in (1, 2, 4, 8, 64):
+            if num_workers <= gpus:
+                machine = NVLINK if num_workers <= 8 else NETWORK
+                two, three = (step_seconds(SEVEN_B, machine, stage, num_workers) for stage in (2, 3))
+                rates = " | ".join(f"{gpus / num_workers / seconds:.1f}" for seconds in (two, three))
+                lines.append(f"| {gpus} | {gpus // num_workers} × {num_workers} | {1000 * two:.0f} ms | {rates} |")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ if __name__ == "__main__":  # run as a file: the root is where ``study`` is
 
 from transformers import Qwen2AudioConfig
 
-from study.config.settings import BackboneSettings, Optimisation, Placement
+from study.config.settings import BackboneSettings, Optimisation, Parallelism
 from study.models.memory_estimate import GB, LEFT_FREE, SEVEN_B, Load, MemoryNeed, activations, memory_need
 from study.training.engine import micro_batches
 
@@ -32,33 +32,41 @@ class Size:
     """GPUs of one trial.  card: bytes of each."""
 
     card: float
-    placement: Placement
+    parallelism: Parallelism
 
     def in_words(self) -> str:
-        ranks, stage = self.placement.ranks, self.placement.zero_stage
-        gpus = f"{ranks} × " if ranks > 1 else ""
-        return f"{gpus}{self.card / GB:.0f} GB | `--ranks {ranks} --zero-stage {stage}`"
+        num_workers, stage = self.parallelism.num_workers, self.parallelism.zero_stage
+        gpus = f"{num_workers} × " if num_workers > 1 else ""
+        return f"{gpus}{self.card / GB:.0f} GB | `--num-workers {num_workers} --zero-stage {stage}`"
 
 
 SIZES = tuple(
-    Size(card * GB, Placement(ranks=ranks, zero_stage=stage))
-    for card, ranks, stage in ((24, 1, 2), (24, 8, 2), (24, 8, 3), (80, 1, 2), (80, 8, 2), (80, 8, 3), (141, 1, 2))
+    Size(card * GB, Parallelism(num_workers=num_workers, zero_stage=stage))
+    for card, num_workers, stage in (
+        (24, 1, 2),
+        (24, 8, 2),
+        (24, 8, 3),
+        (80, 1, 2),
+        (80, 8, 2),
+        (80, 8, 3),
+        (141, 1, 2),
+    )
 )
 
 
 @cache
-def _one(placement: Placement) -> MemoryNeed:
-    return memory_need(CONFIG, SETTINGS, placement, FIRST, on_gpu=True, epochs=1)
+def _one(parallelism: Parallelism) -> MemoryNeed:
+    return memory_need(CONFIG, SETTINGS, parallelism, FIRST, on_gpu=True, epochs=1)
 
 
 def needs(size: Size, clip_seconds: float) -> list[MemoryNeed]:
     """The need of a GPU that takes 1, 2, ... utterances of its share at once; only activations and scores grow."""
-    share, _ = micro_batches(Optimisation(), size.placement.ranks)
+    share, _ = micro_batches(Optimisation(), size.parallelism.num_workers)
     loads = [
         Load(examples=n, scored=2 * max(n, 32), clip_seconds=clip_seconds, text_tokens=TEXT_TOKENS)
         for n in range(1, share + 1)
     ]
-    one = _one(size.placement)
+    one = _one(size.parallelism)
     return [
         replace(
             one,
@@ -79,7 +87,7 @@ def table() -> str:
     clips = " | ".join(f"{seconds:g} s" for seconds in CLIP_SECONDS)
     lines = [f"| a trial on | flags | {clips} |", "| --- | --- |" + " ---: |" * len(CLIP_SECONDS)]
     for size in SIZES:
-        share, _ = micro_batches(Optimisation(), size.placement.ranks)
+        share, _ = micro_batches(Optimisation(), size.parallelism.num_workers)
         cells = [at_once(size, seconds) for seconds in CLIP_SECONDS]
         words = ("none" if not n else f"all {n}" if n == share else str(n) for n in cells)
         lines.append(f"| {size.in_words()} | {' | '.join(words)} |")

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from search_spaces.ablation_arms import ablation
 from search_spaces.registry import SPACES, SpaceMaker, space_maker, split_fixed
-from search_spaces.space import Knob, Reference, Space
+from search_spaces.space import Hyperparameter, NamedConfiguration, Space
 
-__all__ = ["SPACES", "Knob", "Reference", "Space", "SpaceMaker", "ablation", "space_maker", "split_fixed"]
+__all__ = [
+    "SPACES",
+    "Hyperparameter",
+    "NamedConfiguration",
+    "Space",
+    "SpaceMaker",
+    "ablation",
+    "space_maker",
+    "split_fixed",
+]

@@ -58,16 +58,21 @@ def _shown(flags: argparse.Namespace) -> Table:
         )
     space = space_maker(flags.name)(languages, settings)
     table = Table(
-        *(Column(name, overflow="fold") for name in ("knob", "range", "default", "only if", "reason")), box=None
+        *(Column(name, overflow="fold") for name in ("hyperparameter", "range", "default", "only if", "reason")),
+        box=None,
     )
-    for knob in space.knobs:
-        conditions = [f"{parent} is {' or '.join(map(str, values))}" for parent, values in knob.when.items()]
-        default = f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)
-        table.add_row(knob.name, knob.range(), default, " and ".join(conditions), knob.reason)
+    for hyperparameter in space.hyperparameters:
+        conditions = [f"{parent} is {' or '.join(map(str, values))}" for parent, values in hyperparameter.when.items()]
+        default = (
+            f"{hyperparameter.default:g}" if isinstance(hyperparameter.default, float) else str(hyperparameter.default)
+        )
+        table.add_row(
+            hyperparameter.name, hyperparameter.range(), default, " and ".join(conditions), hyperparameter.reason
+        )
     table.add_section()
-    for reference in space.references:
-        values = ", ".join(f"{key}={value}" for key, value in {**reference.knobs, **reference.fixed}.items())
-        table.add_row("first trials", reference.label, "", "", values)
+    for baseline in space.baselines:
+        values = ", ".join(f"{key}={value}" for key, value in {**baseline.hyperparameters, **baseline.fixed}.items())
+        table.add_row("first trials", baseline.label, "", "", values)
     return table
 
 

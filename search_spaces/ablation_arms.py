@@ -8,65 +8,67 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from search_spaces.space import Reference, Space
+from search_spaces.space import NamedConfiguration, Space
 from study.config.settings import Settings
 
-WEIGHT = "objective.fairness_weight"
-KIND = "objective.estimator.kind"
-ERM = {"objective.method": "erm"}
+WEIGHT = "loss.fairness_weight"
+KIND = "loss.estimator.kind"
+ERM = {"loss.method": "erm"}
 PAPER = {f"{WEIGHT}.schedule": "adaptive"}
 HELD_OUT = {KIND: "held_out"}
-LEVEL_UP = {"objective.weight_floor": 0.0}
-NATURAL = {"objective.sampling": "natural"}
+LEVEL_UP = {"loss.min_sample_weight": 0.0}
+NATURAL = {"loss.sampling": "natural"}
 
 
 def constant(weight: float) -> dict[str, Any]:
     return {f"{WEIGHT}.schedule": "constant", f"{WEIGHT}.weight": weight}
 
 
-PLAIN = {**constant(0.3), **NATURAL, "objective.power": 1, "objective.reduction": "mean"}
+PLAIN = {**constant(0.3), **NATURAL, "loss.power": 1, "loss.reduction": "mean"}
 
-ARMS: tuple[Reference, ...] = (
-    Reference("ERM", fixed=ERM),
-    Reference("ERM, balanced", fixed={**ERM, "objective.sampling": "balanced"}),
-    Reference("ERM, weighted draws", fixed={**ERM, "objective.sampling": "weighted"}),
+ARMS: tuple[NamedConfiguration, ...] = (
+    NamedConfiguration("ERM", fixed=ERM),
+    NamedConfiguration("ERM, balanced", fixed={**ERM, "loss.sampling": "balanced"}),
+    NamedConfiguration("ERM, weighted draws", fixed={**ERM, "loss.sampling": "weighted"}),
     # the paper's form: gaps of the batch; what its schedule leaves open is our guess
-    Reference("paper's setting", fixed=PAPER),
-    Reference("fixed weight 0.3", fixed=constant(0.3)),
-    Reference("fixed weight 5", fixed=constant(5.0)),
-    Reference("natural batches", fixed={**PAPER, **NATURAL}),
+    NamedConfiguration("paper's setting", fixed=PAPER),
+    NamedConfiguration("fixed weight 0.3", fixed=constant(0.3)),
+    NamedConfiguration("fixed weight 5", fixed=constant(5.0)),
+    NamedConfiguration("natural batches", fixed={**PAPER, **NATURAL}),
     # the plainest penalty, and each part of the paper's added to it
-    Reference("plain penalty", fixed=PLAIN),
-    Reference("plain penalty + balanced", fixed={**PLAIN, "objective.sampling": "balanced"}),
-    Reference("plain penalty + adaptive", fixed={**{k: v for k, v in PLAIN.items() if WEIGHT not in k}, **PAPER}),
-    Reference("plain penalty + power 2", fixed={**PLAIN, "objective.power": 2}),
-    Reference("plain penalty + max", fixed={**PLAIN, "objective.reduction": "max"}),
+    NamedConfiguration("plain penalty", fixed=PLAIN),
+    NamedConfiguration("plain penalty + balanced", fixed={**PLAIN, "loss.sampling": "balanced"}),
+    NamedConfiguration(
+        "plain penalty + adaptive", fixed={**{k: v for k, v in PLAIN.items() if WEIGHT not in k}, **PAPER}
+    ),
+    NamedConfiguration("plain penalty + power 2", fixed={**PLAIN, "loss.power": 2}),
+    NamedConfiguration("plain penalty + max", fixed={**PLAIN, "loss.reduction": "max"}),
     # its parts, one at a time
-    Reference("power 1", fixed={"objective.power": 1}),
-    Reference("mean over cells", fixed={"objective.reduction": "mean"}),
-    Reference("sum over cells", fixed={"objective.reduction": "sum"}),
-    Reference("soft-max over cells", fixed={"objective.reduction": "softmax"}),
-    Reference("a weight each cell", fixed={**PAPER, f"{WEIGHT}.per_cell": True}),
-    Reference("driven by loss gap", fixed={**PAPER, f"{WEIGHT}.driver": "loss_gap"}),
+    NamedConfiguration("power 1", fixed={"loss.power": 1}),
+    NamedConfiguration("mean over cells", fixed={"loss.reduction": "mean"}),
+    NamedConfiguration("sum over cells", fixed={"loss.reduction": "sum"}),
+    NamedConfiguration("soft-max over cells", fixed={"loss.reduction": "softmax"}),
+    NamedConfiguration("a weight each cell", fixed={**PAPER, f"{WEIGHT}.per_cell": True}),
+    NamedConfiguration("driven by loss gap", fixed={**PAPER, f"{WEIGHT}.driver": "loss_gap"}),
     # beyond the paper: where the gap is measured, and whether the better group may be unlearned
-    Reference("moving gaps", fixed={KIND: "ema"}),
-    Reference("held-out gaps", fixed=HELD_OUT),
-    Reference("no unlearning", fixed=LEVEL_UP),
-    Reference("moving, no unlearning", fixed={KIND: "ema", **LEVEL_UP}),
-    Reference("held-out, no unlearning", fixed={**HELD_OUT, **LEVEL_UP}),
-    Reference("held-out, no unlearning, 5", fixed={**constant(5.0), **HELD_OUT, **LEVEL_UP}),
+    NamedConfiguration("moving gaps", fixed={KIND: "ema"}),
+    NamedConfiguration("held-out gaps", fixed=HELD_OUT),
+    NamedConfiguration("no unlearning", fixed=LEVEL_UP),
+    NamedConfiguration("moving, no unlearning", fixed={KIND: "ema", **LEVEL_UP}),
+    NamedConfiguration("held-out, no unlearning", fixed={**HELD_OUT, **LEVEL_UP}),
+    NamedConfiguration("held-out, no unlearning, 5", fixed={**constant(5.0), **HELD_OUT, **LEVEL_UP}),
     # other methods
-    Reference("reweighting", fixed={"objective.method": "reweighting"}),
-    Reference("group DRO", fixed={"objective.method": "group_dro"}),
-    Reference("V-REx", fixed={"objective.method": "v_rex"}),
-    Reference("CVaR-DRO", fixed={"objective.method": "cvar_dro"}),
-    Reference("minimax", fixed={"objective.method": "minimax"}),
-    Reference("MinDiff", fixed={"objective.method": "min_diff"}),
+    NamedConfiguration("reweighting", fixed={"loss.method": "reweighting"}),
+    NamedConfiguration("group DRO", fixed={"loss.method": "group_dro"}),
+    NamedConfiguration("V-REx", fixed={"loss.method": "v_rex"}),
+    NamedConfiguration("CVaR-DRO", fixed={"loss.method": "cvar_dro"}),
+    NamedConfiguration("minimax", fixed={"loss.method": "minimax"}),
+    NamedConfiguration("MinDiff", fixed={"loss.method": "min_diff"}),
 )
 
 
-HEARD: tuple[Reference, ...] = tuple(
-    Reference(f"{label}, {modality} only", fixed={**fixed, "modalities": [modality]})
+MODALITY_ARMS: tuple[NamedConfiguration, ...] = tuple(
+    NamedConfiguration(f"{label}, {modality} only", fixed={**fixed, "modalities": [modality]})
     for modality in ("speech", "speech+text")
     for label, fixed in (("ERM", ERM), ("paper's setting", PAPER))
 )
@@ -116,11 +118,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "minimax",
         "MinDiff",
     ),
-    "modalities": ("paper's setting", *(arm.label for arm in HEARD)),
+    "modalities": ("paper's setting", *(arm.label for arm in MODALITY_ARMS)),
 }
 """Arms that answer one question, by its name; ERM is beside all of them."""
 
-PARTS: dict[str, dict[str, str]] = {
+LEAVE_ONE_OUT: dict[str, dict[str, str]] = {
     "paper's setting": {
         "natural batches": "without balanced batches",
         "ERM, balanced": "without the penalty",
@@ -138,13 +140,13 @@ PARTS: dict[str, dict[str, str]] = {
 """Leave-one-out and add-one-in: by the configuration that they differ from, arms and the part left out or added."""
 
 
-def arms_of(modalities: Sequence[str]) -> tuple[Reference, ...]:
+def arms_of(modalities: Sequence[str]) -> tuple[NamedConfiguration, ...]:
     """Every arm of a study that hears these."""
-    return ARMS if len(modalities) < 2 else (*ARMS, *HEARD)
+    return ARMS if len(modalities) < 2 else (*ARMS, *MODALITY_ARMS)
 
 
 def ablation(
-    languages: Sequence[str], settings: Settings, names: Sequence[str] = (), found: Sequence[Reference] = ()
+    languages: Sequence[str], settings: Settings, names: Sequence[str] = (), found: Sequence[NamedConfiguration] = ()
 ) -> Space:
     """The arms with these names, all if none is given, the same for every corpus; and those that searches found."""
     chosen = tuple(arm for arm in arms_of(settings.modalities) if not names or arm.label in names)

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search_spaces.space import Knob
+from search_spaces.space import Hyperparameter
 from study.common.groups import cells
 from study.config.settings import Settings
 
-WEIGHT = "objective.fairness_weight"
-COEFFICIENTS = "objective.coefficients"
-KIND = "objective.estimator.kind"
-REDUCTION = "objective.reduction"
+WEIGHT = "loss.fairness_weight"
+COEFFICIENTS = "loss.coefficients"
+KIND = "loss.estimator.kind"
+REDUCTION = "loss.reduction"
 RAMPS = ("linear", "cosine")
 
 SCHEDULE = (
-    Knob(
+    Hyperparameter(
         name=f"{WEIGHT}.schedule",
         reason="what the paper leaves open beside its adaptive weight",
         default="adaptive",
         choices=("constant", *RAMPS, "step", "adaptive"),
     ),
-    Knob(
+    Hyperparameter(
         name=f"{WEIGHT}.weight",
         reason="from a penalty hardly felt to one that rivals the risk; the paper reports collapse at 5",
         default=0.3,
@@ -36,7 +36,7 @@ SCHEDULE = (
         unit="1/nat",
         when={f"{WEIGHT}.schedule": ("constant", *RAMPS, "step")},
     ),
-    Knob(
+    Hyperparameter(
         name=f"{WEIGHT}.ramp_fraction",
         reason="accuracy first, fairness later: how much later",
         default=0.5,
@@ -45,7 +45,7 @@ SCHEDULE = (
         unit="of training",
         when={f"{WEIGHT}.schedule": RAMPS},
     ),
-    Knob(
+    Hyperparameter(
         name=f"{WEIGHT}.start_fraction",
         reason="a fine-tuned model first, then the penalty at once: how late",
         default=0.5,
@@ -54,7 +54,7 @@ SCHEDULE = (
         unit="of training",
         when={f"{WEIGHT}.schedule": ("step",)},
     ),
-    Knob(
+    Hyperparameter(
         name=f"{WEIGHT}.initial",
         reason="the paper's start is not stated",
         default=0.0,
@@ -63,7 +63,7 @@ SCHEDULE = (
         unit="1/nat",
         when={f"{WEIGHT}.schedule": ("adaptive",)},
     ),
-    Knob(
+    Hyperparameter(
         name=f"{WEIGHT}.step_size",
         reason="a dev gap of 10 points moves the weight by a hundredth to one an epoch",
         default=2.0,
@@ -76,20 +76,20 @@ SCHEDULE = (
 )
 
 PENALTY = (
-    Knob(
-        name="objective.power",
+    Hyperparameter(
+        name="loss.power",
         reason="the paper's 2 hardly feels small gaps; its ablation is 1",
         default=2,
         choices=(1, 2),
     ),
-    Knob(
+    Hyperparameter(
         name=REDUCTION,
         reason="the worst cell alone (the paper), or all of them",
         default="max",
         choices=("max", "mean", "softmax"),
     ),
-    Knob(
-        name="objective.temperature",
+    Hyperparameter(
+        name="loss.temperature",
         reason="from nearly the max to nearly the mean",
         default=0.1,
         low=0.01,
@@ -101,27 +101,27 @@ PENALTY = (
 )
 
 
-def schedules(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def schedules(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """The schedule of the fairness weight and its parameters."""
     return SCHEDULE
 
 
-def coefficients_per_language(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def coefficients_per_language(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """A MinMaxGAP coefficient for each language but the first, against the first's."""
     return _coefficients("languages", languages)
 
 
-def coefficients_per_modality(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def coefficients_per_modality(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """A MinMaxGAP coefficient for the second modality, against the first's."""
     return _coefficients("modalities", settings.modalities)
 
 
-def coefficients_per_cell(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def coefficients_per_cell(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """A MinMaxGAP coefficient for each (language, modality) but the first, against the first's."""
     return _coefficients("cells", [str(cell) for cell in cells(languages, settings.modalities)])
 
 
-def training(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def training(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """Learning rate, LoRA rank and batch size, around those of the study."""
     rate, rank, batch = (
         settings.optimisation.learning_rate,
@@ -129,7 +129,7 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
         settings.optimisation.batch_size,
     )
     return (
-        Knob(
+        Hyperparameter(
             name="optimisation.learning_rate",
             reason="a fifth to five times the study's own: fairness must not be confused with a better learning rate",
             default=rate,
@@ -137,7 +137,7 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
             high=rate * 5,
             scale="log",
         ),
-        Knob(
+        Hyperparameter(
             name="backbone.lora_rank",
             reason="capacity: a quarter to four times the study's own",
             default=rank,
@@ -146,7 +146,7 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
             scale="log",
             integer=True,
         ),
-        Knob(
+        Hyperparameter(
             name="optimisation.batch_size",
             reason="the gap of a batch is mostly noise when it is small; steps an epoch are fewer when it is large",
             default=batch,
@@ -156,21 +156,21 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
     )
 
 
-def penalty(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def penalty(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """The form of the penalty: its power, its reduction over cells, and where gaps are measured.
 
     Gaps on held-out utterances are among the choices where the study has a control split.
     """
     held_out = ("held_out",) if settings.control.fraction else ()
     estimator = (
-        Knob(
+        Hyperparameter(
             name=KIND,
             reason="the gap of a batch is noisy, and that of trained utterances can have the wrong sign",
             default="batch",
             choices=("batch", "ema", *held_out),
         ),
-        Knob(
-            name="objective.estimator.decay",
+        Hyperparameter(
+            name="loss.estimator.decay",
             reason="a memory of 2 to 100 batches",
             default=0.9,
             low=0.5,
@@ -181,7 +181,7 @@ def penalty(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
     return (*PENALTY, *estimator)
 
 
-def fairness(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def fairness(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """Schedule, and coefficients by language and by modality: the default."""
     return (
         *SCHEDULE,
@@ -190,15 +190,15 @@ def fairness(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
     )
 
 
-def full(languages: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def full(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
     """Schedule, coefficients by cell, the form of the penalty, and training."""
     makers = (schedules, coefficients_per_cell, penalty, training)
-    return tuple(knob for make in makers for knob in make(languages, settings))
+    return tuple(hyperparameter for make in makers for hyperparameter in make(languages, settings))
 
 
-def _coefficients(kind: str, names: Sequence[str]) -> tuple[Knob, ...]:
+def _coefficients(kind: str, names: Sequence[str]) -> tuple[Hyperparameter, ...]:
     return tuple(
-        Knob(
+        Hyperparameter(
             name=f"{COEFFICIENTS}.{kind}.{name}",
             reason=f"whose gap counts more: that of {name}, or that of {names[0]} (1)",
             default=1.0,

@@ -2,14 +2,14 @@
 
 A file is TOML, one table a knob (fields: ``search_spaces.space.Knob``)::
 
-    [[knob]]
+    [[hyperparameter]]
     name = "optimisation.weight_decay"
     reason = "the paper's 0.01, and ten times more or less"
     default = 0.01
     low = 0.001
     high = 0.1
     scale = "log"
-    # when = {"objective.fairness_weight.schedule" = ["adaptive"]}
+    # when = {"loss.fairness_weight.schedule" = ["adaptive"]}
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 
 from search_spaces import builtin
 from search_spaces.builtin import COEFFICIENTS, WEIGHT
-from search_spaces.space import Knob, Reference, Space, exists, walk
+from search_spaces.space import Hyperparameter, NamedConfiguration, Space, exists, walk
 from study.common.base_model import Frozen
 from study.common.errors import SettingsError
 from study.common.groups import LANGUAGES
 from study.config.settings import Settings, flatten, parse
 
-KnobMaker = Callable[[Sequence[str], Settings], tuple[Knob, ...]]
+HyperparameterMaker = Callable[[Sequence[str], Settings], tuple[Hyperparameter, ...]]
 SpaceMaker = Callable[[Sequence[str], Settings], Space]
 """From the languages of a corpus and the study's settings."""
 
-SPACES: dict[str, KnobMaker] = {
+SPACES: dict[str, HyperparameterMaker] = {
     make.__name__: make
     for make in (
         builtin.fairness,
@@ -65,7 +65,7 @@ PREPARED: dict[str, str] = {
 class SpaceFile(Frozen):
     """What a TOML file declares."""
 
-    knob: tuple[Knob, ...]
+    hyperparameter: tuple[Hyperparameter, ...]
 
 
 def space_maker(name: str, fixed: Sequence[str] = (), held: Mapping[str, Any] | None = None) -> SpaceMaker:
@@ -100,138 +100,170 @@ def split_fixed(name: str, base: Settings, given: Mapping[str, Any]) -> tuple[di
     Raises:
         SettingsError: as :func:`space_maker`.
 
-    >>> schedule = "objective.fairness_weight.schedule"
-    >>> split_fixed("schedules", Settings(), {schedule: "constant"})[0]["objective.fairness_weight.weight"]
+    >>> schedule = "loss.fairness_weight.schedule"
+    >>> split_fixed("schedules", Settings(), {schedule: "constant"})[0]["loss.fairness_weight.weight"]
     0.3
-    >>> split_fixed("schedules", Settings(), {"objective.fairness_weight.ramp_fraction": 0.5})
-    ({}, {'objective.fairness_weight.ramp_fraction': 0.5})
+    >>> split_fixed("schedules", Settings(), {"loss.fairness_weight.ramp_fraction": 0.5})
+    ({}, {'loss.fairness_weight.ramp_fraction': 0.5})
     """
-    knobs = [knob for knob in composed([(part, make(LANGUAGES, base)) for part, make in _parts(name)]) if knob.when]
+    hyperparameters = [
+        hyperparameter
+        for hyperparameter in composed([(part, make(LANGUAGES, base)) for part, make in _parts(name)])
+        if hyperparameter.when
+    ]
     plain = flatten(base.model_dump(mode="json"))
     overrides, held = dict(given), {}
-    for knob in knobs:
-        if exists(knob, {**plain, **overrides}):
-            if any(overrides.get(parent, plain.get(parent)) != plain.get(parent) for parent in knob.when):
-                overrides.setdefault(knob.name, knob.default)
-        elif knob.name in overrides and knob.name not in plain:
-            held[knob.name] = overrides.pop(knob.name)
+    for hyperparameter in hyperparameters:
+        if exists(hyperparameter, {**plain, **overrides}):
+            if any(overrides.get(parent, plain.get(parent)) != plain.get(parent) for parent in hyperparameter.when):
+                overrides.setdefault(hyperparameter.name, hyperparameter.default)
+        elif hyperparameter.name in overrides and hyperparameter.name not in plain:
+            held[hyperparameter.name] = overrides.pop(hyperparameter.name)
     return overrides, held
 
 
-def _parts(name: str) -> tuple[tuple[str, KnobMaker], ...]:
-    parts, faults = [], []
+def _parts(name: str) -> tuple[tuple[str, HyperparameterMaker], ...]:
+    parts, errors = [], []
     for part in name.split("+"):
         try:
             parts.append((part, SPACES[part] if part in SPACES else _of_file(part)))
         except SettingsError as error:
-            faults += error.faults
-    if faults:
-        raise SettingsError(faults)
+            errors += error.errors
+    if errors:
+        raise SettingsError(errors)
     return tuple(parts)
 
 
 def _make(
     name: str,
-    parts: Sequence[tuple[str, KnobMaker]],
+    parts: Sequence[tuple[str, HyperparameterMaker]],
     fixed: Sequence[str],
     held: Mapping[str, Any],
     languages: Sequence[str],
     settings: Settings,
 ) -> Space:
-    knobs = composed([(part, make(languages, settings)) for part, make in parts])
-    if not knobs:
+    hyperparameters = composed([(part, make(languages, settings)) for part, make in parts])
+    if not hyperparameters:
         having = f"{', '.join(languages)} and {', '.join(settings.modalities)}"
         raise SettingsError([f"--space {name}: with {having} it has nothing to search"])
-    left = pruned(knobs, fixed, settings)
-    nowhere = [knob for knob in knobs if knob.name in held and knob.name not in {there.name for there in left}]
+    left = pruned(hyperparameters, fixed, settings)
+    nowhere = [
+        hyperparameter
+        for hyperparameter in hyperparameters
+        if hyperparameter.name in held and hyperparameter.name not in {there.name for there in left}
+    ]
     if nowhere:
-        raise SettingsError([_nowhere(knob, name) for knob in nowhere])
-    left = tuple(knob.held_at(held[knob.name]) if knob.name in held else knob for knob in left)
+        raise SettingsError([_nowhere(hyperparameter, name) for hyperparameter in nowhere])
+    left = tuple(
+        hyperparameter.held_at(held[hyperparameter.name]) if hyperparameter.name in held else hyperparameter
+        for hyperparameter in left
+    )
     if not left:
-        raise SettingsError([f"--fix: with {', '.join(fixed)} the space {name} has nothing left to search"])
-    return Space(name, left, references(knobs, left, settings))
+        raise SettingsError([f"--set: with {', '.join(fixed)} the space {name} has nothing left to search"])
+    return Space(name, left, baselines(hyperparameters, left, settings))
 
 
-def _nowhere(knob: Knob, name: str) -> str:
-    only = " and ".join(f"{parent} is {' or '.join(map(str, values))}" for parent, values in knob.when.items())
-    return f"--fix {knob.name}: no configuration of the space {name} has it: only where {only}; leave it out"
+def _nowhere(hyperparameter: Hyperparameter, name: str) -> str:
+    only = " and ".join(
+        f"{parent} is {' or '.join(map(str, values))}" for parent, values in hyperparameter.when.items()
+    )
+    return f"--set {hyperparameter.name}: no configuration of the space {name} has it: only where {only}; leave it out"
 
 
-def composed(parts: Sequence[tuple[str, tuple[Knob, ...]]]) -> tuple[Knob, ...]:
+def composed(parts: Sequence[tuple[str, tuple[Hyperparameter, ...]]]) -> tuple[Hyperparameter, ...]:
     """The knobs of several spaces; one that is in two of them counts once.
 
     Raises:
         SettingsError: two spaces declare a knob differently, or coefficients a cell stand beside coarser ones.
     """
-    knobs: dict[str, tuple[str, Knob]] = {}
-    faults = []
+    hyperparameters: dict[str, tuple[str, Hyperparameter]] = {}
+    errors = []
     for part, own in parts:
-        for knob in own:
-            before, known = knobs.setdefault(knob.name, (part, knob))
-            if known != knob:
-                faults.append(f"--space: {before} and {part} declare {knob.name} differently; leave one out")
-    kinds = {name.removeprefix(f"{COEFFICIENTS}.").split(".")[0] for name in knobs if name.startswith(COEFFICIENTS)}
+        for hyperparameter in own:
+            before, known = hyperparameters.setdefault(hyperparameter.name, (part, hyperparameter))
+            if known != hyperparameter:
+                errors.append(f"--space: {before} and {part} declare {hyperparameter.name} differently; leave one out")
+    kinds = {
+        name.removeprefix(f"{COEFFICIENTS}.").split(".")[0] for name in hyperparameters if name.startswith(COEFFICIENTS)
+    }
     if "cells" in kinds and len(kinds) > 1:
-        faults.append("--space: coefficients per cell hold those per language and per modality already; leave one out")
-    if faults:
-        raise SettingsError(faults)
-    return tuple(knob for _, knob in knobs.values())
+        errors.append("--space: coefficients per cell hold those per language and per modality already; leave one out")
+    if errors:
+        raise SettingsError(errors)
+    return tuple(hyperparameter for _, hyperparameter in hyperparameters.values())
 
 
-def pruned(knobs: Sequence[Knob], fixed: Sequence[str], settings: Settings) -> tuple[Knob, ...]:
+def pruned(
+    hyperparameters: Sequence[Hyperparameter], fixed: Sequence[str], settings: Settings
+) -> tuple[Hyperparameter, ...]:
     """The knobs that are left when some settings are fixed.
 
     A conditional knob whose parent is fixed, or never searched, loses the condition, or goes where the settings do not
     meet it.
 
     Args:
-        fixed: dotted settings; one may stand for all below it (``objective.coefficients``).
+        fixed: dotted settings; one may stand for all below it (``loss.coefficients``).
         settings: those that hold them.
 
     Raises:
         SettingsError: a condition on what is neither a setting nor an earlier knob, or on a value that it cannot have.
     """
-    out = {knob.name for knob in knobs if any(knob.name == key or knob.name.startswith(f"{key}.") for key in fixed)}
-    searched = {knob.name for knob in knobs} - out
+    out = {
+        hyperparameter.name
+        for hyperparameter in hyperparameters
+        if any(hyperparameter.name == key or hyperparameter.name.startswith(f"{key}.") for key in fixed)
+    }
+    searched = {hyperparameter.name for hyperparameter in hyperparameters} - out
     given = {k: v for k, v in flatten(settings.model_dump(mode="json")).items() if k not in searched}
-    left: dict[str, Knob] = {}
+    left: dict[str, Hyperparameter] = {}
     gone: set[str] = set()
-    faults = []
-    for knob in knobs:
-        if knob.name in out:
+    errors = []
+    for hyperparameter in hyperparameters:
+        if hyperparameter.name in out:
             continue
-        strangers = [parent for parent in knob.when if parent not in {**given, **left} and parent not in {*out, *gone}]
-        faults += [f"--space: {knob.name} depends on {p}, which is no setting and no knob before it" for p in strangers]
-        faults += [] if strangers else _impossible(knob, {other.name: other for other in knobs}, settings)
-        settled = {parent: allowed for parent, allowed in knob.when.items() if parent not in left}
-        if exists(knob.model_copy(update={"when": settled}), given):
-            conditions = {parent: allowed for parent, allowed in knob.when.items() if parent in left}
-            left[knob.name] = knob.model_copy(update={"when": conditions})
+        strangers = [
+            parent for parent in hyperparameter.when if parent not in {**given, **left} and parent not in {*out, *gone}
+        ]
+        errors += [
+            f"--space: {hyperparameter.name} depends on {p}, which is no setting and no knob before it"
+            for p in strangers
+        ]
+        errors += (
+            [] if strangers else _impossible(hyperparameter, {other.name: other for other in hyperparameters}, settings)
+        )
+        settled = {parent: allowed for parent, allowed in hyperparameter.when.items() if parent not in left}
+        if exists(hyperparameter.model_copy(update={"when": settled}), given):
+            conditions = {parent: allowed for parent, allowed in hyperparameter.when.items() if parent in left}
+            left[hyperparameter.name] = hyperparameter.model_copy(update={"when": conditions})
         else:
-            gone.add(knob.name)
-    if faults:
-        raise SettingsError(faults)
+            gone.add(hyperparameter.name)
+    if errors:
+        raise SettingsError(errors)
     return tuple(left.values())
 
 
-def _impossible(knob: Knob, searched: Mapping[str, Knob], settings: Settings) -> list[str]:
+def _impossible(
+    hyperparameter: Hyperparameter, searched: Mapping[str, Hyperparameter], settings: Settings
+) -> list[str]:
     """Values of a knob's conditions that their parents cannot have."""
-    faults = []
-    for parent, allowed in knob.when.items():
-        words = f"--space: {knob.name} depends on {parent} being"
+    errors = []
+    for parent, allowed in hyperparameter.when.items():
+        words = f"--space: {hyperparameter.name} depends on {parent} being"
         for value in allowed:
             if parent in searched:
                 if not searched[parent].holds(value):
-                    faults.append(f"{words} {value!r}, which it cannot be; it is {searched[parent].range()}")
+                    errors.append(f"{words} {value!r}, which it cannot be; it is {searched[parent].range()}")
                 continue
             try:
                 settings.with_overrides({parent: value})
             except SettingsError as error:
-                faults += [f"{words} {value!r}, which it cannot be: {fault}" for fault in error.faults]
-    return faults
+                errors += [f"{words} {value!r}, which it cannot be: {message}" for message in error.errors]
+    return errors
 
 
-def references(knobs: Sequence[Knob], left: Sequence[Knob], settings: Settings) -> tuple[Reference, ...]:
+def baselines(
+    hyperparameters: Sequence[Hyperparameter], left: Sequence[Hyperparameter], settings: Settings
+) -> tuple[NamedConfiguration, ...]:
     """Plain ERM; the paper's setting with every other knob at its default; and ERM on the balanced batches of the
     group methods, since gains of a group loss are often the sampler's.
 
@@ -241,25 +273,27 @@ def references(knobs: Sequence[Knob], left: Sequence[Knob], settings: Settings) 
     Args:
         left: those of the knobs that are searched.
     """
-    by_name = {knob.name: knob for knob in left}
-    everything = walk(knobs, lambda knob: PAPER.get(knob.name, knob.default))
+    by_name = {hyperparameter.name: hyperparameter for hyperparameter in left}
+    everything = walk(hyperparameters, lambda hyperparameter: PAPER.get(hyperparameter.name, hyperparameter.default))
     searched = {name: value for name, value in everything.items() if name in by_name}
     given = flatten(settings.model_dump(mode="json"))
-    papers = flatten({"objective": Settings().with_overrides(PAPER).objective.model_dump(mode="json")})
+    papers = flatten({"loss": Settings().with_overrides(PAPER).loss.model_dump(mode="json")})
     outside = {key: value for key, value in papers.items() if key not in by_name and given.get(key) != value}
-    if any(settings.objective.model_dump().get("coefficients", {}).values()):  # some are fixed: the paper's are all 1
+    if any(settings.loss.model_dump().get("coefficients", {}).values()):  # some are fixed: the paper's are all 1
         outside[COEFFICIENTS] = {}
     inside = settings.with_overrides(outside) == settings
     inside &= all(by_name[name].holds(value) for name, value in searched.items())
-    paper = Reference("paper's setting", **{"knobs": searched} if inside else {"fixed": {**searched, **outside}})
+    paper = NamedConfiguration(
+        "paper's setting", **{"hyperparameters": searched} if inside else {"fixed": {**searched, **outside}}
+    )
     return (
-        Reference("ERM", fixed={"objective.method": "erm"}),
+        NamedConfiguration("ERM", fixed={"loss.method": "erm"}),
         paper,
-        Reference("ERM, balanced", fixed={"objective.method": "erm", "objective.sampling": "balanced"}),
+        NamedConfiguration("ERM, balanced", fixed={"loss.method": "erm", "loss.sampling": "balanced"}),
     )
 
 
-def _of_file(part: str) -> KnobMaker:
+def _of_file(part: str) -> HyperparameterMaker:
     path = Path(part).expanduser()
     if path.suffix != ".toml":
         raise SettingsError(
@@ -267,16 +301,17 @@ def _of_file(part: str) -> KnobMaker:
         )
     try:
         tree: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        knobs = parse(SpaceFile, tree).knob
+        hyperparameters = parse(SpaceFile, tree).hyperparameter
     except (OSError, ValueError) as error:
-        faults = error.faults if isinstance(error, SettingsError) else [str(error)]
-        raise SettingsError([f"--space {part}: {fault}" for fault in faults]) from None
+        errors = error.errors if isinstance(error, SettingsError) else [str(error)]
+        raise SettingsError([f"--space {part}: {message}" for message in errors]) from None
     shared = [
-        f"--space {part}: {knob.name} cannot be searched: {reason}; leave it out, and give it by a flag or --fix"
-        for knob in knobs
+        f"--space {part}: {hyperparameter.name} cannot be searched: {reason}; leave it out, "
+        "and give it by a flag or --set"
+        for hyperparameter in hyperparameters
         for key, reason in PREPARED.items()
-        if knob.name == key or knob.name.startswith(f"{key}.")
+        if hyperparameter.name == key or hyperparameter.name.startswith(f"{key}.")
     ]
     if shared:
         raise SettingsError(shared)
-    return lambda languages, settings: knobs
+    return lambda languages, settings: hyperparameters

@@ -30,7 +30,7 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-class Knob(Frozen):
+class Hyperparameter(Frozen):
     """One searched setting: a range of numbers, or choices.
 
     Attributes:
@@ -57,7 +57,7 @@ class Knob(Frozen):
     when: dict[str, tuple[Choice, ...]] = {}
 
     @model_validator(mode="after")
-    def _sound(self) -> Knob:
+    def _sound(self) -> Hyperparameter:
         if self.choices:
             if self.low is not None or self.high is not None:
                 raise ValueError(f"{self.name} has choices and a range: give one of them")
@@ -107,7 +107,7 @@ class Knob(Frozen):
         assert self.low is not None and self.high is not None
         return range(int(self.low), int(self.high) + 1)
 
-    def contains(self, other: Knob) -> bool:
+    def contains(self, other: Hyperparameter) -> bool:
         """Whether it has every value of another knob, so that a study that searched that one can go on with this."""
         return bool(self.choices) == bool(other.choices) and all(
             self.holds(value) for value in (*other.ends(), *other.between())
@@ -122,11 +122,11 @@ class Knob(Frozen):
             return trial.suggest_int(self.name, int(self.low), int(self.high), log=log)
         return trial.suggest_float(self.name, self.low, self.high, log=log)
 
-    def on_grid(self, points: int) -> Knob:
+    def on_grid(self, points: int) -> Hyperparameter:
         """The same knob with ``points`` choices, evenly spaced on its scale, in place of its range.
 
-        >>> knob = Knob(name="a", reason="-", default=1.0, low=0.1, high=10.0, scale="log")
-        >>> knob.on_grid(3).choices
+        >>> hyperparameter = Hyperparameter(name="a", reason="-", default=1.0, low=0.1, high=10.0, scale="log")
+        >>> hyperparameter.on_grid(3).choices
         (0.1, 1.0, 10.0)
         """
         if self.choices:
@@ -143,7 +143,7 @@ class Knob(Frozen):
             update={"choices": choices, "default": nearest, "low": None, "high": None, "scale": "linear"}
         )
 
-    def held_at(self, value: Choice) -> Knob:
+    def held_at(self, value: Choice) -> Hyperparameter:
         """The same knob with this value alone, wherever it exists; it need not lie in the range."""
         return self.model_copy(
             update={"choices": (value,), "default": value, "low": None, "high": None, "scale": "linear"}
@@ -159,7 +159,7 @@ class Knob(Frozen):
 
 
 @dataclass(frozen=True)
-class Reference:
+class NamedConfiguration:
     """A configuration that every study of a space runs first.
 
     ``knobs`` lie inside the space and inform the sampler; ``fixed`` are settings outside it (plain ERM, say). ``note``
@@ -167,7 +167,7 @@ class Reference:
     """
 
     label: str
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -177,58 +177,58 @@ class Space:
     """What a study searches, for the cells it has."""
 
     name: str
-    knobs: tuple[Knob, ...]
-    references: tuple[Reference, ...]
+    hyperparameters: tuple[Hyperparameter, ...]
+    baselines: tuple[NamedConfiguration, ...]
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
         """Dotted overrides of the settings for one trial, conditional knobs left out where they do not apply."""
         if fixed := trial.user_attrs.get("fixed"):
             return dict(fixed)
-        if not self.knobs:
+        if not self.hyperparameters:
             raise ValueError(f"the space {self.name} has named configurations only, and none of them is left to run")
-        return walk(self.knobs, lambda knob: knob.suggest(trial))
+        return walk(self.hyperparameters, lambda hyperparameter: hyperparameter.suggest(trial))
 
     def on_grid(self, points: int) -> Space:
         """The same space with at most ``points`` values a knob; a reference that is not among them lies outside."""
-        knobs = tuple(knob.on_grid(points) for knob in self.knobs)
-        by_name = {knob.name: knob for knob in knobs}
-        references = tuple(
-            reference
-            if all(by_name[name].holds(value) for name, value in reference.knobs.items())
-            else replace(reference, knobs={}, fixed=reference.knobs)
-            for reference in self.references
+        hyperparameters = tuple(hyperparameter.on_grid(points) for hyperparameter in self.hyperparameters)
+        by_name = {hyperparameter.name: hyperparameter for hyperparameter in hyperparameters}
+        baselines = tuple(
+            baseline
+            if all(by_name[name].holds(value) for name, value in baseline.hyperparameters.items())
+            else replace(baseline, hyperparameters={}, fixed=baseline.hyperparameters)
+            for baseline in self.baselines
         )
-        return Space(self.name, knobs, references)
+        return Space(self.name, hyperparameters, baselines)
 
     @property
     def finite(self) -> bool:
         """Whether it has an end of configurations."""
-        return all(knob.values() is not None for knob in self.knobs)
+        return all(hyperparameter.values() is not None for hyperparameter in self.hyperparameters)
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Every configuration of a finite space."""
-        return _points(self.knobs, {})
+        return _points(self.hyperparameters, {})
 
 
-def walk(knobs: Sequence[Knob], choose: Callable[[Knob], Any]) -> dict[str, Any]:
+def walk(hyperparameters: Sequence[Hyperparameter], choose: Callable[[Hyperparameter], Any]) -> dict[str, Any]:
     """The values of the knobs that exist given those before them."""
     values: dict[str, Any] = {}
-    for knob in knobs:
-        if exists(knob, values):
-            values[knob.name] = choose(knob)
+    for hyperparameter in hyperparameters:
+        if exists(hyperparameter, values):
+            values[hyperparameter.name] = choose(hyperparameter)
     return values
 
 
-def exists(knob: Knob, values: Mapping[str, Any]) -> bool:
+def exists(hyperparameter: Hyperparameter, values: Mapping[str, Any]) -> bool:
     """Whether a conditional knob applies beside these values."""
-    return all(values.get(parent) in allowed for parent, allowed in knob.when.items())
+    return all(values.get(parent) in allowed for parent, allowed in hyperparameter.when.items())
 
 
-def _points(knobs: Sequence[Knob], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if not knobs:
+def _points(hyperparameters: Sequence[Hyperparameter], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if not hyperparameters:
         yield values
-    elif not exists(knobs[0], values):
-        yield from _points(knobs[1:], values)
+    elif not exists(hyperparameters[0], values):
+        yield from _points(hyperparameters[1:], values)
     else:
-        for choice in knobs[0].values() or ():
-            yield from _points(knobs[1:], {**values, knobs[0].name: choice})
+        for choice in hyperparameters[0].values() or ():
+            yield from _points(hyperparameters[1:], {**values, hyperparameters[0].name: choice})

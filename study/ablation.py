@@ -1,7 +1,7 @@
 """Run the arms of an ablation, every one over the same seeds, and compare them with ERM.
 
 The engine, the records and the resume are those of a sweep; the arms are in ``search_spaces/ablation_arms.py``. Half of
-dev is set aside as a control split in every arm (``--fix control.fraction=...`` for another share). ``--from`` adds
+dev is set aside as a control split in every arm (``--set control.fraction=...`` for another share). ``--from`` adds
 what finished searches found (``study.planning.tuned_arms``).
 """
 
@@ -20,12 +20,12 @@ from rich.console import Console
 
 from analysis.comparison.arms import adjusted
 from analysis.comparison.paired import compare
-from analysis.formatting import as_text, knobs_in_words
+from analysis.formatting import as_text, hyperparameters_in_words
 from analysis.loading.study import ERM, load_study
 from analysis.report.build import write_report
 from analysis.tables.comparison import shown
 from search_spaces import Space, ablation
-from search_spaces.ablation_arms import ARMS, FAMILIES, HEARD, arms_of
+from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
 from study.cli.app import run_script
 from study.cli.options import add_study_flags
 from study.cli.run_study import Script, read_draft, run_study
@@ -34,7 +34,7 @@ from study.common.groups import Modality
 from study.config.settings import Settings
 from study.planning.paths import folder_of
 from study.planning.plan import Draft
-from study.planning.tuned_arms import Found, found_arms
+from study.planning.tuned_arms import TunedArm, read_tuned_arms
 
 CONTROL = "control.fraction"
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=None,
         metavar="'A; B'",
         help=f"separated by semicolons (default: all); a family: {'; '.join(FAMILIES)}; or an arm: {names}; with both "
-        f"modalities also: {'; '.join(arm.label for arm in HEARD)}",
+        f"modalities also: {'; '.join(arm.label for arm in MODALITY_ARMS)}",
     )
     parser.add_argument(
         "--from",
@@ -62,19 +62,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.set_defaults(space="ablation", trials=len(ARMS), seeds="0,1,2,3,4")
     flags = parser.parse_args(arguments)
-    if not any(item.startswith(CONTROL) for item in flags.fix):
-        flags.fix = [f"{CONTROL}=0.5", *flags.fix]
+    if not any(item.startswith(CONTROL) for item in flags.overrides):
+        flags.overrides = [f"{CONTROL}=0.5", *flags.overrides]
     console = Console(highlight=False, markup=False, soft_wrap=True)
     return run_script(partial(run, flags, console))
 
 
 def run(flags: argparse.Namespace, console: Console) -> int:
-    refuse_objectives(flags.fix)
+    refuse_objectives(flags.overrides)
     arms = chosen(flags.arms, flags.modalities.split(","))
-    found = found_arms([folder_of(study, flags.storage) for study in flags.found])
+    found = read_tuned_arms([folder_of(study, flags.storage) for study in flags.found])
     make_space = partial(make_arms, names=arms, found=found)
-    labels = (*arms, *(arm.reference.label for arm in found))
-    script = Script(make_space, labels, knobs_in_words, partial(show, console))
+    labels = (*arms, *(arm.baseline.label for arm in found))
+    script = Script(make_space, labels, hyperparameters_in_words, partial(show, console))
     return run_study(read_draft(flags), script, flags.dry_run, console)
 
 
@@ -82,24 +82,24 @@ def refuse_objectives(fixed: Sequence[str]) -> None:
     """Each arm is the paper's setting but for what its name says.
 
     Raises:
-        SettingsError: a ``--fix`` would change the objective of all arms, and so what their names mean.
+        SettingsError: a ``--set`` would change the objective of all arms, and so what their names mean.
     """
-    keys = [item.partition("=")[0] for item in fixed if item.split(".")[0].partition("=")[0] == "objective"]
+    keys = [item.partition("=")[0] for item in fixed if item.split(".")[0].partition("=")[0] == "loss"]
     if keys:
         raise SettingsError(
-            [f"--fix {key}: the arms set the objective; try it by study/sweep.py or study/train.py" for key in keys]
+            [f"--set {key}: the arms set the objective; try it by study/sweep.py or study/train.py" for key in keys]
         )
 
 
-def make_arms(languages: Sequence[str], settings: Settings, names: tuple[str, ...], found: Sequence[Found]) -> Space:
+def make_arms(languages: Sequence[str], settings: Settings, names: tuple[str, ...], found: Sequence[TunedArm]) -> Space:
     """The arms of this call.
 
     Raises:
         SettingsError: a search that an arm is taken from had other settings.
     """
-    faults = [fault for arm in found for fault in arm.faults(settings)]
-    if faults:
-        raise SettingsError(faults)
+    errors = [message for arm in found for message in arm.errors(settings)]
+    if errors:
+        raise SettingsError(errors)
     return ablation(languages, settings, names, [arm.arm(settings) for arm in found])
 
 
@@ -115,7 +115,7 @@ def chosen(text: str | None, modalities: Sequence[str] = (Modality.SPEECH_TEXT.v
     strangers = [name for name in asked if name not in known]
     if strangers:
         every = "; ".join((*FAMILIES, *known))
-        heard = {arm.label for arm in HEARD}
+        heard = {arm.label for arm in MODALITY_ARMS}
         raise SettingsError(
             [
                 f"--arms: {name!r} needs --modalities speech,speech+text"

@@ -31,9 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     quiet_libraries()
     parser = argparse.ArgumentParser(prog="python study/evaluate.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--adapter", required=True, metavar="DIR", help="the adapter folder that train.py named")
-    parser.add_argument("--corpus", required=True, metavar="SPEC", help="embedded | meld-st:DIR | manifest:FILE")
+    parser.add_argument("--corpus", required=True, metavar="SPEC", help="synthetic | meld-st:DIR | manifest:FILE")
     parser.add_argument(
-        "--on",
+        "--subset",
         default=None,
         choices=("train", "dev", "test", "all"),
         help="default: test, or all of a corpus without a split",

@@ -1,6 +1,6 @@
 """Search the fairness-weight schedules and MinMaxGAP coefficients of a speech LLM: the main job.
 
-Without arguments it runs the default study, eight trials on the embedded corpus with the tiny backbone, and leaves a
+Without arguments it runs the default study, eight trials on the synthetic corpus with the tiny backbone, and leaves a
 report. Called again with the same arguments it goes on where it stopped, or shows what is there; with more trials,
 more seeds or more knobs it runs what is missing. ``python study/sweep.py status STUDY`` says where a study stands.
 """
@@ -18,22 +18,22 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 import pandas as pd
 from rich.console import Console
 
-from analysis.comparison.confirmation import confirmation, confirmation_table, with_goals
-from analysis.formatting import as_text, knobs_in_words
+from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
+from analysis.formatting import as_text, hyperparameters_in_words
 from analysis.loading.study import ERM, load_study
 from analysis.loading.timing import time_in_words, time_spent
 from analysis.pareto.front import front
-from analysis.pareto.objectives_front import goals_front, goals_table
+from analysis.pareto.objectives_front import objectives_front, objectives_table
 from analysis.report.build import write_report
 from analysis.tables.format import front_table
 from study.cli.app import run_script
 from study.cli.options import add_search_flags, add_study_flags
 from study.cli.run_study import Script, read_draft, run_study
 from study.common.errors import SettingsError
-from study.planning.confirmation import confirm_draft, confirm_folder, confirm_references, confirm_space
+from study.planning.confirmation import confirm_draft, confirm_folder, confirm_space, confirmation_runs
 from study.planning.paths import folder_of
 from study.planning.plan import Draft
-from study.search.objectives import Goals
+from study.search.objectives import SearchObjectives
 from study.storage.records import objectives_of, read_study, read_trials, run_directory, trials_done
 from study.storage.status import read_status
 from study.storage.study_folder import StudyFolder
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_study_flags(parser)
     add_search_flags(parser)
     parser.add_argument(
-        "--confirm",
+        "--confirm-seeds",
         default=None,
         metavar="10,11,12",
         help="run the front of the finished study, and ERM, again on these fresh seeds, and show both",
@@ -67,19 +67,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(flags: argparse.Namespace, console: Console) -> int:
     draft = read_draft(flags)
-    if flags.confirm is None:
-        return run_study(draft, Script(None, (), knobs_in_words, partial(show, console)), flags.dry_run, console)
+    if flags.confirm_seeds is None:
+        return run_study(
+            draft, Script(None, (), hyperparameters_in_words, partial(show, console)), flags.dry_run, console
+        )
     folder = draft.folder
     folder.require_storage()
     front_ids = [*_front_of(folder)["config_id"]]
     if not front_ids:
-        raise SettingsError([f"--confirm: {folder.uri} has no front yet; run the search first"])
+        raise SettingsError([f"--confirm-seeds: {folder.uri} has no front yet; run the search first"])
     trials = [*read_trials(folder).values()]
     chosen = dict.fromkeys([t["config_id"] for t in trials if t["label"] == ERM] + front_ids)
-    references = confirm_references(trials, tuple(chosen))
-    labels = tuple(reference.label for reference in references)
-    script = Script(confirm_space(references), labels, knobs_in_words, partial(show_confirmation, console, folder))
-    return run_study(confirm_draft(draft, flags.confirm), script, flags.dry_run, console)
+    baselines = confirmation_runs(trials, tuple(chosen))
+    labels = tuple(baseline.label for baseline in baselines)
+    script = Script(
+        confirm_space(baselines), labels, hyperparameters_in_words, partial(show_confirmation, console, folder)
+    )
+    return run_study(confirm_draft(draft, flags.confirm_seeds), script, flags.dry_run, console)
 
 
 def show(console: Console, draft: Draft, write: bool) -> int:
@@ -101,11 +105,11 @@ def show(console: Console, draft: Draft, write: bool) -> int:
         return 1
     if write:
         write_report(draft.folder)
-    if draft.goals == Goals():
+    if draft.search_objectives == SearchObjectives():
         console.print("\nPareto front on dev (percentage points; test beside it, not used to choose)")
         console.print(as_text(front_table(front(study.configurations))))
     else:
-        show_goals(console, draft.folder)
+        show_objectives(console, draft.folder)
     for note in study.plan["corpus"]["notes"]:
         console.print(f"note: {note}")
     spent = time_in_words(time_spent(study))
@@ -130,16 +134,16 @@ def show_profiles(console: Console, draft: Draft) -> None:
             name = ""
 
 
-def show_goals(console: Console, folder: StudyFolder) -> None:
+def show_objectives(console: Console, folder: StudyFolder) -> None:
     """Print the front over the study's own objectives, and how many trials its requirements keep out."""
     plan = read_study(folder)
-    points = goals_front(plan, [*read_trials(folder).values()])
+    points = objectives_front(plan, [*read_trials(folder).values()])
     words = ", ".join(f"{metric} {mode}" for metric, mode in objectives_of(plan))
     console.print(f"\nPareto front on dev over {words} (rates and gaps in percentage points)")
-    console.print(as_text(goals_table(points, plan)))
-    if plan.get("requirements"):
+    console.print(as_text(objectives_table(points, plan)))
+    if plan.get("constraints"):
         missed = int(points["missed"].astype(bool).sum())
-        console.print(f"{missed} of {len(points)} configurations miss {' or '.join(plan['requirements'])}")
+        console.print(f"{missed} of {len(points)} configurations miss {' or '.join(plan['constraints'])}")
 
 
 def show_confirmation(console: Console, folder: StudyFolder, draft: Draft, write: bool) -> int:
@@ -159,7 +163,7 @@ def show_confirmation(console: Console, folder: StudyFolder, draft: Draft, write
         write_report(draft.folder)
     console.print("\nas searched → on fresh seeds (percentage points); the front was chosen on the first of each pair")
     search = load_study(folder)
-    console.print(as_text(confirmation_table(with_goals(confirmation(search, again), search, again))))
+    console.print(as_text(confirmation_table(with_objectives(confirmation(search, again), search, again))))
     for place, words in ((folder, "both"), (draft.folder, "fresh seeds alone")):
         console.print(f"{'report':8}{place.path('report', 'report.html')} ({words})")
     return 0
@@ -188,14 +192,14 @@ def show_status(folder: StudyFolder, console: Console) -> int:
             f"{'time left':11}{'none' if not status.left else f'about {max(1, round(status.left / 60))} min'}"
         )
     if counts.get("finished"):
-        show_goals(console, folder)
+        show_objectives(console, folder)
     if confirm_folder(folder).exists("study.json"):
         console.print(f"{'confirmed':11}python study/sweep.py status {confirm_folder(folder).uri}")
     return 0
 
 
 def _front_of(folder: StudyFolder) -> pd.DataFrame:
-    points = goals_front(read_study(folder), [*read_trials(folder).values()])
+    points = objectives_front(read_study(folder), [*read_trials(folder).values()])
     return points[points["on_front"]]
 
 

@@ -22,7 +22,7 @@ from analysis.tables.format import groups_table
 from study.cli.app import run_script
 from study.cli.options import add_study_flags
 from study.cli.run_single import SingleRun, run_single
-from study.common.environment import quiet_libraries, rank_and_ranks
+from study.common.environment import quiet_libraries, rank_and_world_size
 from study.planning.plan import SINGLE
 from study.storage.records import read_study
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     if parser.parse_args(arguments).config:  # what no flag says is the file's
         parser.set_defaults(corpus=None, split=None, backbone=None, modalities=None)
     flags = parser.parse_args(arguments)
-    rank, _ = rank_and_ranks()
+    rank, _ = rank_and_world_size()
     console = Console(highlight=False, markup=False, soft_wrap=True, quiet=rank > 0)
     return run_script(partial(run, flags, console))
 
@@ -64,7 +64,7 @@ def show(done: SingleRun, console: Console) -> None:
         console.print(text)
     from study.training.profiler import SUMMARY  # torch: not for --help
 
-    if rank_and_ranks()[0] == 0:
+    if rank_and_world_size()[0] == 0:
         from study.models.adapter import CARD
         from study.models.model_card import card
 

@@ -1,4 +1,4 @@
-"""What several tests share: a small embedded corpus, its tiny backbone and its features, made once a session."""
+"""What several tests share: a small synthetic corpus, its tiny backbone and its features, made once a session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def without_times(finished: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory) -> Path:
-    """A folder in MELD-ST's layout: the embedded corpus with every plant, in its small size."""
+    """A folder in MELD-ST's layout: the synthetic corpus with every plant, in its small size."""
     from study.data.corpora.synthetic.corpus import write
     from study.data.corpora.synthetic.dialogues import SMALL
 
@@ -58,8 +58,8 @@ def small_study(small_corpus, tmp_path_factory):
     add_study_flags(parser)
     add_search_flags(parser)
     flags = parser.parse_args(
-        ["--corpus", f"meld-st:{small_corpus}", "--storage", str(storage), "--ranks", "1", "--epochs", "2"]
-        + ["--fix", "optimisation.batch_size=24"]
+        ["--corpus", f"meld-st:{small_corpus}", "--storage", str(storage), "--num-workers", "1", "--epochs", "2"]
+        + ["--set", "optimisation.batch_size=24"]
     )
     plan = complete(read_flags(flags, cores=2))
     return plan, prepare(plan)
@@ -67,8 +67,8 @@ def small_study(small_corpus, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def plan_in(small_study):
-    """A ``RunPlan`` maker: ``plan_in(folder, {"objective.power": 1}, zero_stage=0)``."""
-    from study.config.settings import Placement
+    """A ``RunPlan`` maker: ``plan_in(folder, {"loss.power": 1}, zero_stage=0)``."""
+    from study.config.settings import Parallelism
     from study.storage.study_folder import StudyFolder
     from study.training.engine import join_process_group
     from study.training.run import RunPlan
@@ -76,10 +76,10 @@ def plan_in(small_study):
     join_process_group()
     plan, prepared = small_study
 
-    def make(folder, overrides=None, **placement):
+    def make(folder, overrides=None, **parallelism):
         return RunPlan(
             settings=plan.draft.settings.with_overrides(overrides or {}),
-            placement=Placement(**{"ranks": 1, "zero_stage": 0, **placement}),
+            parallelism=Parallelism(**{"num_workers": 1, "zero_stage": 0, **parallelism}),
             config_id="abc",
             features=prepared.features,
             backbone=prepared.backbone,
@@ -91,7 +91,7 @@ def plan_in(small_study):
 
 @pytest.fixture
 def run_plan(plan_in, tmp_path):
-    """``plan_in`` a folder of the test's own: ``run_plan({"objective.power": 1}, zero_stage=0)``."""
+    """``plan_in`` a folder of the test's own: ``run_plan({"loss.power": 1}, zero_stage=0)``."""
     return partial(plan_in, tmp_path)
 
 
@@ -120,7 +120,7 @@ def sweep(small_corpus, ray_directory, tmp_path_factory):
         """``variables`` change the environment of this call; None takes one away."""
         given = environment | dict(variables or {})
         command = [sys.executable, *script, "--corpus", f"meld-st:{small_corpus}", "--storage", storage]
-        command += ["--epochs", "1", "--fix", "optimisation.batch_size=24", *flags]
+        command += ["--epochs", "1", "--set", "optimisation.batch_size=24", *flags]
         process = subprocess.Popen(
             command, cwd=REPO, env={key: value for key, value in given.items() if value is not None},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

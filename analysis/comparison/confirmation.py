@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.formatting import POINTS
 from analysis.loading.study import Study
-from analysis.pareto.objectives_front import goals_front, own_goals, scale_of
+from analysis.pareto.objectives_front import objectives_front, own_objectives, scale_of
 from study.storage.records import objectives_of, read_trials
 
 FIGURES = {"W-F1": "w_f1", "gap": "gap"}
@@ -38,23 +38,23 @@ def confirmation(search: Study, again: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def with_goals(rows: pd.DataFrame, search: Study, again: Study) -> pd.DataFrame:
+def with_objectives(rows: pd.DataFrame, search: Study, again: Study) -> pd.DataFrame:
     """The rows of :func:`confirmation` with a study's own objectives, where these are not W-F1 and gap alone.
 
     Returns:
         The same with the objective ``NAME`` as ``goal NAME``, on fresh seeds as ``fresh_goal NAME``; fractions, or
         seconds; NaN where a trial lacks seeds. ``missed`` and ``fresh_missed``, in words, where it has requirements.
     """
-    if not own_goals(search.plan):
+    if not own_objectives(search.plan):
         return rows
     for prefix, study in (("", search), ("fresh_", again)):
-        points = goals_front(search.plan | {"seeds": study.plan["seeds"]}, [*read_trials(study.folder).values()])
+        points = objectives_front(search.plan | {"seeds": study.plan["seeds"]}, [*read_trials(study.folder).values()])
         points = points.set_index("config_id").reindex(rows["config_id"])
         own = {
             f"{prefix}goal {metric}": points[metric].to_numpy(dtype=float) for metric, _ in objectives_of(search.plan)
         }
         missed = [", ".join(each) or "nothing" if isinstance(each, dict) else "–" for each in points["missed"]]
-        rows = rows.assign(**own, **({f"{prefix}missed": missed} if search.plan.get("requirements") else {}))
+        rows = rows.assign(**own, **({f"{prefix}missed": missed} if search.plan.get("constraints") else {}))
     return rows
 
 

@@ -38,7 +38,7 @@ COEFFICIENT_COLUMNS = (
 )  # fmt: skip
 TRANSCRIPT_COLUMNS = ("config_id", "name", "language", *_PAIRED, "reason")
 _WORDS = ("says", "reason", "quantity", "kind", "scope", "language", "coefficients")
-_SEARCHED = ("objective.coefficients", "objective.fairness_weight")
+_SEARCHED = ("loss.coefficients", "loss.fairness_weight")
 
 
 def coefficients_earned(
@@ -175,16 +175,16 @@ def transcript_effect(
     return _frame(rows, TRANSCRIPT_COLUMNS, ["config_id", "quantity"])
 
 
-def varied_coefficients(study: Study, knobs: dict[str, Any]) -> str:
+def varied_coefficients(study: Study, hyperparameters: dict[str, Any]) -> str:
     """Which coefficients of a trial are unequal, such as "languages and modalities"; empty where all are alike."""
-    settings = ((study.plan["settings"].get("objective") or {}).get("coefficients")) or {}
+    settings = ((study.plan["settings"].get("loss") or {}).get("coefficients")) or {}
     used = {"languages": study.plan["languages"], "modalities": study.plan["modalities"]}
     used["cells"] = [f"{language}/{modality}" for modality in used["modalities"] for language in used["languages"]]
     unequal = []
     for kind in KINDS:
-        prefix = f"objective.coefficients.{kind}."
+        prefix = f"loss.coefficients.{kind}."
         known = dict(settings.get(kind) or {})
-        known |= {key.removeprefix(prefix): value for key, value in knobs.items() if key.startswith(prefix)}
+        known |= {key.removeprefix(prefix): value for key, value in hyperparameters.items() if key.startswith(prefix)}
         if len({known.get(name, 1.0) for name in used[kind]}) > 1:
             unequal.append(kind)
     return " and ".join(unequal)
@@ -204,13 +204,13 @@ def _unlike(plain: Study, tuned: Study) -> str | None:
 
 def _searched(study: Study) -> pd.DataFrame:
     """The eligible trials without a name, of the method that has coefficients, with ``varied``."""
-    method = (study.plan["settings"].get("objective") or {}).get("method", "minmaxgap")
-    knobs = study.configurations.set_index("config_id")["knobs"]
+    method = (study.plan["settings"].get("loss") or {}).get("method", "minmaxgap")
+    hyperparameters = study.configurations.set_index("config_id")["hyperparameters"]
     rows = eligible(study.configurations)
     rows = rows[rows["label"].isna()]
-    penalised = [knobs[name].get("objective.method", method) == "minmaxgap" for name in rows["config_id"]]
+    penalised = [hyperparameters[name].get("loss.method", method) == "minmaxgap" for name in rows["config_id"]]
     rows = rows[pd.Series(penalised, index=rows.index, dtype=bool)]
-    return rows.assign(varied=[varied_coefficients(study, knobs[name]) for name in rows["config_id"]])
+    return rows.assign(varied=[varied_coefficients(study, hyperparameters[name]) for name in rows["config_id"]])
 
 
 def _choice(rule: Rule, erm: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:

@@ -23,7 +23,7 @@ from study.common.errors import RecordError
 from study.config.settings import flatten
 
 COLUMNS = (
-    "study", "config_id", "name", "label", "family", "knobs", "n_seeds", "complete", "on_front", "seconds",
+    "study", "config_id", "name", "label", "family", "hyperparameters", "n_seeds", "complete", "on_front", "seconds",
     *FIGURE_COLUMNS, "comparable_dev", "comparable_test",
 )  # fmt: skip
 _UNSAID = "not recorded"

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pandas.api.types import is_numeric_dtype
 from pydantic import AfterValidator, Field
 
-from search_spaces import Knob
+from search_spaces import Hyperparameter
 from study.common.errors import RecordError
 from study.common.groups import EMOTIONS, LANGUAGES, MODALITIES, SCORE_COLUMNS, Gender, cells
 from study.evaluation.metrics import GAP_KINDS, labels_from_scores
@@ -76,7 +76,7 @@ class _Plan(Record):
     versions: dict[str, str]
     command: str
     created: str
-    knobs: list[Knob] = []
+    hyperparameters: list[Hyperparameter] = []
     objectives: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     trials: int | None = None
 

@@ -30,7 +30,18 @@ OF_MEANS = (
     "gap_of_means); epochs and a search's own objectives are as recorded, with the mean of each emotion's gap."
 )
 
-_RUN_COLUMNS = ("config_id", "seed", "number", "label", "name", "family", "knobs", "epoch", "epochs_run", "seconds")
+_RUN_COLUMNS = (
+    "config_id",
+    "seed",
+    "number",
+    "label",
+    "name",
+    "family",
+    "hyperparameters",
+    "epoch",
+    "epochs_run",
+    "seconds",
+)
 _UNFINISHED_COLUMNS = ("number", "config_id", "label", "reason", "log")
 
 
@@ -199,7 +210,7 @@ def load_predictions(study: Study, utterances: pd.DataFrame, config_id: str, see
     return predictions_of(study.folder, utterances, config_id, seed, split)
 
 
-def family_of(knobs: dict[str, Any], label: str | None, settings: Mapping[str, Any] | None = None) -> str:
+def family_of(hyperparameters: dict[str, Any], label: str | None, settings: Mapping[str, Any] | None = None) -> str:
     """What kind of configuration it is: what figures tell apart by marker.
 
     Args:
@@ -209,14 +220,14 @@ def family_of(knobs: dict[str, Any], label: str | None, settings: Mapping[str, A
         ``ERM``; ``PAPER``; ``COMPARISON`` for any other method than ERM-MinMaxGAP (ERM with other draws among them);
         else the schedule of the fairness weight, "default" where neither knobs nor settings name one.
 
-    >>> family_of({"objective.method": "group_dro"}, None), family_of({"fairness_weight.schedule": "linear"}, None)
+    >>> family_of({"loss.method": "group_dro"}, None), family_of({"fairness_weight.schedule": "linear"}, None)
     ('comparison method', 'linear')
     """
     if label in (ERM, PAPER):
         return str(label)
-    objective = (settings or {}).get("objective") or {}
+    objective = (settings or {}).get("loss") or {}
     by_leaf = {"method": objective.get("method", "minmaxgap")} | (objective.get("fairness_weight") or {})
-    by_leaf |= {key.rsplit(".", 1)[-1]: value for key, value in knobs.items()}
+    by_leaf |= {key.rsplit(".", 1)[-1]: value for key, value in hyperparameters.items()}
     if by_leaf["method"] != "minmaxgap":
         return COMPARISON
     return str(by_leaf.get("schedule", "default"))
@@ -224,15 +235,15 @@ def family_of(knobs: dict[str, Any], label: str | None, settings: Mapping[str, A
 
 def _describe(trial: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a configuration from its trial; a run whose trial was never written has only its id."""
-    knobs, label, number = trial.get("knobs") or {}, trial.get("label"), trial.get("number")
+    hyperparameters, label, number = trial.get("hyperparameters") or {}, trial.get("label"), trial.get("number")
     fallback = f"run {trial['config_id'][:6]}" if number is None else f"trial {number}"
     return {
         "config_id": trial["config_id"],
         "number": number,
         "label": label,
         "name": label or fallback,
-        "family": family_of(knobs, label, settings),
-        "knobs": knobs,
+        "family": family_of(hyperparameters, label, settings),
+        "hyperparameters": hyperparameters,
     }
 
 
@@ -287,7 +298,9 @@ def _cell_rows(finished: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _configurations(runs: pd.DataFrame, planned: Sequence[int]) -> pd.DataFrame:
     grouped = runs.groupby("config_id", sort=False)
-    described = runs.drop_duplicates("config_id").set_index("config_id")[["number", "label", "name", "family", "knobs"]]
+    described = runs.drop_duplicates("config_id").set_index("config_id")[
+        ["number", "label", "name", "family", "hyperparameters"]
+    ]
     sizes = grouped.size()
     complete = grouped["seed"].agg(lambda seeds: set(planned) <= set(seeds)).astype(bool)
     # a mean over some of the seeds only would be another figure, so one undefined gap leaves it undefined

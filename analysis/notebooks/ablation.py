@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists())
 sys.path.insert(0, str(ROOT))  # Jupyter starts in the notebook's folder
-STUDY = os.environ.get("STUDY", str(ROOT / "results" / "embedded-ablation"))  # the folder that holds study.json
+STUDY = os.environ.get("STUDY", str(ROOT / "results" / "synthetic-ablation"))  # the folder that holds study.json
 
 # %% [markdown]
 # # The arms of an ablation

@@ -125,19 +125,19 @@ def hypervolume_history(study: Study) -> pd.DataFrame:
     """
     done = eligible(study.configurations)
     seconds = study.configurations.set_index("config_id")["seconds"].reindex(done["config_id"]).to_numpy(dtype=float)
-    ranks = int((study.plan.get("placement") or {}).get("ranks", 1))
+    num_workers = int((study.plan.get("parallelism") or {}).get("num_workers", 1))
     volume = moocore.Hypervolume(ref=REFERENCE_POINT, maximise=[True, False])
     points = done[["dev_w_f1", "dev_gap"]].to_numpy(dtype=float)
     return pd.DataFrame(
         {
             "n_trials": np.arange(1, len(done) + 1),
-            "hours": ranks * np.cumsum(seconds) / 3600,
+            "hours": num_workers * np.cumsum(seconds) / 3600,
             "hypervolume": [float(volume(points[: i + 1])) for i in range(len(done))],
         }
     )
 
 
-def goals_history(points: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
+def objectives_history(points: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
     """How the hypervolume over the study's own objectives grew, trial by trial.
 
     Each objective runs from the worst (0) to the best (1) that any allowed configuration of the study has, so that the

@@ -42,14 +42,14 @@ from analysis.cli_options import SEED, add_class_average
 from analysis.formatting import POINTS, as_text
 from analysis.loading.study import Study, load_study
 from analysis.pareto.front import eligible
-from analysis.pareto.objectives_front import goals_front
-from search_spaces import Knob
+from analysis.pareto.objectives_front import objectives_front
+from search_spaces import Hyperparameter
 from study.common.errors import RecordError
 from study.storage.records import OBJECTIVES, objectives_of, read_trials
 
 OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}
 EVALUATORS = ("fANOVA", "PED-ANOVA")
-COLUMNS = ("objective", "evaluator", "knob", "importance", "n", "reason")
+COLUMNS = ("objective", "evaluator", "hyperparameter", "importance", "n", "reason")
 
 MIN_TRIALS = 20
 """Below this, shares are those of chance. A guess at what is bearable, not a measurement: with fewer, the five best
@@ -79,13 +79,18 @@ def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATO
         ``reason`` says so; a study without a searched space has one row, of no knob.
     """
     plan = study.plan
-    knobs = [Knob.model_validate(knob) for knob in plan.get("knobs", [])]
-    if not knobs:
+    hyperparameters = [
+        Hyperparameter.model_validate(hyperparameter) for hyperparameter in plan.get("hyperparameters", [])
+    ]
+    if not hyperparameters:
         reason = f"the space {plan['space']!r} has no knobs: nothing was searched"
-        return _table([{"knob": None, "n": 0, "reason": reason}])
+        return _table([{"hyperparameter": None, "n": 0, "reason": reason}])
     objectives = objectives_of(plan)
-    trials = list(_trials(study, knobs, [metric for metric, _ in objectives]))
-    having = {knob.name: [trial for trial in trials if knob.name in trial.params] for knob in knobs}
+    trials = list(_trials(study, hyperparameters, [metric for metric, _ in objectives]))
+    having = {
+        hyperparameter.name: [trial for trial in trials if hyperparameter.name in trial.params]
+        for hyperparameter in hyperparameters
+    }
     rows: list[dict[str, Any]] = []
     for axis, (objective, mode) in enumerate(objectives):
         for evaluator in evaluators:
@@ -94,21 +99,27 @@ def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATO
                 shares, unexplained = _fanova(having, axis, seed)
             else:
                 shares = _ped_anova(trials, axis, -1 if mode == "max" else 1)
-            for knob, of_knob in having.items():
-                n = len(of_knob)
-                row = {"objective": objective, "evaluator": evaluator, "knob": knob, "n": n, "reason": None}
+            for hyperparameter, of_hyperparameter in having.items():
+                n = len(of_hyperparameter)
+                row = {
+                    "objective": objective,
+                    "evaluator": evaluator,
+                    "hyperparameter": hyperparameter,
+                    "n": n,
+                    "reason": None,
+                }
                 if n < MIN_TRIALS:
                     row["reason"] = f"{n} trials have this knob, at least {MIN_TRIALS} are needed"
-                elif len({trial.values[axis] for trial in of_knob}) == 1:
+                elif len({trial.values[axis] for trial in of_hyperparameter}) == 1:
                     row["reason"] = f"the {n} trials with this knob do not differ in this objective"
-                elif knob in unexplained:
-                    share = max(0.0, unexplained[knob])
+                elif hyperparameter in unexplained:
+                    share = max(0.0, unexplained[hyperparameter])
                     row["reason"] = (
                         f"the knobs that all {n} trials with this one have explain {share:.0%} of this objective out "
                         f"of bag, at least {MIN_EXPLAINED:.0%} is needed"
                     )
                 else:
-                    row["importance"] = shares[knob]
+                    row["importance"] = shares[hyperparameter]
                 rows.append(row)
     return _table(rows)
 
@@ -121,30 +132,32 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
     """
     known = found.dropna(subset=["importance"])
     known = known.assign(column=known["objective"].replace(OBJECTIVE_NAMES) + ", " + known["evaluator"])
-    table = known.pivot_table(index=["knob", "n"], columns="column", values="importance", sort=False)
+    table = known.pivot_table(index=["hyperparameter", "n"], columns="column", values="importance", sort=False)
     return (POINTS * table).reset_index().rename_axis(columns=None)
 
 
-def distribution(knob: Knob) -> BaseDistribution:
+def distribution(hyperparameter: Hyperparameter) -> BaseDistribution:
     """A knob's range as Optuna writes it."""
-    if knob.choices:
-        return CategoricalDistribution(knob.choices)
-    low, high = (float(end) for end in knob.ends())
-    if knob.integer:
-        return IntDistribution(int(low), int(high), log=knob.scale == "log")
-    return FloatDistribution(low, high, log=knob.scale == "log")
+    if hyperparameter.choices:
+        return CategoricalDistribution(hyperparameter.choices)
+    low, high = (float(end) for end in hyperparameter.ends())
+    if hyperparameter.integer:
+        return IntDistribution(int(low), int(high), log=hyperparameter.scale == "log")
+    return FloatDistribution(low, high, log=hyperparameter.scale == "log")
 
 
-def _trials(study: Study, knobs: Sequence[Knob], metrics: Sequence[str]) -> Iterator[FrozenTrial]:
+def _trials(study: Study, hyperparameters: Sequence[Hyperparameter], metrics: Sequence[str]) -> Iterator[FrozenTrial]:
     """The complete trials that lie in the space, with their objectives."""
-    by_name = {knob.name: knob for knob in knobs}
-    distributions = {knob.name: distribution(knob) for knob in knobs}
+    by_name = {hyperparameter.name: hyperparameter for hyperparameter in hyperparameters}
+    distributions = {hyperparameter.name: distribution(hyperparameter) for hyperparameter in hyperparameters}
     if set(objectives_of(study.plan)) != set(OBJECTIVES):
-        rows = goals_front(study.plan, [*read_trials(study.folder).values()])
+        rows = objectives_front(study.plan, [*read_trials(study.folder).values()])
     else:
-        rows = eligible(study.configurations).merge(study.configurations[["config_id", "knobs"]], on="config_id")
+        rows = eligible(study.configurations).merge(
+            study.configurations[["config_id", "hyperparameters"]], on="config_id"
+        )
     for row in rows.to_dict("records"):
-        known = row["knobs"]
+        known = row["hyperparameters"]
         if known and all(name in by_name and by_name[name].holds(value) for name, value in known.items()):
             yield create_trial(
                 params=known,
@@ -163,7 +176,7 @@ def _fanova(having: dict[str, list[FrozenTrial]], axis: int, seed: int) -> tuple
     unexplained: dict[str, float] = {}
     of_trials: dict[tuple[int, ...], dict[str, float]] = {}  # knobs of the same trials share one forest
     explained: dict[tuple[int, ...], float] = {}
-    for knob, trials in having.items():
+    for hyperparameter, trials in having.items():
         key = tuple(map(id, trials))
         if len(trials) < MIN_TRIALS or len({trial.values[axis] for trial in trials}) == 1:
             continue
@@ -173,15 +186,19 @@ def _fanova(having: dict[str, list[FrozenTrial]], axis: int, seed: int) -> tuple
             of_trials[key] = _shares(trials, evaluator, lambda trial: trial.values[axis], common)
             explained[key] = _explained(trials, common, axis, seed)
         if explained[key] < MIN_EXPLAINED:
-            unexplained[knob] = explained[key]
+            unexplained[hyperparameter] = explained[key]
         else:
-            shares[knob] = of_trials[key][knob]
+            shares[hyperparameter] = of_trials[key][hyperparameter]
     return shares, unexplained
 
 
-def _explained(trials: Sequence[FrozenTrial], knobs: Sequence[str], axis: int, seed: int) -> float:
+def _explained(trials: Sequence[FrozenTrial], hyperparameters: Sequence[str], axis: int, seed: int) -> float:
     """R² out of bag of a forest that predicts an objective from these knobs."""
-    known = pd.get_dummies(pd.DataFrame([{knob: trial.params[knob] for knob in knobs} for trial in trials]))
+    known = pd.get_dummies(
+        pd.DataFrame(
+            [{hyperparameter: trial.params[hyperparameter] for hyperparameter in hyperparameters} for trial in trials]
+        )
+    )
     forest = RandomForestRegressor(n_estimators=200, oob_score=True, random_state=seed)
     return float(forest.fit(known, [trial.values[axis] for trial in trials]).oob_score_)
 
@@ -238,10 +255,10 @@ def main(arguments: list[str] | None = None) -> int:
             "\nShares in %: of the variance over trials (fANOVA), of what tells the best tenth from all "
             "(PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob."
         )
-    unknown = found[found["reason"].notna()].fillna({"knob": "", "objective": ""})
-    for (knob, reason), rows in unknown.groupby(["knob", "reason"], sort=False):
+    unknown = found[found["reason"].notna()].fillna({"hyperparameter": "", "objective": ""})
+    for (hyperparameter, reason), rows in unknown.groupby(["hyperparameter", "reason"], sort=False):
         objectives = ", ".join(rows["objective"].replace(OBJECTIVE_NAMES).unique())
-        print(f"· {f'{knob} ({objectives}): ' if knob else ''}{reason}")
+        print(f"· {f'{hyperparameter} ({objectives}): ' if hyperparameter else ''}{reason}")
     for note in study.notes:
         print(f"· {note}")
     return 0

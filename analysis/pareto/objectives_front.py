@@ -8,25 +8,25 @@ from typing import Any
 import moocore
 import pandas as pd
 
-from analysis.formatting import knobs_in_words
+from analysis.formatting import hyperparameters_in_words
 from study.storage.records import OBJECTIVES, objectives_of
 
 POINTS = 100
-COLUMNS = ("number", "name", "config_id", "knobs", "missed", "spread")
+COLUMNS = ("number", "name", "config_id", "hyperparameters", "missed", "spread")
 
 
-def own_goals(plan: dict[str, Any]) -> bool:
+def own_objectives(plan: dict[str, Any]) -> bool:
     """Whether a study searched for anything but W-F1 and gap: other objectives, or requirements beside them."""
-    return bool(plan.get("requirements")) or set(objectives_of(plan)) != set(OBJECTIVES)
+    return bool(plan.get("constraints")) or set(objectives_of(plan)) != set(OBJECTIVES)
 
 
 def in_words(plan: dict[str, Any]) -> str:
     """What a study searched for.
 
-    >>> in_words({"objectives": [["dev_uar", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.1"]})
+    >>> in_words({"objectives": [["dev_uar", "max"], ["seconds", "min"]], "constraints": ["dev_gap<=0.1"]})
     'dev_uar max, seconds min, with dev_gap<=0.1'
     """
-    required = f", with {' and '.join(plan['requirements'])}" if plan.get("requirements") else ""
+    required = f", with {' and '.join(plan['constraints'])}" if plan.get("constraints") else ""
     return ", ".join(f"{metric} {mode}" for metric, mode in objectives_of(plan)) + required
 
 
@@ -35,7 +35,7 @@ def scale_of(metric: str) -> int:
     return 1 if metric.startswith("seconds") else POINTS
 
 
-def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def objectives_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """The finished trials, and which of them no other one beats on every objective at once.
 
     A trial that misses a requirement, or has not all seeds of the plan yet, neither enters the front nor keeps another
@@ -57,7 +57,7 @@ def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.Da
         if trial["state"] != "finished" or len(trial.get("by_seed", plan["seeds"])) < len(plan["seeds"]):
             continue
         missed = {words: by for words, by in trial.get("violations", {}).items() if by > 0}
-        row = {key: trial[key] for key in ("number", "config_id", "knobs")} | {"missed": missed}
+        row = {key: trial[key] for key in ("number", "config_id", "hyperparameters")} | {"missed": missed}
         row |= {"name": trial["label"] or f"trial {trial['number']}", "spread": trial.get("spread")}
         row |= dict(zip(names, trial["values"], strict=True))
         rows.setdefault(trial["config_id"], row)
@@ -71,7 +71,7 @@ def goals_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.Da
     return frame
 
 
-def goals_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
+def objectives_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
     """The front for a reader, best first by the first objective; rates and gaps in points, of several seeds with their
     standard deviation."""
     objectives = objectives_of(plan)
@@ -83,5 +83,7 @@ def goals_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
             f"{scale_of(name) * value:.1f}" + (f" ± {scale_of(name) * spread[i]:.1f}" if spread else "")
             for value, spread in zip(chosen[name], chosen["spread"], strict=True)
         ]
-    table["knobs"] = [knobs_in_words(knobs) for knobs in chosen["knobs"]]
+    table["hyperparameters"] = [
+        hyperparameters_in_words(hyperparameters) for hyperparameters in chosen["hyperparameters"]
+    ]
     return table

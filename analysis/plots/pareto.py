@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from analysis.loading.study import COMPARISON, ERM, PAPER, Study
 from analysis.pareto.front import front
-from analysis.pareto.objectives_front import own_goals
+from analysis.pareto.objectives_front import own_objectives
 from analysis.plots.style import BAND, GREY, INK, PALE, SIZES, STYLE, canvas, family_legend, look, words
 from analysis.stats.permutation import NoiseFloor
 from study.common.groups import LANGUAGES, MODALITIES, cells
@@ -254,7 +254,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
             f"(mean {100 * floor.mean:.1f}, {100 * floor.low:.1f} to {100 * floor.high:.1f} in 90 % of "
             f"{floor.permutations} deals of the genders, cluster by cluster, their label priors kept)."
         )
-    also = "Also: e" if own_goals(plan) else "E"
+    also = "Also: e" if own_objectives(plan) else "E"
     return ParetoInfo(
         points=points,
         test_of_named_only=many,

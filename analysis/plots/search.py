@@ -110,7 +110,7 @@ def _axes_words(axes: Axes) -> None:
     axes.set_ylabel("W-F1 (points)")
 
 
-def goals_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
+def objectives_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
     """The first objective against each other one; a cross misses a requirement."""
     (first, mode), *others = objectives_of(plan)
     missed = points["missed"].astype(bool)

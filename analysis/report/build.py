@@ -27,14 +27,14 @@ from analysis.comparison.paired import Comparison
 from analysis.formatting import formatted
 from analysis.loading.study import ERM, Study, load_study
 from analysis.pareto.front import front
-from analysis.pareto.objectives_front import own_goals
+from analysis.pareto.objectives_front import own_objectives
 from analysis.pareto.uncertainty import uncertainty_of
 from analysis.plots.pareto import pareto_figure, pareto_info
 from analysis.plots.style import render
 from analysis.report.headline import answer, warnings_of
 from analysis.report.html import render_page
 from analysis.report.leave_one_out_section import part_comparisons, parts, parts_section, parts_table
-from analysis.report.objectives_section import goals_answer, goals_sections
+from analysis.report.objectives_section import objectives_answer, objectives_sections
 from analysis.report.questions_section import question_sections
 from analysis.report.search_sections import certainty_section, choices_section, importance_section, published_section
 from analysis.report.sections import (
@@ -101,11 +101,11 @@ def write_report(
     certainty = certainty_section(study, resamples, seed)
     page = render_page(
         title=str(study.plan["name"]),
-        answer=goals_answer(study) + answer(points),
+        answer=objectives_answer(study) + answer(points),
         warnings=warnings_of(study, points, chance),
         sections=[
-            *goals_sections(study),
-            *front_sections(points, svg, also=own_goals(study.plan)),
+            *objectives_sections(study),
+            *front_sections(points, svg, also=own_objectives(study.plan)),
             *([] if comparison is None else [comparison_section(study, comparison)]),
             *([parts_section(by_part)] if by_part else []),
             choices_section(study),
@@ -114,7 +114,7 @@ def write_report(
             groups_section(study, shown),
             *([] if certainty is None else [certainty]),
             *question_sections(study, resamples, seed),
-            *([importance_section(study, seed)] if study.plan.get("knobs") else []),
+            *([importance_section(study, seed)] if study.plan.get("hyperparameters") else []),
             published_section(study, in_layout),
             *training_sections(study),
             *time_section(study),

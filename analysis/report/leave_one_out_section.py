@@ -14,9 +14,9 @@ from analysis.plots.forest import ForestInfo, forest_figure, forest_info
 from analysis.plots.style import render
 from analysis.report.html import Picture, Section, Table
 from analysis.report.sections import compared_with
-from search_spaces.ablation_arms import PARTS
+from search_spaces.ablation_arms import LEAVE_ONE_OUT
 
-ARMS = {part: arm for of in PARTS.values() for arm, part in of.items()}
+ARMS = {part: arm for of in LEAVE_ONE_OUT.values() for arm, part in of.items()}
 """By the part, the label of the arm that leaves it out or adds it."""
 
 
@@ -31,7 +31,7 @@ def part_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison
     """
     ids = study.configurations.dropna(subset=["label"]).set_index("label")["config_id"]
     made = []
-    for reference, of in PARTS.items():
+    for reference, of in LEAVE_ONE_OUT.items():
         chosen = [str(ids[label]) for label in of if label in ids.index]
         comparison = compared_with(study, reference, chosen, resamples, seed)
         if comparison is not None:
@@ -58,7 +58,7 @@ def parts_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 def parts_info(comparisons: Sequence[Comparison]) -> ForestInfo:
     """Both objectives of all in one forest plot; what is told apart is so after Holm within each comparison."""
     infos = [forest_info(each, OBJECTIVES, scopes=(each.overall,)) for each in comparisons]
-    kinds = {each.reference: next(iter(PARTS[each.reference].values())).split()[0] for each in comparisons}
+    kinds = {each.reference: next(iter(LEAVE_ONE_OUT[each.reference].values())).split()[0] for each in comparisons}
     return replace(
         infos[0],
         points=pd.concat([info.points for info in infos], ignore_index=True),

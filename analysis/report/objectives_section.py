@@ -5,31 +5,31 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.loading.study import Study
-from analysis.pareto.attainment import goals_history
-from analysis.pareto.objectives_front import goals_front, goals_table, in_words, own_goals, scale_of
-from analysis.plots.search import goals_figure, history_figure
+from analysis.pareto.attainment import objectives_history
+from analysis.pareto.objectives_front import in_words, objectives_front, objectives_table, own_objectives, scale_of
+from analysis.plots.search import history_figure, objectives_figure
 from analysis.plots.style import render
 from analysis.report.html import Picture, Section, Table
 from study.storage.records import read_trials
 
 
-def goals_sections(study: Study) -> list[Section]:
+def objectives_sections(study: Study) -> list[Section]:
     """The front over the study's own objectives; nothing for a study of W-F1 and gap without requirements."""
-    if not own_goals(study.plan):
+    if not own_objectives(study.plan):
         return []
-    points = goals_front(study.plan, [*read_trials(study.folder).values()])
+    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
     if points.empty:
         return []
     missed = points[points["missed"].astype(bool)]
     alt = f"The front on dev over {in_words(study.plan)}: {'; '.join(points.loc[points['on_front'], 'name'])}."
     blocks: list[Picture | Table] = [
-        Picture(render(goals_figure(points, study.plan), "svg"), alt),
-        Table(goals_table(points, study.plan)),
+        Picture(render(objectives_figure(points, study.plan), "svg"), alt),
+        Table(objectives_table(points, study.plan)),
     ]
     if len(missed):
         blocks.append(Table(_missed_table(missed), "What misses a requirement"))
     if points["on_front"].any():
-        history = goals_history(points, study.plan)
+        history = objectives_history(points, study.plan)
         blocks.append(Picture(render(history_figure(history), "svg"), "The hypervolume of this front over the trials."))
     kept = (
         f" {len(missed)} of {len(points)} configurations miss a requirement and stand in no front."
@@ -46,11 +46,11 @@ def goals_sections(study: Study) -> list[Section]:
     ]
 
 
-def goals_answer(study: Study) -> str:
+def objectives_answer(study: Study) -> str:
     """The front over the study's own objectives in a sentence; empty for a study of W-F1 and gap alone."""
-    if not own_goals(study.plan):
+    if not own_objectives(study.plan):
         return ""
-    points = goals_front(study.plan, [*read_trials(study.folder).values()])
+    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
     chosen = points[points["on_front"]]
     return f"{len(chosen)} of {len(points)} configurations are on the front over {in_words(study.plan)}, on dev. Also: "
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.cli_options import DRAWS, SEED, add_class_average
 from analysis.comparison.arms import adjusted, arms_table
-from analysis.comparison.confirmation import confirmation, confirmation_table, with_goals
+from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
 from analysis.comparison.paired import QUANTITIES, Comparison, compare
 from analysis.comparison.questions import coefficients_earned, transcript_effect
 from analysis.formatting import POINTS, as_text, in_words, p_in_words
@@ -112,7 +112,7 @@ def found_notes(study: Study) -> str:
 def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
     """A section for each question that the study could answer, and one for its confirmation if it has one."""
     sections = []
-    if any("coefficients" in knob["name"] for knob in study.plan.get("knobs", [])):
+    if any("coefficients" in hyperparameter["name"] for hyperparameter in study.plan.get("hyperparameters", [])):
         found = coefficients_earned(study, resamples=resamples, seed=seed)
         words = (
             "The first n searched trials with equal coefficients against the first n with unequal ones: each kind "
@@ -140,7 +140,7 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
     if study.folder.exists(f"{CONFIRM}/study.json"):
         again = load_study(StudyFolder(study.folder.path(CONFIRM)), study.class_average)
         words = "As searched → on seeds that the search has not seen. A winner of a search is partly luck."
-        rows = with_goals(confirmation(study, again), study, again)
+        rows = with_objectives(confirmation(study, again), study, again)
         sections.append(_section("On fresh seeds", words, confirmation_table(rows)))
     return sections
 

@@ -87,7 +87,7 @@ def importance_section(study: Study, seed: int) -> Section:
 
 def _why(found: pd.DataFrame) -> str:
     """Why no knob has a share; where trials are too few, as for most, in one sentence instead of one a knob."""
-    if found["n"].max() < MIN_TRIALS and found["knob"].notna().any():
+    if found["n"].max() < MIN_TRIALS and found["hyperparameter"].notna().any():
         return f"no knob is in more than {found['n'].max()} trials, at least {MIN_TRIALS} are needed"
     return "; ".join(dict.fromkeys(found["reason"]))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import GAP_PREFIX, POINTS, knobs_in_words
+from analysis.formatting import GAP_PREFIX, POINTS, hyperparameters_in_words
 from analysis.loading.study import Study
 from study.evaluation.metrics import GAP_KINDS
 
@@ -155,13 +155,15 @@ def front_csv(points: pd.DataFrame) -> str:
     frame = chosen[["config_id", "number", "label", "n_seeds"]].reset_index(drop=True)
     for column in _FIGURE_NAMES:
         frame[f"{column}_points"] = (POINTS * chosen[column]).round(2).to_numpy()
-    knobs = pd.DataFrame(chosen["knobs"].tolist()).add_prefix("knob.")
-    return pd.concat([frame, knobs], axis=1).to_csv(index=False, lineterminator="\n")
+    hyperparameters = pd.DataFrame(chosen["hyperparameters"].tolist()).add_prefix("knob.")
+    return pd.concat([frame, hyperparameters], axis=1).to_csv(index=False, lineterminator="\n")
 
 
 def _figures_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows[["name"]].rename(columns={"name": "configuration"}).reset_index(drop=True)
     for column, heading in _FIGURE_NAMES.items():
         table[heading] = POINTS * rows[column].to_numpy(dtype=float)
-    table["knobs"] = [knobs_in_words(knobs) for knobs in rows["knobs"]]
+    table["hyperparameters"] = [
+        hyperparameters_in_words(hyperparameters) for hyperparameters in rows["hyperparameters"]
+    ]
     return table

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from study.common.environment import rank_and_ranks
+from study.common.environment import rank_and_world_size
 from study.common.errors import RecordError, SettingsError
 from study.data.corpora import CorpusError
 
@@ -46,7 +46,7 @@ def run_script(run: Callable[[], int]) -> int:
     try:
         return run()
     except (SettingsError, RecordError, CorpusError) as error:
-        if rank_and_ranks()[0] == 0:  # under torchrun every rank finds the same
+        if rank_and_world_size()[0] == 0:  # under torchrun every rank finds the same
             print(f"error: {error}".replace("\n", "\n       "), file=sys.stderr)
         return 2
     except OSError as error:  # no room, no permission, a backbone that is not there

@@ -13,29 +13,31 @@ def describe(plan: StudyPlan, console: Console) -> None:
     draft = plan.draft
     epochs = draft.settings.optimisation.epochs
     runs = draft.trials * len(draft.seeds)
-    describe_subject(plan, console)
+    describe_data(plan, console)
     search = f"{draft.trials} trials × {len(draft.seeds)} seeds = {runs} runs of at most {epochs} epochs"
     console.print(f"{'search':11}{search}, space {draft.space}:")
-    for arm in () if plan.space.knobs else plan.space.references:
+    for arm in () if plan.space.hyperparameters else plan.space.baselines:
         console.print(f"{'':13}{arm.label}{f' ({arm.note})' if arm.note else ''}")
-    for knob in plan.space.knobs:
-        console.print(f"{'':13}{knob.name.removeprefix('objective.'):32} {knob.range()}")
-    if plan.space.knobs:
-        goals = [f"{metric} {mode}" for metric, mode in draft.goals.objectives]
+    for hyperparameter in plan.space.hyperparameters:
+        console.print(f"{'':13}{hyperparameter.name.removeprefix('objective.'):32} {hyperparameter.range()}")
+    if plan.space.hyperparameters:
+        search_objectives = [f"{metric} {mode}" for metric, mode in draft.search_objectives.objectives]
         console.print(
-            f"{'goals':11}{', '.join([*goals, *map(str, draft.goals.requirements)])}; sampler {draft.sampler}"
+            f"{'objectives':11}{', '.join([*search_objectives, *map(str, draft.search_objectives.constraints)])}; "
+            f"sampler {draft.sampler}"
             f"{f', seed {draft.sampler_seed}' if draft.sampler_seed else ''}"
         )
     if draft.early_stopping:
         rungs = ", ".join(map(str, draft.early_stopping.rungs(epochs)))
         console.print(
-            f"{'stopping':11}{NAME}: one in {draft.early_stopping.eta} goes on after epochs {rungs} of seed "
-            f"{draft.seeds[0]}; {', '.join(reference.label for reference in plan.space.references)} always do"
+            f"{'stopping':11}{NAME}: one in {draft.early_stopping.reduction_factor} goes on after "
+            f"epochs {rungs} of seed "
+            f"{draft.seeds[0]}; {', '.join(baseline.label for baseline in plan.space.baselines)} always do"
         )
-    console.print(f"{'resources':11}{draft.placement.ranks} ranks a trial, ZeRO-{draft.placement.zero_stage}")
+    console.print(f"{'resources':11}{draft.parallelism.num_workers} ranks a trial, ZeRO-{draft.parallelism.zero_stage}")
 
 
-def describe_subject(plan: StudyPlan, console: Console) -> None:
+def describe_data(plan: StudyPlan, console: Console) -> None:
     """Print where the study goes, its corpus and its backbone."""
     draft, settings = plan.draft, plan.draft.settings
     counts = plan.counts()

@@ -15,12 +15,12 @@ from search_spaces import SPACES, split_fixed
 from study.common.environment import gpus
 from study.common.errors import SettingsError
 from study.config.presets import on_backbone
-from study.config.settings import Placement, Settings, parse
+from study.config.settings import Parallelism, Settings, parse
 from study.planning.paths import default_storage, resolved, resolved_backbone
 from study.planning.plan import GRID_POINTS, NAMED, SAMPLERS, Draft
-from study.ray_backend.loggers import TRACKERS, tracker_faults
-from study.search.mo_asha import NAME, Halving, read_rule
-from study.search.objectives import SECONDS, read_goals
+from study.ray_backend.loggers import TRACKERS, tracker_errors
+from study.search.mo_asha import NAME, HalvingRule, read_rule
+from study.search.objectives import SECONDS, parse_search_objectives
 from study.storage.study_folder import StudyFolder
 
 
@@ -29,9 +29,9 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is studied")
     what.add_argument(
         "--corpus",
-        default="embedded",
+        default="synthetic",
         metavar="SPEC",
-        help="embedded | meld-st:DIR | manifest:FILE (default: embedded)",
+        help="synthetic | meld-st:DIR | manifest:FILE (default: synthetic)",
     )
     what.add_argument(
         "--split",
@@ -41,10 +41,10 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         "as it is, or speakers held out (default: parallel)",
     )
     what.add_argument(
-        "--plants",
+        "--planted-gaps",
         default=None,
         metavar="A,B",
-        help="planted gaps of the embedded corpus: scarcity,prior,cue or none (default: all three)",
+        help="planted gaps of the synthetic corpus: scarcity,prior,cue or none (default: all three)",
     )
     what.add_argument(
         "--backbone",
@@ -63,7 +63,8 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         "--epochs", default=None, type=int, metavar="N", help="at most so many epochs (default: 20; tiny: 3)"
     )
     what.add_argument(
-        "--fix",
+        "--set",
+        dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -83,11 +84,11 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         "--cache",
         default=None,
         metavar="DIR",
-        help="where what studies share is kept: the embedded corpus, features, a frozen tower's states; a folder that "
+        help="where what studies share is kept: the synthetic corpus, features, a frozen tower's states; a folder that "
         "every machine of a cluster sees (default: cache in --storage; ~/.cache/fair-ser if that is a URL)",
     )
     where.add_argument(
-        "--ranks",
+        "--num-workers",
         default=None,
         type=int,
         metavar="N",
@@ -124,7 +125,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         "name lists them all (default: dev_w_f1:max,dev_gap:min)",
     )
     search.add_argument(
-        "--require",
+        "--constraint",
         action="append",
         default=[],
         metavar="'gap<=0.03'",
@@ -164,10 +165,11 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         "--early-stopping",
         default="none",
         metavar="RULE",
-        help=f"none | {NAME}[:eta=3,grace=1]: at epochs grace, grace*eta, ... the best 1/eta go on (default: none)",
+        help=f"none | {NAME}[:reduction_factor=3,grace_period=1]: after epochs grace_period, grace_period * "
+        "reduction_factor, ... the best 1 in reduction_factor goes on (default: none)",
     )
     search.add_argument(
-        "--track",
+        "--report-to",
         default=None,
         metavar="A,B",
         help=f"{' | '.join(TRACKERS)}: send trials there too (TensorBoard's files are in STUDY/ray/tune anyway)",
@@ -184,31 +186,31 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
     base = base or Settings()
     if flags.backbone is not None:
         base = on_backbone(base, resolved_backbone(flags.backbone))
-    overrides, faults = _overrides(flags, base)
+    overrides, errors = _overrides(flags, base)
     held: dict[str, Any] = {}
     if flags.space not in NAMED:
         try:
             overrides, held = split_fixed(flags.space, base, overrides)
         except SettingsError as error:
-            faults += error.faults
+            errors += error.errors
     settings, more = _tolerant(base, overrides)
-    faults += more
+    errors += more
     default = min(2, cores) if cores and not gpus() else 1  # of GPUs, trials at once make more (cluster.scaling_model)
-    ranks = default if flags.ranks is None else flags.ranks
+    num_workers = default if flags.num_workers is None else flags.num_workers
     try:
-        placement = parse(Placement, {"ranks": ranks, "zero_stage": flags.zero_stage})
+        parallelism = parse(Parallelism, {"num_workers": num_workers, "zero_stage": flags.zero_stage})
     except SettingsError as error:
-        faults += [f"--{fault.replace('zero_stage', 'zero-stage')}" for fault in error.faults]
-        placement = Placement(ranks=max(1, ranks))
-    seeds = _integers(flags.seeds, "--seeds", faults)
+        errors += [f"--{message.replace('zero_stage', 'zero-stage')}" for message in error.errors]
+        parallelism = Parallelism(num_workers=max(1, num_workers))
+    seeds = _integers(flags.seeds, "--seeds", errors)
     if flags.trials < 1:
-        faults.append(f"--trials: {flags.trials} asked for; at least 1")
+        errors.append(f"--trials: {flags.trials} asked for; at least 1")
     name = flags.study or _study_name(flags.corpus or base.corpus.spec, flags.space)
     if not re.fullmatch(r"\w[\w.-]*", name):
-        faults.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
+        errors.append(f"--study: {name!r} may hold only letters, digits, dots, dashes and underscores")
     cache = flags.cache
     if cache and "://" in cache:
-        faults.append(f"--cache {cache}: is read as memory-mapped files; give a folder that every machine sees")
+        errors.append(f"--cache {cache}: is read as memory-mapped files; give a folder that every machine sees")
         cache = None  # the corpus is read all the same, for its own faults
     storage = flags.storage or default_storage()
     default_cache = Path.home() / ".cache" / "fair-ser" if "://" in storage else Path(storage) / "cache"
@@ -216,14 +218,14 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         folder=StudyFolder.at(storage, name),
         name=name,
         settings=settings,
-        placement=placement,
+        parallelism=parallelism,
         space=flags.space,
         trials=flags.trials,
         seeds=seeds,
         cache=Path(cache or default_cache).expanduser().resolve(),
         cores=cores,
-        fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.fix) if key not in held),
-        faults=tuple(faults),
+        fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.overrides) if key not in held),
+        errors=tuple(errors),
         held=held,
         profile=flags.profile,
     )
@@ -231,25 +233,25 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
 
 def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
     """The draft with what the flags of a search say beside those of any study."""
-    goals, faults = read_goals(flags.objectives, flags.require)
+    search_objectives, errors = parse_search_objectives(flags.objectives, flags.constraint)
     if flags.sampler not in SAMPLERS:
-        faults.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
+        errors.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
     if not 0 <= flags.sampler_seed < 2**32:
-        faults.append(f"--sampler-seed: {flags.sampler_seed} must be from 0 to {2**32 - 1}")
+        errors.append(f"--sampler-seed: {flags.sampler_seed} must be from 0 to {2**32 - 1}")
     if flags.retries < 0:
-        faults.append(f"--retries: {flags.retries} must be 0 or more")
+        errors.append(f"--retries: {flags.retries} must be 0 or more")
     if flags.budget is not None and not 0 < flags.budget < math.inf:
-        faults.append(f"--budget: {flags.budget:g} is no number of worker-hours; give one above 0")
-    early_stopping = _early_stopping(flags.early_stopping, draft.settings, faults)
-    if early_stopping and SECONDS in dict(goals.objectives):
-        faults.append(
+        errors.append(f"--budget: {flags.budget:g} is no number of worker-hours; give one above 0")
+    early_stopping = _early_stopping(flags.early_stopping, draft.settings, errors)
+    if early_stopping and SECONDS in dict(search_objectives.objectives):
+        errors.append(
             f"--early-stopping: {SECONDS} are those of a whole run, so trials cannot be ranked by them after an epoch; "
             "search for figures of dev, or leave --early-stopping out"
         )
-    trackers = tuple(flags.track.split(",")) if flags.track else ()
-    faults += tracker_faults(trackers)
+    trackers = tuple(flags.report_to.split(",")) if flags.report_to else ()
+    errors += tracker_errors(trackers)
     read = {
-        "goals": goals,
+        "search_objectives": search_objectives,
         "sampler": flags.sampler,
         "sampler_seed": flags.sampler_seed,
         "retries": flags.retries,
@@ -257,7 +259,7 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
         "early_stopping": early_stopping,
         "trackers": trackers,
     }
-    return replace(draft, **read, faults=(*draft.faults, *faults))
+    return replace(draft, **read, errors=(*draft.errors, *errors))
 
 
 def _study_name(corpus: str, space: str) -> str:
@@ -268,26 +270,26 @@ def _study_name(corpus: str, space: str) -> str:
 
 def _overrides(flags: argparse.Namespace, base: Settings) -> tuple[dict[str, Any], list[str]]:
     """Dotted overrides of the base from the flags, and what cannot be read of them."""
-    faults = []
+    errors = []
     given = {
         "corpus.spec": flags.corpus and resolved(flags.corpus),
         "corpus.split": flags.split,
         "modalities": flags.modalities and flags.modalities.split(","),
     }
     overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if flags.plants is not None and (flags.corpus or base.corpus.spec) != "embedded":
-        faults.append("--plants: only the embedded corpus has planted gaps")
-    elif flags.plants is not None:
-        overrides["corpus.plants"] = [] if flags.plants == "none" else flags.plants.split(",")
+    if flags.planted_gaps is not None and (flags.corpus or base.corpus.spec) != "synthetic":
+        errors.append("--planted-gaps: only the synthetic corpus has planted gaps")
+    elif flags.planted_gaps is not None:
+        overrides["corpus.planted_gaps"] = [] if flags.planted_gaps == "none" else flags.planted_gaps.split(",")
     if flags.epochs is not None:
         overrides["optimisation.epochs"] = flags.epochs
-    for item in flags.fix:
+    for item in flags.overrides:
         key, equals, value = item.partition("=")
         if not (key and equals):
-            faults.append(f"--fix {item}: write it as KEY=VALUE")
+            errors.append(f"--set {item}: write it as KEY=VALUE")
         else:
             overrides[key] = _value(value)
-    return overrides, faults
+    return overrides, errors
 
 
 def _value(text: str) -> Any:
@@ -299,46 +301,46 @@ def _value(text: str) -> Any:
 
 def _tolerant(base: Settings, overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """Settings from those overrides that hold, and the faults of the others, so that later checks still run."""
-    faults: list[str] = []
+    errors: list[str] = []
     kept = dict(overrides)
     while True:
         try:
-            return base.with_overrides(kept), faults
+            return base.with_overrides(kept), errors
         except SettingsError as error:
-            faults += error.faults
-            faulty = {fault.split(": ")[0] for fault in error.faults}
+            errors += error.errors
+            faulty = {message.split(": ")[0] for message in error.errors}
             remaining = {key: value for key, value in kept.items() if not _concerns(key, faulty)}
             if len(remaining) == len(kept):
-                return base, faults
+                return base, errors
             kept = remaining
 
 
-def _early_stopping(rule: str, settings: Settings, faults: list[str]) -> Halving | None:
+def _early_stopping(rule: str, settings: Settings, errors: list[str]) -> HalvingRule | None:
     try:
         halving = read_rule(rule)
     except SettingsError as error:
-        faults += [f"--early-stopping: {fault}" for fault in error.faults]
+        errors += [f"--early-stopping: {message}" for message in error.errors]
         return None
     epochs = settings.optimisation.epochs
     if halving and not halving.rungs(epochs):
-        faults.append(
-            f"--early-stopping: nothing to stop, grace {halving.grace} is not before the last of {epochs} epochs"
+        errors.append(
+            f"--early-stopping: nothing to stop, grace {halving.grace_period} is not before the last of {epochs} epochs"
         )
     return halving
 
 
 def _concerns(key: str, faulty: set[str]) -> bool:
-    if key.startswith("objective.fairness_weight."):
-        return any(fault.startswith("objective.fairness_weight") for fault in faulty)
-    return any(fault == key or fault.startswith(f"{key}.") or key.startswith(f"{fault}.") for fault in faulty)
+    if key.startswith("loss.fairness_weight."):
+        return any(message.startswith("loss.fairness_weight") for message in faulty)
+    return any(message == key or message.startswith(f"{key}.") or key.startswith(f"{message}.") for message in faulty)
 
 
-def _integers(text: str, flag: str, faults: list[str]) -> tuple[int, ...]:
+def _integers(text: str, flag: str, errors: list[str]) -> tuple[int, ...]:
     try:
         values = tuple(int(part) for part in text.split(","))
     except ValueError:
-        faults.append(f"{flag}: {text!r} is not a list of whole numbers such as 0,1,2")
+        errors.append(f"{flag}: {text!r} is not a list of whole numbers such as 0,1,2")
         return (0,)
     if len(set(values)) < len(values) or min(values) < 0 or max(values) >= 2**32:
-        faults.append(f"{flag}: {text!r} must be different numbers from 0 to {2**32 - 1}")
+        errors.append(f"{flag}: {text!r} must be different numbers from 0 to {2**32 - 1}")
     return values

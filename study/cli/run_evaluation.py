@@ -13,9 +13,9 @@ from rich.console import Console
 
 from study.common.errors import SettingsError
 from study.common.groups import LANGUAGES, MODALITIES, cells
-from study.config.settings import CorpusSettings, Placement, parse
+from study.config.settings import CorpusSettings, Parallelism, parse
 from study.data.corpora import list_corpus, load_corpus
-from study.data.corpus_checks import transcript_faults
+from study.data.corpus_checks import transcript_errors
 from study.planning.paths import resolved, resolved_backbone
 from study.storage.records import UTTERANCE_COLUMNS
 from study.storage.study_folder import StudyFolder
@@ -39,7 +39,7 @@ class Scored:
 
 
 def score_adapter(flags: argparse.Namespace, console: Console) -> Scored:
-    """The adapter ``flags.adapter`` on the part ``flags.on`` of ``flags.corpus``.
+    """The adapter ``flags.adapter`` on the part ``flags.subset`` of ``flags.corpus``.
 
     Raises:
         SettingsError, CorpusError: the adapter, its backbone, a flag or the corpus is faulty.
@@ -69,11 +69,11 @@ def score_adapter(flags: argparse.Namespace, console: Console) -> Scored:
     corpus = load_corpus(heard, cache, parts=(split,))
     for line in corpus.clips_in_words():
         console.print(line)
-    faults = transcript_faults(corpus, settings.modalities)
-    if faults:
-        raise SettingsError(faults)
-    load = replace(load_of(settings, corpus.utterances, ranks=1), scored=flags.batch_size)
-    require_room(settings, Placement(ranks=1, zero_stage=0), load, 1, console)
+    errors = transcript_errors(corpus, settings.modalities)
+    if errors:
+        raise SettingsError(errors)
+    load = replace(load_of(settings, corpus.utterances, num_workers=1), scored=flags.batch_size)
+    require_room(settings, Parallelism(num_workers=1, zero_stage=0), load, 1, console)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = load_adapter(place, source, device)
@@ -103,18 +103,20 @@ def _heard(flags: argparse.Namespace, own: CorpusSettings, cache: Path) -> tuple
         return parse(CorpusSettings, {**own.model_dump(), "spec": resolved(flags.corpus), "split": split})
 
     whole = divided("none")
-    if flags.on == "all":
+    if flags.subset == "all":
         if flags.split:
-            raise SettingsError([f"--on all: takes every utterance, so --split {flags.split} has nothing to say"])
+            raise SettingsError([f"--subset all: takes every utterance, so --split {flags.split} has nothing to say"])
         return whole, "all"
     if flags.split:
-        return divided(flags.split), flags.on or "test"
+        return divided(flags.split), flags.subset or "test"
     if whole.spec == own.spec:
-        return own, flags.on or "test"
+        return own, flags.subset or "test"
     if (list_corpus(whole, cache).rows["official"] != "").any():
-        return divided("parallel"), flags.on or "test"
-    if flags.on:
-        raise SettingsError([f"--on {flags.on}: {flags.corpus} has no split; add --split speaker, or use --on all"])
+        return divided("parallel"), flags.subset or "test"
+    if flags.subset:
+        raise SettingsError(
+            [f"--subset {flags.subset}: {flags.corpus} has no split; add --split speaker, or use --subset all"]
+        )
     return whole, "all"
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
-from search_spaces import Reference, Space
-from study.cli.describe import describe_subject
+from search_spaces import NamedConfiguration, Space
+from study.cli.describe import describe_data
 from study.cli.options import read_flags
-from study.common.environment import rank_and_ranks
+from study.common.environment import rank_and_world_size
 from study.common.errors import SettingsError
 from study.common.groups import cells
 from study.config.config_id import config_id, differences
@@ -56,12 +56,12 @@ def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
     there = begun_study(draft.folder)
     if there:
         refuse_conflicts(draft, conflicts(there, draft))
-    plan = complete(draft, lambda languages, modalities: Space(SINGLE, (), (Reference("single"),)))
+    plan = complete(draft, lambda languages, modalities: Space(SINGLE, (), (NamedConfiguration("single"),)))
     describe_single(plan, console)
     require_memory(plan, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), console)
     if flags.dry_run:
         return None
-    rank, _ = rank_and_ranks()
+    rank, _ = rank_and_world_size()
     with hold(draft.folder) if rank == 0 else nullcontext():
         return _train(plan, console)
 
@@ -73,12 +73,15 @@ def read_single(flags: argparse.Namespace) -> Draft:
         if flags.config
         else None
     )
-    _, ranks = rank_and_ranks()
-    if flags.ranks not in (None, ranks):
+    _, num_workers = rank_and_world_size()
+    if flags.num_workers not in (None, num_workers):
         raise SettingsError(
-            [f"--ranks {flags.ranks}: this is {ranks} process(es); torchrun --nproc-per-node N study/train.py ..."]
+            [
+                f"--num-workers {flags.num_workers}: this is {num_workers} process(es); "
+                "torchrun --nproc-per-node N study/train.py ..."
+            ]
         )
-    flags.ranks = ranks
+    flags.num_workers = num_workers
     draft = read_flags(flags, cores=None, base=base)
     if len(draft.seeds) > 1:
         raise SettingsError([f"--seeds {flags.seeds}: this trains one; for several: study/ablation.py"])
@@ -88,13 +91,13 @@ def read_single(flags: argparse.Namespace) -> Draft:
 def describe_single(plan: StudyPlan, console: Console) -> None:
     """Print what will be done, where it will run and where it goes."""
     draft, optimisation = plan.draft, plan.draft.settings.optimisation
-    describe_subject(plan, console)
+    describe_data(plan, console)
     changed = differences(draft.settings)
     listed = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changed.items()]
     console.print(f"{'settings':11}{', '.join(listed) or 'the defaults'}")
     how = f"at most {optimisation.epochs} epochs" if optimisation.epochs else "the backbone as it is, untrained"
-    console.print(f"{'run':11}seed {draft.seeds[0]}, {how}; {draft.placement.ranks} ranks, "
-                  f"ZeRO-{draft.placement.zero_stage}")  # fmt: skip
+    console.print(f"{'run':11}seed {draft.seeds[0]}, {how}; {draft.parallelism.num_workers} ranks, "
+                  f"ZeRO-{draft.parallelism.zero_stage}")  # fmt: skip
 
 
 def _train(plan: StudyPlan, console: Console) -> SingleRun:
@@ -110,7 +113,7 @@ def _train(plan: StudyPlan, console: Console) -> SingleRun:
     )
     (seed,) = draft.seeds
     directory = run_directory(identity, seed)
-    rank, _ = rank_and_ranks()
+    rank, _ = rank_and_world_size()
     if rank == 0:
         keep_plan(draft, study_record(plan, prepared.backbone_hash))
         utterances = plan.corpus.utterances
@@ -123,8 +126,8 @@ def _train(plan: StudyPlan, console: Console) -> SingleRun:
             checkpointing.remove(draft.folder, directory)  # a kill may have come between the two
         finished = draft.folder.read_json(f"{directory}/finished.json")
     else:
-        _refuse_another_placement(draft, directory)
-        run_plan = RunPlan(settings, draft.placement, identity, prepared.features, prepared.backbone, draft.folder)
+        _refuse_another_parallelism(draft, directory)
+        run_plan = RunPlan(settings, draft.parallelism, identity, prepared.features, prepared.backbone, draft.folder)
         finished = train(
             run_plan, seed, lambda row: console.print(_epoch_in_words(row)), export=True, profile=draft.profile
         )
@@ -133,17 +136,19 @@ def _train(plan: StudyPlan, console: Console) -> SingleRun:
     return SingleRun(draft, directory, prepared.backbone, finished)
 
 
-def _refuse_another_placement(draft: Draft, directory: str) -> None:
+def _refuse_another_parallelism(draft: Draft, directory: str) -> None:
     """An unfinished run goes on as it began, since DeepSpeed's files are cut for that; here nobody expects it anew."""
-    from study.training.checkpointing import placement_of
+    from study.training.checkpointing import parallelism_of
 
-    began = placement_of(draft.folder, directory)
-    if began not in (None, draft.placement):
+    began = parallelism_of(draft.folder, directory)
+    if began not in (None, draft.parallelism):
         raise SettingsError(
             [
-                f"{draft.folder.path(directory)} is an unfinished run of {began.ranks} rank(s), "
-                f"ZeRO-{began.zero_stage}, not of {draft.placement.ranks}, ZeRO-{draft.placement.zero_stage}: go on "
-                "with those, remove that folder, or choose another --study NAME"
+                f"{draft.folder.path(directory)} is an unfinished run of "
+                f"{began.num_workers} worker(s), "
+                f"ZeRO-{began.zero_stage}, not of {draft.parallelism.num_workers}, "
+                f"ZeRO-{draft.parallelism.zero_stage}: go on with those, "
+                "remove that folder, or choose another --study NAME"
             ]
         )
 
@@ -159,7 +164,7 @@ def _trial_record(finished: dict[str, Any], settings: Settings) -> dict[str, Any
     return {
         "number": 0,
         "label": None,
-        "knobs": {key: value for key, value in changed.items() if key.startswith("objective.")},
+        "hyperparameters": {key: value for key, value in changed.items() if key.startswith("loss.")},
         "config_id": finished["config_id"],
         "state": "finished",
         "reason": None,

@@ -69,7 +69,7 @@ def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> 
     draft.folder.require_storage()
     if script.labels:
         draft = draft.for_labels(script.labels)
-    if not draft.faults and not dry_run and is_complete(draft):
+    if not draft.errors and not dry_run and is_complete(draft):
         console.print(f"study {draft.name} is complete: {draft.trials} trials")
         return script.show(draft, not draft.folder.exists("report/report.html"))
     there = begun_study(draft.folder)
@@ -79,8 +79,8 @@ def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> 
     if there:
         refuse_conflicts(draft, space_conflicts(there, space_record(plan)))
     describe(plan, console)
-    at_once = min(draft.trials, (draft.cores or 0) // draft.placement.ranks)
-    require_memory(plan, at_once * draft.placement.ranks if draft.cores else None, console)
+    at_once = min(draft.trials, (draft.cores or 0) // draft.parallelism.num_workers)
+    require_memory(plan, at_once * draft.parallelism.num_workers if draft.cores else None, console)
     require_budget(plan, console)
     if dry_run:
         return 0
@@ -116,7 +116,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     heed_sigterm()
     template = trial_records.TrialTemplate(
         settings=draft.settings,
-        placement=draft.placement,
+        parallelism=draft.parallelism,
         seeds=draft.seeds,
         features=prepared.features,
         backbone=prepared.backbone,
@@ -125,10 +125,10 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         backbone_hash=prepared.backbone_hash,
         folder=draft.folder,
         use_gpu=cluster.has_gpus(),
-        goals=draft.goals,
+        search_objectives=draft.search_objectives,
         profile=draft.profile,
     )
-    cluster.require_room(draft.placement)
+    cluster.require_room(draft.parallelism)
     utterances = plan.corpus.utterances
     draft.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
@@ -147,7 +147,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
             draft.name,
             plan.space,
             draft.settings,
-            draft.goals,
+            draft.search_objectives,
             draft.sampler,
             draft.sampler_seed,
             draft.retries,

@@ -28,15 +28,15 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     Returns:
         (sum of n over ranks, ...), and where this rank's own rows stand in it.
     """
-    rank, ranks = world()
-    if ranks == 1:
+    rank, num_workers = world()
+    if num_workers == 1:
         return rows, slice(0, len(rows))
-    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(ranks)]
+    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(num_workers)]
     dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
     counts = [int(size) for size in sizes]
     padded = rows.new_zeros((max(counts), *rows.shape[1:]))
     padded[: len(rows)] = rows
-    shares = [torch.empty_like(padded) for _ in range(ranks)]
+    shares = [torch.empty_like(padded) for _ in range(num_workers)]
     dist.all_gather(shares, padded)
     start = sum(counts[:rank])
     gathered = torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])

@@ -52,6 +52,6 @@ def free_memory() -> float:
         return free
 
 
-def rank_and_ranks() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's place among those that torchrun started; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -11,22 +11,22 @@ class CorpusError(ValueError):
     """A corpus that cannot be used as it is; the message names the file, the row and the remedy."""
 
 
-def refuse(faults: Sequence[str]) -> None:
+def refuse(errors: Sequence[str]) -> None:
     """Every fault in one error, a line each.
 
     Raises:
         CorpusError: there is at least one.
     """
-    if len(faults) == 1:
-        raise CorpusError(faults[0])
-    if faults:
-        raise CorpusError("\n".join([f"{len(faults)} faults:", *capped(faults)]))
+    if len(errors) == 1:
+        raise CorpusError(errors[0])
+    if errors:
+        raise CorpusError("\n".join([f"{len(errors)} faults:", *capped(errors)]))
 
 
-def capped(faults: Sequence[str]) -> list[str]:
+def capped(errors: Sequence[str]) -> list[str]:
     """The first faults, and how many more there are."""
-    rest = len(faults) - NAMED
-    return [*faults[:NAMED], *([f"and {rest} more"] if rest > 0 else [])]
+    rest = len(errors) - NAMED
+    return [*errors[:NAMED], *([f"and {rest} more"] if rest > 0 else [])]
 
 
 class RecordError(RuntimeError):
@@ -36,6 +36,6 @@ class RecordError(RuntimeError):
 class SettingsError(ValueError):
     """Every fault of a plan, one a line, each with the knob and the remedy."""
 
-    def __init__(self, faults: Sequence[str]):
-        self.faults = tuple(faults)
-        super().__init__("\n".join(faults))
+    def __init__(self, errors: Sequence[str]):
+        self.errors = tuple(errors)
+        super().__init__("\n".join(errors))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from study.common.environment import rank_and_ranks
+from study.common.environment import rank_and_world_size
 
 SHOW_EVERY = 5.0  # seconds between lines of progress
 GB = 1e9
@@ -24,7 +24,7 @@ Compute = Callable[[int, Path], None]
 """Computes a part and writes it to a path."""
 
 
-class Parts:
+class ShardedBuild:
     """Numbered files of a folder. They are written aside and renamed, so one that is there is whole.
 
     Args:
@@ -59,7 +59,7 @@ class Parts:
         began = shown = time.perf_counter()
 
         def say(text: str) -> None:
-            if rank_and_ranks()[0] == 0:
+            if rank_and_world_size()[0] == 0:
                 print(f"{what}: {text}", flush=True)
 
         def show() -> None:

@@ -21,15 +21,15 @@ def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str
     computed, is no part of it.
     What has no effect does not count: coefficients count as their kappa, the method's own sampling as none.
     """
-    kappa, objective = None, settings.objective
-    if objective.sampled() == objective.own_sampling:
-        objective = objective.model_copy(update={"sampling": None})
-    if isinstance(objective, ErmMinMaxGap):
-        kappa = [round(value, 9) for value in objective.coefficients.kappa(cells_in_use)]
-        inert = {} if objective.reduction == "softmax" else {"temperature": ErmMinMaxGap().temperature}
-        objective = objective.model_copy(update={"coefficients": Coefficients(), **inert})
+    kappa, loss = None, settings.loss
+    if loss.sampled() == loss.own_sampling:
+        loss = loss.model_copy(update={"sampling": None})
+    if isinstance(loss, ErmMinMaxGap):
+        kappa = [round(value, 9) for value in loss.coefficients.kappa(cells_in_use)]
+        inert = {} if loss.reduction == "softmax" else {"temperature": ErmMinMaxGap().temperature}
+        loss = loss.model_copy(update={"coefficients": Coefficients(), **inert})
     control = settings.control if settings.control.fraction else ControlSplit()
-    changed = differences(settings.model_copy(update={"objective": objective, "control": control}))
+    changed = differences(settings.model_copy(update={"loss": loss, "control": control}))
     apart = ("corpus.", "computation.", "backbone.spec")
     changed = {key: value for key, value in changed.items() if not key.startswith(apart)}
     if kappa and set(kappa) != {1.0}:
@@ -41,8 +41,8 @@ def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str
 def differences(settings: BaseModel, prefix: str = "") -> dict[str, Any]:
     """Dotted knobs that differ from their defaults, those of the member chosen where there is a choice.
 
-    >>> differences(Settings().with_overrides({"objective.method": "group_dro", "objective.step_size": 0.1}))
-    {'objective.method': 'group_dro', 'objective.step_size': 0.1}
+    >>> differences(Settings().with_overrides({"loss.method": "group_dro", "loss.step_size": 0.1}))
+    {'loss.method': 'group_dro', 'loss.step_size': 0.1}
     """
     changed: dict[str, Any] = {}
     plain = settings.model_dump(mode="json")

@@ -10,7 +10,7 @@ TINY: dict[str, Any] = {
     "backbone.spec": "tiny",
     "backbone.lora_targets": "all",
     "backbone.lora_dropout": 0.0,
-    "backbone.trainable": ["projector", "tower"],
+    "backbone.trainable": ["projector", "audio_encoder"],
     "prompt.system": "Listen.",
     "prompt.transcript": "{transcript}\n",
     "prompt.question": "Emotion?",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from study.common.base_model import Fraction, Frozen, NonNegative, Positive
 from study.common.errors import SettingsError
 from study.common.groups import EMOTIONS, Modality
-from study.losses.baselines import METHODS, Method
+from study.losses.baselines import LOSSES, AnyLoss
 from study.losses.gap_estimators import Estimator
 from study.losses.minmaxgap import ErmMinMaxGap
 from study.losses.schedules import FairnessWeight
@@ -23,27 +23,27 @@ from study.losses.schedules import FairnessWeight
 class CorpusSettings(Frozen):
     """Which utterances, and how they are heard.
 
-    ``plants``: the planted gaps of the embedded corpus; other corpora ignore it.
+    ``plants``: the planted gaps of the synthetic corpus; other corpora ignore it.
     ``split``: "parallel" is the corpus's own split with parallel utterances on one side, "official" the authors' as it
-    is, "speaker" holds speakers out. The embedded corpus's own split is all three; a manifest's own split is taken for
+    is, "speaker" holds speakers out. The synthetic corpus's own split is all three; a manifest's own split is taken for
     the first two, and without one its speakers are divided. "none" puts everything into test: for scoring only.
     ``unknown_gender``: whether utterances without a known gender are trained on; they never enter a gap.
     ``loudness``: "as_recorded", since how loud a voice is tells of its emotion, or "rms", one level for all clips, for
     corpora whose parts were recorded at levels of their own.
     """
 
-    spec: str = "embedded"
-    plants: tuple[Literal["scarcity", "prior", "cue"], ...] = ("scarcity", "prior", "cue")
+    spec: str = "synthetic"
+    planted_gaps: tuple[Literal["scarcity", "prior", "cue"], ...] = ("scarcity", "prior", "cue")
     split: Literal["parallel", "official", "speaker", "none"] = "parallel"
     unknown_gender: Literal["leave_out", "train"] = "leave_out"
     loudness: Literal["as_recorded", "rms"] = "as_recorded"
 
     @model_validator(mode="after")
     def _known(self) -> CorpusSettings:
-        if self.spec != "embedded" and not self.spec.startswith(("meld-st:", "manifest:")):
-            raise ValueError(f"{self.spec!r} is no corpus: use embedded, meld-st:DIR or manifest:FILE")
-        if self.spec == "embedded" and len(set(self.plants)) < len(self.plants):
-            raise ValueError(f"a plant is named twice in {self.plants}")
+        if self.spec != "synthetic" and not self.spec.startswith(("meld-st:", "manifest:")):
+            raise ValueError(f"{self.spec!r} is no corpus: use synthetic, meld-st:DIR or manifest:FILE")
+        if self.spec == "synthetic" and len(set(self.planted_gaps)) < len(self.planted_gaps):
+            raise ValueError(f"a plant is named twice in {self.planted_gaps}")
         return self
 
 
@@ -61,7 +61,7 @@ class BackboneSettings(Frozen):
     lora_alpha: Positive = 32.0
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     lora_targets: Literal["attention", "all"] = "attention"
-    trainable: tuple[Literal["projector", "tower"], ...] = ()
+    trainable: tuple[Literal["projector", "audio_encoder"], ...] = ()
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
 
     @field_validator("trainable")
@@ -143,27 +143,27 @@ class Optimisation(Frozen):
 class Computation(Frozen):
     """How a step is computed: changes no result beyond rounding, and no ``config_id``.
 
-    ``tower_states``: those of a frozen tower, kept on disk and shared by all trials ("cached") or computed in every
+    ``encoder_states``: those of a frozen tower, kept on disk and shared by all trials ("cached") or computed in every
     pass; "auto" keeps them where the disk has room. A tower that is trained, or drops activations, is always computed.
 
     ``length_buckets``: whether a training pass goes through its utterances in groups of like length, or all at once.
     ``micro_batch_tokens``: tokens, padding included, that a rank takes in one training pass; a share of more is cut
     into several. None takes as many as free memory has room for, unless ``optimisation.micro_batch_size``, which counts
     utterances, is given.
-    ``tower_input``, ``head``: what the tower hears and where the vocabulary head is computed. "30_seconds" and
+    ``encoder_input``, ``head``: what the tower hears and where the vocabulary head is computed. "30_seconds" and
     "every_position" are what the stock model does, to measure against; the memory that they take is not counted, and
     with "30_seconds" no tower states are kept.
     """
 
     length_buckets: bool = True
-    tower_states: Literal["auto", "cached", "computed"] = "auto"
+    encoder_states: Literal["auto", "cached", "computed"] = "auto"
     micro_batch_tokens: Annotated[int, Field(ge=1)] | None = None
-    tower_input: Literal["true_length", "30_seconds"] = "true_length"
+    encoder_input: Literal["true_length", "30_seconds"] = "true_length"
     head: Literal["answers", "every_position"] = "answers"
 
 
 class ControlSplit(Frozen):
-    """Dialogues held out to measure gaps on, apart from those that select (``objective.estimator`` held_out, or an
+    """Dialogues held out to measure gaps on, apart from those that select (``loss.estimator`` held_out, or an
     adaptive weight with ``split`` control). The same for every configuration and seed.
 
     ``source``: the split that they are taken from.
@@ -182,7 +182,7 @@ class Settings(Frozen):
     prompt: Prompt = Prompt()
     modalities: tuple[Modality, ...] = (Modality.SPEECH_TEXT,)
     control: ControlSplit = ControlSplit()
-    objective: Method = ErmMinMaxGap()
+    loss: AnyLoss = ErmMinMaxGap()
     optimisation: Optimisation = Optimisation()
     computation: Computation = Computation()
 
@@ -193,7 +193,7 @@ class Settings(Frozen):
         return self
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Settings:
-        """A copy with dotted keys replaced, e.g. ``{"objective.power": 1}``, validated as a whole.
+        """A copy with dotted keys replaced, e.g. ``{"loss.power": 1}``, validated as a whole.
 
         Choosing another member of a union (``CHOICES``) starts it afresh with that member's defaults, so nothing of
         the one before lingers; naming the one that it is changes nothing.
@@ -210,7 +210,7 @@ class Settings(Frozen):
                 branch = branch.setdefault(parent, {}) if isinstance(branch, dict) else {}
             if key in CHOICES and isinstance(branch, dict) and branch.get(leaf) != overrides[key]:
                 branch.clear()
-                method = METHODS.get(str(overrides[key])) if key == "objective.method" else None
+                method = LOSSES.get(str(overrides[key])) if key == "loss.method" else None
                 branch |= method().model_dump(mode="json") if method else {}
             if isinstance(branch, dict):
                 branch[leaf] = overrides[key]
@@ -221,17 +221,17 @@ class Settings(Frozen):
         return parse(Settings, tree)
 
 
-CHOICES = ("objective.method", "objective.fairness_weight.schedule", "objective.estimator.kind")
+CHOICES = ("loss.method", "loss.fairness_weight.schedule", "loss.estimator.kind")
 """The knobs that choose a member of a union, outer ones first."""
 
 
-class Placement(Frozen):
+class Parallelism(Frozen):
     """Where and how a run is computed; it decides no result beyond rounding.
 
     ``ranks``: worker processes a trial.  ``zero_stage``: what DeepSpeed shards over them.
     """
 
-    ranks: Annotated[int, Field(ge=1)] = 2
+    num_workers: Annotated[int, Field(ge=1)] = 2
     zero_stage: Literal[0, 1, 2, 3] = 2
 
 
@@ -243,22 +243,24 @@ def parse(model: type[Model], tree: Any) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError(faults_of(error)) from None
+        raise SettingsError(errors_of(error)) from None
 
 
-def faults_of(error: ValidationError) -> list[str]:
+def errors_of(error: ValidationError) -> list[str]:
     """One readable line a fault: the dotted knob, what is wrong, what was given."""
     lines = []
-    for fault in error.errors():
-        knob = _knob(fault["loc"]) or "settings"
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{knob}: there is no such setting")
+    for message in error.errors():
+        hyperparameter = _dotted_name(message["loc"]) or "settings"
+        if message["type"] == "extra_forbidden":
+            lines.append(f"{hyperparameter}: there is no such setting")
         else:
-            lines.append(f"{knob}: {fault['msg'].removeprefix('Value error, ')} (given: {fault['input']!r:.80})")
+            lines.append(
+                f"{hyperparameter}: {message['msg'].removeprefix('Value error, ')} (given: {message['input']!r:.80})"
+            )
     return lines
 
 
-def _knob(location: tuple[int | str, ...]) -> str:
+def _dotted_name(location: tuple[int | str, ...]) -> str:
     """The dotted knob of a fault; pydantic names the chosen member of a union behind it, which is no part of a knob."""
     unions = {key.split(".")[-2] for key in CHOICES}
     return ".".join(
@@ -267,7 +269,7 @@ def _knob(location: tuple[int | str, ...]) -> str:
 
 
 def _is_tag(part: int | str) -> bool:
-    members = [*METHODS.values(), *get_args(get_args(FairnessWeight)[0]), *get_args(get_args(Estimator)[0])]
+    members = [*LOSSES.values(), *get_args(get_args(FairnessWeight)[0]), *get_args(get_args(Estimator)[0])]
     tags = {"method", "schedule", "kind"}
     return any(part in get_args(m.model_fields[tag].annotation) for m in members for tag in tags & set(m.model_fields))
 
@@ -275,8 +277,8 @@ def _is_tag(part: int | str) -> bool:
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted keys.
 
-    >>> flatten({"objective": {"power": 2}, "modalities": ["speech"]})
-    {'objective.power': 2, 'modalities': ['speech']}
+    >>> flatten({"loss": {"power": 2}, "modalities": ["speech"]})
+    {'loss.power': 2, 'modalities': ['speech']}
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():

@@ -18,7 +18,7 @@ Passes = list[list[np.ndarray]]
 """Rows of one rank: passes of buckets."""
 
 
-def deal(rows: np.ndarray, lengths: np.ndarray, ranks: int) -> list[np.ndarray]:
+def deal(rows: np.ndarray, lengths: np.ndarray, num_workers: int) -> list[np.ndarray]:
     """An effective batch over ranks, as many examples to each; with several, all get short and long ones alike.
 
     Args:
@@ -27,9 +27,9 @@ def deal(rows: np.ndarray, lengths: np.ndarray, ranks: int) -> list[np.ndarray]:
     >>> [share.tolist() for share in deal(np.array([0, 1, 2, 3]), np.array([9, 2, 3, 8]), 2)]
     [[1, 3], [2, 0]]
     """
-    if ranks > 1:
+    if num_workers > 1:
         rows = rows[np.argsort(lengths[rows], kind="stable")]
-    return [rows[rank::ranks] for rank in range(ranks)]
+    return [rows[rank::num_workers] for rank in range(num_workers)]
 
 
 def cut(

@@ -142,7 +142,7 @@ class Examples:
         """What the model hears of some utterances, by its name in ``Batch``."""
         if self.states is None:
             return {"log_mel": mels_of([self.dataset[utterance] for utterance in utterances], self.mel_bins)}
-        return {"tower_states": pad_sequence([self.states[utterance] for utterance in utterances], batch_first=True)}
+        return {"encoder_states": pad_sequence([self.states[utterance] for utterance in utterances], batch_first=True)}
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Batch:
         groups: (B,) group ids, -1 where the gender is unknown.
         rows: (B,) which example of the data set each is.
         log_mel: (B, F, M) float32 log-mel, zeros beyond each clip's stored frames; or
-        tower_states: (B, A, d_model) of a frozen tower, see ``study.models.audio_encoder``.
+        encoder_states: (B, A, d_model) of a frozen tower, see ``study.models.audio_encoder``.
     """
 
     input_ids: Tensor
@@ -167,7 +167,7 @@ class Batch:
     groups: Tensor
     rows: Tensor
     log_mel: Tensor | None = None
-    tower_states: Tensor | None = None
+    encoder_states: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         given = {name: value for name, value in vars(self).items() if value is not None}

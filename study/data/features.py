@@ -21,7 +21,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import WhisperFeatureExtractor
 
-from study.common.sharded_build import Parts
+from study.common.sharded_build import ShardedBuild
 from study.data.corpora import read_audio
 
 WINDOW = 400  # samples of one analysis window at 16 kHz
@@ -41,14 +41,14 @@ def stored_length(frames: int) -> int:
     return min(frames + 2 + frames % 2, MAX_FRAMES)
 
 
-def tower_positions(frames: int) -> int:
+def encoder_positions(frames: int) -> int:
     """Positions of the tower before pooling for L mel frames."""
     return (frames - 1) // 2 + 1
 
 
 def audio_tokens(frames: int) -> int:
     """Audio embeddings the language model gets for L mel frames; 0 for a clip too short to give one."""
-    return (tower_positions(frames) - 2) // 2 + 1
+    return (encoder_positions(frames) - 2) // 2 + 1
 
 
 def log_mel(waveform: np.ndarray, extractor: WhisperFeatureExtractor) -> tuple[np.ndarray, int]:
@@ -99,7 +99,7 @@ def build(
     recipe = json.dumps(extractor.to_dict(), sort_keys=True, default=str)
     key = hashlib.sha256(f"parts of {PART} {content_hash} {recipe} {loudness}".encode()).hexdigest()[:12]
     count = -(-len(utterances) // PART)
-    parts = Parts(cache / "features" / key, [f"{part:05d}-of-{count:05d}.arrow" for part in range(count)])
+    parts = ShardedBuild(cache / "features" / key, [f"{part:05d}-of-{count:05d}.arrow" for part in range(count)])
     schema = pa.Schema.from_pandas(utterances, preserve_index=False)  # of all rows: a part may lack every transcript
 
     def write(part: int, path: Path) -> None:

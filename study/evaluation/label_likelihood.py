@@ -13,7 +13,7 @@ from study.common.distributed import gather_rows, world
 from study.common.groups import SCORE_COLUMNS, Cell
 from study.data.examples import Examples
 from study.evaluation.metrics import labels_from_scores
-from study.losses.base import WholeBatch
+from study.losses.base import GlobalBatch
 
 
 @torch.no_grad()
@@ -26,10 +26,10 @@ def score_examples(model: nn.Module, examples: Examples, batch_size: int, device
     Raises:
         FloatingPointError: a score is not a number.
     """
-    rank, ranks = world()
+    rank, num_workers = world()
     order = np.argsort(examples.lengths, kind="stable")
-    own = order[rank::ranks]
-    rounds = -(-len(order[::ranks]) // batch_size)
+    own = order[rank::num_workers]
+    rounds = -(-len(order[::num_workers]) // batch_size)
     model.eval()
     scored, rows = [], []
     for i in range(rounds):
@@ -64,7 +64,7 @@ def prediction_frame(examples: Examples, scores: np.ndarray, utterances: pd.Data
 
 def held_out_batch(
     examples: Examples, scores: np.ndarray, answer_lengths: Sequence[int], cells: tuple[Cell, ...]
-) -> WholeBatch:
+) -> GlobalBatch:
     """The examples as one batch with losses (n,) in nats.
 
     The mean cross-entropy of an answer is minus its summed log-probability over its number of tokens.
@@ -74,4 +74,4 @@ def held_out_batch(
         answer_lengths: tokens of each label word, end of turn included.
     """
     losses = -scores[np.arange(len(scores)), examples.labels] / np.asarray(answer_lengths)[examples.labels]
-    return WholeBatch(torch.from_numpy(losses.astype(np.float32)), torch.from_numpy(examples.groups), cells)
+    return GlobalBatch(torch.from_numpy(losses.astype(np.float32)), torch.from_numpy(examples.groups), cells)

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Sampling = Literal["natural", "balanced", "weighted"]
-Memory = Mapping[str, "Tensor"]
+LossState = Mapping[str, "Tensor"]
 """What an objective carries from step to step; part of a checkpoint."""
 
 
-class WholeBatch(NamedTuple):
+class GlobalBatch(NamedTuple):
     """The outcome of one whole effective batch.
 
     Attributes:
@@ -68,7 +68,7 @@ class WholeBatch(NamedTuple):
         return (self.losses * unknown).mean(), 1.0 - unknown.mean()
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """What an objective returns of itself.
 
     Attributes:
@@ -80,11 +80,11 @@ class Terms(NamedTuple):
 
     risk: Tensor
     penalties: tuple[Tensor, ...] = ()
-    memory: Memory = {}
+    state: LossState = {}
     gaps: tuple[Tensor, Tensor] | None = None
 
 
-class ObjectiveParts(NamedTuple):
+class LossParts(NamedTuple):
     """The total and what it is made of.
 
     Attributes:
@@ -103,7 +103,7 @@ class ObjectiveParts(NamedTuple):
     signed_gaps: Tensor
     present: Tensor
     active: Tensor
-    memory: Memory
+    state: LossState
 
 
 def signed_gaps(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ def signed_gaps(means: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return (by_cell[:, 0] - by_cell[:, 1]).where(present, 0.0), present
 
 
-class Objective(Frozen):
+class Loss(Frozen):
     """What a run minimises: J = risk + sum_j lambda_j penalty_j, over whole batches.
 
     Attributes:
@@ -129,29 +129,27 @@ class Objective(Frozen):
     sampling: Sampling | None = None
 
     own_sampling: ClassVar[Sampling] = "balanced"
-    uses_states: ClassVar[bool] = False
+    uses_hidden_states: ClassVar[bool] = False
 
     def sampled(self) -> Sampling:
         return self.sampling or self.own_sampling
 
     @abstractmethod
-    def terms(self, batch: WholeBatch, memory: Memory) -> Terms:
+    def terms(self, batch: GlobalBatch, state: LossState) -> LossTerms:
         """The method: a new one is a subclass with this function."""
 
     def cell_penalties(self, gaps: Tensor, cells: Sequence[Cell]) -> Tensor:
         """How much each cell counts (C,), from its signed gap: |D_c| unless the method says otherwise."""
         return gaps.abs()
 
-    def __call__(
-        self, batch: WholeBatch, weights: Sequence[float] = (), memory: Memory | None = None
-    ) -> ObjectiveParts:
+    def __call__(self, batch: GlobalBatch, weights: Sequence[float] = (), state: LossState | None = None) -> LossParts:
         """J and its parts.
 
         Args:
             weights: lambda, as many as the objective has penalties.
             memory: what the last step returned; None or empty at the first.
         """
-        terms = self.terms(batch, memory or {})
+        terms = self.terms(batch, state or {})
         total = terms.risk
         for weight, penalty in zip(weights, terms.penalties, strict=True):
             if weight:  # at weight 0 a penalty must not even carry a gradient of 0 * inf
@@ -160,22 +158,23 @@ class Objective(Frozen):
         most = self.cell_penalties(gaps, batch.cells).where(present, -1.0).argmax()
         active = most.where(present.any(), -1)
         penalty = sum(terms.penalties, total.new_zeros(()))
-        return ObjectiveParts(total, terms.risk, penalty, gaps, present, active, terms.memory)
+        return LossParts(total, terms.risk, penalty, gaps, present, active, terms.state)
 
 
-class Penalised(Objective):
+class PenalisedLoss(Loss):
     """An objective with a penalty under a fairness weight.
 
     Attributes:
-        looks_per_epoch: how often held-out gaps are measured that move an adaptive weight or that an estimator uses.
-        weight_floor: smallest N w_i of an utterance (ours). None is the paper's form, in which the better group can
+        fairness_updates_per_epoch: how often held-out gaps are measured that move an adaptive weight or that an
+        estimator uses. min_sample_weight: smallest N w_i of an utterance (ours). None is the paper's form, in which the
+        better group can
             get negative weights and is then *unlearned*; 0 forbids that: only the worse group is pushed. The weights
             then sum to more than 1, so that a large fairness weight also enlarges the gradient before it is clipped.
     """
 
     fairness_weight: FairnessWeight = AdaptiveWeight()
-    looks_per_epoch: Annotated[int, Field(ge=1)] = 1
-    weight_floor: Annotated[float, Field(le=1.0, allow_inf_nan=False)] | None = None
+    fairness_updates_per_epoch: Annotated[int, Field(ge=1)] = 1
+    min_sample_weight: Annotated[float, Field(le=1.0, allow_inf_nan=False)] | None = None
 
     def n_weights(self, n_cells: int) -> int:
         """How many fairness weights there are."""
@@ -190,8 +189,8 @@ class UtteranceWeights(NamedTuple):
 
 
 def utterance_weights(
-    objective: Objective, batch: WholeBatch, weights: Sequence[float], memory: Memory
-) -> tuple[UtteranceWeights, ObjectiveParts]:
+    loss: Loss, batch: GlobalBatch, weights: Sequence[float], state: LossState
+) -> tuple[UtteranceWeights, LossParts]:
     """w_i = dJ/dl_i on the whole batch, so that sum_i w_i l_i has the gradient of J.
 
     For ERM-MinMaxGAP, w_i = 1/N + lambda kappa_c p D_c^(p-1) (+s_c for a woman, -s_c for a man) / n_c,g on the active
@@ -201,16 +200,16 @@ def utterance_weights(
         batch: detached here.
 
     Returns:
-        The weights, with ``weight_floor`` applied, and the detached parts.
+        The weights, with ``min_sample_weight`` applied, and the detached parts.
     """
     losses = batch.losses.detach().requires_grad_()
     states = batch.states.detach().requires_grad_() if batch.states is not None else None
-    parts = objective(batch._replace(losses=losses, states=states), weights, memory)
+    parts = loss(batch._replace(losses=losses, states=states), weights, state)
     parts.total.backward()
     by_utterance = _gradient(losses)
-    if isinstance(objective, Penalised) and objective.weight_floor is not None:
-        by_utterance = by_utterance.clamp(min=objective.weight_floor / len(by_utterance))
-    detached = ObjectiveParts._make([*(part.detach() for part in parts[:-1]), parts.memory])
+    if isinstance(loss, PenalisedLoss) and loss.min_sample_weight is not None:
+        by_utterance = by_utterance.clamp(min=loss.min_sample_weight / len(by_utterance))
+    detached = LossParts._make([*(part.detach() for part in parts[:-1]), parts.state])
     return UtteranceWeights(by_utterance, None if states is None else _gradient(states)), detached
 
 

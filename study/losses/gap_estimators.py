@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from study.common.base_model import Frozen
-from study.losses.base import Memory, WholeBatch, signed_gaps
+from study.losses.base import GlobalBatch, LossState, signed_gaps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ class BatchGaps(Frozen):
 
     kind: Literal["batch"] = "batch"
 
-    def estimate(self, batch: WholeBatch, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+    def estimate(self, batch: GlobalBatch, state: LossState) -> tuple[Tensor, Tensor, LossState]:
         """Signed gaps (C,) with gradient, which of them exist (C,), and the memory of the next step."""
         return *signed_gaps(*batch.group_means()), {}
 
@@ -36,12 +36,12 @@ class MovingGaps(Frozen):
     kind: Literal["ema"] = "ema"
     decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
 
-    def estimate(self, batch: WholeBatch, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+    def estimate(self, batch: GlobalBatch, state: LossState) -> tuple[Tensor, Tensor, LossState]:
         """As ``BatchGaps.estimate``."""
         means, counts = batch.group_means()
         sums, weights = (means * counts).detach(), counts
-        if memory:
-            sums, weights = sums + self.decay * memory["sums"], weights + self.decay * memory["weights"]
+        if state:
+            sums, weights = sums + self.decay * state["sums"], weights + self.decay * state["weights"]
         averaged = sums / weights.where(weights > 0, 1.0)
         gaps = _with_direction_of(*signed_gaps(averaged, weights), *signed_gaps(means, counts))
         return *gaps, {"sums": sums, "weights": weights}
@@ -51,18 +51,18 @@ class HeldOutGaps(Frozen):
     """Size and sign from a control split, direction from this batch (ours).
 
     A group with few training utterances can have the *lower* training loss, because it is memorised; then the gap of a
-    batch has the wrong sign. The gaps are taken anew at every look (``looks_per_epoch``), on utterances that are
-    neither trained on nor used for selection (``control`` in the settings).
+    batch has the wrong sign. The gaps are taken anew at every look (``fairness_updates_per_epoch``), on utterances that
+    are neither trained on nor used for selection (``control`` in the settings).
     """
 
     kind: Literal["held_out"] = "held_out"
 
-    def estimate(self, batch: WholeBatch, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+    def estimate(self, batch: GlobalBatch, state: LossState) -> tuple[Tensor, Tensor, LossState]:
         """As ``BatchGaps.estimate``; ``memory`` is that of ``look``."""
-        gaps = _with_direction_of(memory["gaps"], memory["present"], *signed_gaps(*batch.group_means()))
-        return *gaps, memory
+        gaps = _with_direction_of(state["gaps"], state["present"], *signed_gaps(*batch.group_means()))
+        return *gaps, state
 
-    def look(self, held_out: WholeBatch) -> Memory:
+    def look(self, held_out: GlobalBatch) -> LossState:
         """The memory after measuring the control split."""
         gaps, present = signed_gaps(*held_out.group_means())
         return {"gaps": gaps.detach(), "present": present}

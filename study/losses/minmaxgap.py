@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from study.common.base_model import Frozen, NonNegative, Positive
 from study.common.groups import Cell, Language, Modality
-from study.losses.base import Memory, Penalised, Terms, WholeBatch
+from study.losses.base import GlobalBatch, LossState, LossTerms, PenalisedLoss
 from study.losses.gap_estimators import BatchGaps, Estimator
 from study.losses.schedules import AdaptiveWeight
 
@@ -49,7 +49,7 @@ class Coefficients(Frozen):
         return tuple(value / mean for value in raw)
 
 
-class ErmMinMaxGap(Penalised):
+class ErmMinMaxGap(PenalisedLoss):
     """J = L_ERM + lambda R on a whole effective batch (arXiv 2603.21050; module docstring).
 
     Attributes:
@@ -63,7 +63,7 @@ class ErmMinMaxGap(Penalised):
     >>> import torch
     >>> two = (Cell("en", "speech"), Cell("de", "speech"))
     >>> groups = torch.tensor([0, 1, 2, 3])                                # en F, en M, de F, de M: gaps -2.0 and -0.5
-    >>> batch = WholeBatch(torch.tensor([1.0, 3.0, 2.0, 2.5]), groups, two)
+    >>> batch = GlobalBatch(torch.tensor([1.0, 3.0, 2.0, 2.5]), groups, two)
     >>> parts = ErmMinMaxGap()(batch, weights=(0.5,))
     >>> [round(float(x), 4) for x in (parts.risk, parts.penalty, parts.total)]
     [2.125, 4.0, 4.125]
@@ -87,14 +87,14 @@ class ErmMinMaxGap(Penalised):
         """kappa_c D_c^p (C,)."""
         return gaps.new_tensor(self.coefficients.kappa(cells)) * gaps.abs() ** self.power
 
-    def terms(self, batch: WholeBatch, memory: Memory) -> Terms:
-        gaps, present, memory = self.estimator.estimate(batch, memory)
+    def terms(self, batch: GlobalBatch, state: LossState) -> LossTerms:
+        gaps, present, state = self.estimator.estimate(batch, state)
         by_cell = self.cell_penalties(gaps, batch.cells).where(present, 0.0)
         if self.n_weights(len(batch.cells)) > 1:
             penalties = tuple(by_cell)
         else:
             penalties = (reduced(by_cell, present, self.reduction, self.temperature),)
-        return Terms(batch.losses.mean(), penalties, memory, (gaps.detach(), present))
+        return LossTerms(batch.losses.mean(), penalties, state, (gaps.detach(), present))
 
 
 def reduced(by_cell: Tensor, present: Tensor, reduction: str, temperature: float) -> Tensor:

@@ -67,7 +67,7 @@ class AdaptiveWeight(Frozen):
 
     The projected multiplier of arXiv 2603.21050; its ancestors are 1802.08626 and 1807.00028. Stated there: moved by
     development-set gaps, epsilon = 0.02, range [0, 10]. Not stated, so ours: where it starts, eta, how often it moves
-    (``looks_per_epoch`` of the objective), and what G is.
+    (``fairness_updates_per_epoch`` of the objective), and what G is.
 
     Attributes:
         initial: lambda_0.

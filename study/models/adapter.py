@@ -29,7 +29,7 @@ from study.models.pretrained import backbone_hash, load_base, load_processor
 from study.models.qwen2_audio import EmotionModel
 from study.storage.study_folder import StudyFolder
 
-MODULES = {"projector": "multi_modal_projector", "tower": "audio_tower"}
+MODULES = {"projector": "multi_modal_projector", "audio_encoder": "audio_tower"}
 CONFIG, WEIGHTS, SETTINGS, CARD = "adapter_config.json", "adapter_model.safetensors", "settings.json", "README.md"
 
 
@@ -75,7 +75,7 @@ def read_adapter(place: Path) -> tuple[Settings, dict[str, str]]:
         settings = parse(Settings, record["settings"])
         backbone = {name: str(record["backbone"][name]) for name in ("spec", "hash")}
         held = {"r": settings.backbone.lora_rank, "lora_alpha": settings.backbone.lora_alpha}
-        faults = [
+        errors = [
             f"--adapter {place}: {CONFIG} has {key} {config[key]}, {SETTINGS} {value}; export it again"
             for key, value in held.items()
             if config[key] != value
@@ -84,8 +84,8 @@ def read_adapter(place: Path) -> tuple[Settings, dict[str, str]]:
         raise SettingsError(
             [f"--adapter {place}: {SETTINGS} or {CONFIG} cannot be read ({error!r}); export it again"]
         ) from error
-    if faults:
-        raise SettingsError(faults)
+    if errors:
+        raise SettingsError(errors)
     return settings, backbone
 
 

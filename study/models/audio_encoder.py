@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from study.data.features import MAX_FRAMES, tower_positions
+from study.data.features import MAX_FRAMES, encoder_positions
 
 
-def tower_states(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor, on_30_seconds: bool = False) -> Tensor:
+def encoder_states(encoder: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor, on_30_seconds: bool = False) -> Tensor:
     """What the projector gets: states after pooling and the last norm.
 
     Args:
@@ -24,16 +24,16 @@ def tower_states(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor, on_3
     if on_30_seconds:
         longest = MAX_FRAMES
         log_mel = nn.functional.pad(log_mel, (0, 0, 0, MAX_FRAMES - log_mel.shape[1]))
-    dtype = tower.conv1.weight.dtype
-    hidden = nn.functional.gelu(tower.conv1(log_mel.to(dtype).transpose(1, 2)))
-    hidden = nn.functional.gelu(tower.conv2(hidden)).transpose(1, 2)
-    length = tower_positions(longest)
+    dtype = encoder.conv1.weight.dtype
+    hidden = nn.functional.gelu(encoder.conv1(log_mel.to(dtype).transpose(1, 2)))
+    hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
+    length = encoder_positions(longest)
     hidden = hidden[:, :length]
     steps = torch.arange(length, device=hidden.device)
-    hidden = hidden + tower.embed_positions(steps)
-    hidden = nn.functional.dropout(hidden, p=tower.dropout, training=tower.training)
-    valid = steps < tower_positions(frames)[:, None]
+    hidden = hidden + encoder.embed_positions(steps)
+    hidden = nn.functional.dropout(hidden, p=encoder.dropout, training=encoder.training)
+    valid = steps < encoder_positions(frames)[:, None]
     mask = None if bool(valid.all()) else valid[:, None, None, :].expand(-1, 1, length, -1)
-    for layer in tower.layers:
+    for layer in encoder.layers:
         hidden = layer(hidden, mask)
-    return tower.layer_norm(tower.avg_pooler(hidden.transpose(1, 2)).transpose(1, 2))
+    return encoder.layer_norm(encoder.avg_pooler(hidden.transpose(1, 2)).transpose(1, 2))

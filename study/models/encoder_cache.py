@@ -22,19 +22,19 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 
 from study.common.distributed import least
 from study.common.errors import SettingsError
-from study.common.sharded_build import GB, Parts
+from study.common.sharded_build import GB, ShardedBuild
 from study.config.settings import Settings
 from study.data.examples import Examples
 from study.data.features import audio_tokens, mels_of
-from study.models.audio_encoder import tower_states
-from study.models.pretrained import backbone_hash, is_deterministic, load_tower
+from study.models.audio_encoder import encoder_states
+from study.models.pretrained import backbone_hash, is_deterministic, load_audio_encoder
 
 SHARD = 256  # clips of a file
 AT_ONCE = 32  # clips of a pass through the tower
 DISK_LEFT_FREE = 0.05
 
 
-class TowerCache(Parts):
+class EncoderCache(ShardedBuild):
     """States of a corpus's clips by their row in it: ``cache[row]`` is (audio tokens, d_model), memory-mapped.
 
     Args:
@@ -79,7 +79,7 @@ def shared_states(
     settings: Settings,
     dtype: torch.dtype,
     device: torch.device,
-) -> TowerCache | None:
+) -> EncoderCache | None:
     """The complete cache of a run, all ranks building what is missing of it; None where the tower has to be run.
 
     Args:
@@ -89,30 +89,30 @@ def shared_states(
     Raises:
         SettingsError: a cache is asked for, and its disk has no room or the tower does not allow one.
     """
-    choice = settings.computation.tower_states
+    choice = settings.computation.encoder_states
     if choice == "computed" or not settings.optimisation.epochs:  # a single pass gains nothing from being kept
         return None
-    fault, store = None, None
-    if settings.computation.tower_input != "true_length":
-        fault = f"computation.tower_input is {settings.computation.tower_input}, to be measured in every pass"
-    elif "tower" in settings.backbone.trainable:
-        fault = "the tower is trained (backbone.trainable), so its states change"
+    message, store = None, None
+    if settings.computation.encoder_input != "true_length":
+        message = f"computation.encoder_input is {settings.computation.encoder_input}, to be measured in every pass"
+    elif "audio_encoder" in settings.backbone.trainable:
+        message = "the tower is trained (backbone.trainable), so its states change"
     elif not is_deterministic(source):
-        fault = f"the tower of {source} drops activations in training"
+        message = f"the tower of {source} drops activations in training"
     else:
         store = open_cache(features, examples.dataset, source, dtype)
-        fault = lacking_room(store)
-    if least(fault is None, device):  # or every rank runs the tower
+        message = lacking_room(store)
+    if least(message is None, device):  # or every rank runs the tower
         compute(store, examples.dataset, source, device, examples.mel_bins)
         return store
     if choice == "cached":
-        raise SettingsError([f"computation.tower_states: cached is not possible: {fault or 'a rank has no room'}"])
+        raise SettingsError([f"computation.encoder_states: cached is not possible: {message or 'a rank has no room'}"])
     if store is not None:
-        print(f"tower states: computed in every pass, not kept: {fault or 'a rank has no room'}", flush=True)
+        print(f"tower states: computed in every pass, not kept: {message or 'a rank has no room'}", flush=True)
     return None
 
 
-def open_cache(features: Path, dataset: Dataset, source: str, dtype: torch.dtype) -> TowerCache:
+def open_cache(features: Path, dataset: Dataset, source: str, dtype: torch.dtype) -> EncoderCache:
     """The cache of a corpus and backbone, complete or not; its folder stands beside that of the features.
 
     Args:
@@ -121,15 +121,15 @@ def open_cache(features: Path, dataset: Dataset, source: str, dtype: torch.dtype
         source: hub id or folder of the backbone.
     """
     kind = str(dtype).removeprefix("torch.")
-    folder = features.parent.parent / "tower" / f"{features.name}-{_hash(source)}-{kind}"
+    folder = features.parent.parent / "audio_encoder" / f"{features.name}-{_hash(source)}-{kind}"
     width = AutoConfig.from_pretrained(source).audio_config.d_model
-    return TowerCache(folder, np.asarray(dataset["frames"]), width, dtype)
+    return EncoderCache(folder, np.asarray(dataset["frames"]), width, dtype)
 
 
 _hash = cache(backbone_hash)  # a worker asks for it again with every seed
 
 
-def lacking_room(store: TowerCache) -> str | None:
+def lacking_room(store: EncoderCache) -> str | None:
     """Why the missing shards cannot be kept, None if they can."""
     need, disk = store.bytes_of(store.missing()), shutil.disk_usage(store.folder)
     free = disk.free - DISK_LEFT_FREE * disk.total
@@ -138,21 +138,23 @@ def lacking_room(store: TowerCache) -> str | None:
     return f"{need / GB:.1f} GB are needed in {store.folder} and {max(free, 0) / GB:.1f} GB are free"
 
 
-def compute(store: TowerCache, dataset: Dataset, source: str, device: torch.device, mel_bins: int) -> None:
+def compute(store: EncoderCache, dataset: Dataset, source: str, device: torch.device, mel_bins: int) -> None:
     """Compute what is missing, together with every other process that does so."""
     if not store.missing():
         return
-    tower = load_tower(source, store.dtype, device)
+    encoder = load_audio_encoder(source, store.dtype, device)
     clips = dataset.select_columns(["log_mel", "frames"]).with_format("numpy")
 
     def write(shard: int, path: Path) -> None:
-        save_file({"states": _states(store.shards[shard], tower, clips, device, mel_bins)}, path)
+        save_file({"states": _states(store.shards[shard], encoder, clips, device, mel_bins)}, path)
 
     store.build("tower states", write)
 
 
 @torch.no_grad()
-def _states(rows: np.ndarray, tower: Qwen2AudioEncoder, clips: Dataset, device: torch.device, mel_bins: int) -> Tensor:
+def _states(
+    rows: np.ndarray, encoder: Qwen2AudioEncoder, clips: Dataset, device: torch.device, mel_bins: int
+) -> Tensor:
     """States (tokens, d_model) of some clips behind each other, on the CPU; clips of like length pass together."""
     lengths = np.asarray(clips[rows]["frames"])
     parts: dict[int, Tensor] = {}
@@ -161,7 +163,7 @@ def _states(rows: np.ndarray, tower: Qwen2AudioEncoder, clips: Dataset, device: 
         chosen = order[start : start + AT_ONCE]
         frames = torch.from_numpy(lengths[chosen]).to(device)
         mels = mels_of([clips[int(rows[i])] for i in chosen], mel_bins).to(device)
-        states = tower_states(tower, mels, frames).cpu()
+        states = encoder_states(encoder, mels, frames).cpu()
         for i, state in zip(chosen, states, strict=True):
             parts[int(i)] = state[: audio_tokens(int(lengths[i]))]
     return torch.cat([parts[i] for i in range(len(rows))])

@@ -41,7 +41,7 @@ def with_lora(model: Qwen2AudioForConditionalGeneration, settings: BackboneSetti
     )
     peft_model = get_peft_model(model, lora)
     for part in settings.trainable:
-        module = model.model.audio_tower if part == "tower" else model.model.multi_modal_projector
+        module = model.model.audio_tower if part == "audio_encoder" else model.model.multi_modal_projector
         module.requires_grad_(True)
     model.model.audio_tower.embed_positions.requires_grad_(False)
     return peft_model

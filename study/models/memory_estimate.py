@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
-from study.config.settings import BackboneSettings, Placement
-from study.data.features import MAX_FRAMES, audio_tokens, tower_positions
+from study.config.settings import BackboneSettings, Parallelism
+from study.data.features import MAX_FRAMES, audio_tokens, encoder_positions
 from study.models.lora import lora_pattern
 
 GB = 1e9
@@ -96,7 +96,12 @@ class MemoryNeed:
 
 
 def memory_need(
-    config: Qwen2AudioConfig, settings: BackboneSettings, placement: Placement, load: Load, on_gpu: bool, epochs: int
+    config: Qwen2AudioConfig,
+    settings: BackboneSettings,
+    parallelism: Parallelism,
+    load: Load,
+    on_gpu: bool,
+    epochs: int,
 ) -> MemoryNeed:
     """The need of one rank.
 
@@ -109,21 +114,21 @@ def memory_need(
         model = Qwen2AudioForConditionalGeneration(config)
     parameters = sum(p.numel() for p in model.parameters())
     lora = lora_parameters(model, settings)
-    whole = {"tower": model.model.audio_tower, "projector": model.model.multi_modal_projector}
+    whole = {"audio_encoder": model.model.audio_tower, "projector": model.model.multi_modal_projector}
     trainable = lora + sum(p.numel() for part in settings.trainable for p in whole[part].parameters())
-    if "tower" in settings.trainable:
+    if "audio_encoder" in settings.trainable:
         trainable -= model.model.audio_tower.embed_positions.weight.numel()
 
-    ranks, stage = placement.ranks, placement.zero_stage
+    num_workers, stage = parallelism.num_workers, parallelism.zero_stage
     trained = trainable if epochs else 0
     return MemoryNeed(
         parameters=parameters,
         trainable=trainable,
         bytes_each=each,
-        weights=(parameters + lora) * each / (ranks if stage == 3 else 1),
-        gradients=trained * each / (ranks if stage >= 2 else 1),
+        weights=(parameters + lora) * each / (num_workers if stage == 3 else 1),
+        gradients=trained * each / (num_workers if stage >= 2 else 1),
         # Adam's two moments, and a master copy in float32, which without ZeRO float32 training does not make
-        optimiser=trained * FLOAT32 * (3 if on_gpu or stage else 2) / (ranks if stage >= 1 else 1),
+        optimiser=trained * FLOAT32 * (3 if on_gpu or stage else 2) / (num_workers if stage >= 1 else 1),
         activations=activations(config, settings, load, each) if epochs else 0.0,
         scoring=load.scored
         * (
@@ -147,7 +152,7 @@ def activations(config: Qwen2AudioConfig, settings: BackboneSettings, load: Load
     gate before and after its activation and the up projection (3 i); and the input of every LoRA matrix, with dropout
     a copy and a mask of a byte each. A frozen linear layer keeps no input. A frozen tower keeps nothing.
     """
-    text, tower = config.text_config, config.audio_config
+    text, encoder = config.text_config, config.audio_config
     h, i = text.hidden_size, text.intermediate_size
     k = h * text.num_key_value_heads // text.num_attention_heads
     tokens = load.examples * (load.text_tokens + audio_tokens(load.frames) + load.answer_tokens - 1)
@@ -162,10 +167,10 @@ def activations(config: Qwen2AudioConfig, settings: BackboneSettings, load: Load
         width = tokens // load.examples
         kept += load.examples * text.num_attention_heads * width**2 * twice * text.num_hidden_layers
     kept += load.examples * load.answer_tokens * text.vocab_size * twice
-    if "tower" in settings.trainable:
-        d, f = tower.d_model, tower.encoder_ffn_dim
+    if "audio_encoder" in settings.trainable:
+        d, f = encoder.d_model, encoder.encoder_ffn_dim
         # two norms' inputs, the inputs of q, k, v, of the output, of both layers of the MLP, and attention's own
-        kept += load.examples * tower_positions(load.frames) * (9 * d + 2 * f) * each * tower.encoder_layers
+        kept += load.examples * encoder_positions(load.frames) * (9 * d + 2 * f) * each * encoder.encoder_layers
     return float(kept)
 
 

@@ -99,14 +99,14 @@ def is_deterministic(source: str) -> bool:
     return not any((config.dropout, config.attention_dropout, config.activation_dropout, config.encoder_layerdrop))
 
 
-def load_tower(source: str, dtype: torch.dtype, device: torch.device) -> Qwen2AudioEncoder:
+def load_audio_encoder(source: str, dtype: torch.dtype, device: torch.device) -> Qwen2AudioEncoder:
     """The tower of a hub id or folder, without the language model, ready to score.
 
     Raises:
         SettingsError: weights of the tower are missing from the checkpoint, do not fit it or cannot be read.
     """
     try:
-        tower, loading = Qwen2AudioEncoder.from_pretrained(
+        encoder, loading = Qwen2AudioEncoder.from_pretrained(
             source,
             config=AutoConfig.from_pretrained(source).audio_config,
             dtype=dtype,
@@ -118,7 +118,7 @@ def load_tower(source: str, dtype: torch.dtype, device: torch.device) -> Qwen2Au
     except SafetensorError as error:
         raise SettingsError([f"--backbone {source}: its weights cannot be read ({error}); fetch them again"]) from error
     refuse_incomplete(source, loading)
-    return tower.to(device).eval()
+    return encoder.to(device).eval()
 
 
 def refuse_incomplete(source: str, loading: Mapping[str, Any]) -> None:

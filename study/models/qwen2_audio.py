@@ -17,7 +17,7 @@ from torch.profiler import record_function
 from study.config.settings import Computation
 from study.data.examples import Batch
 from study.data.features import audio_tokens
-from study.models.audio_encoder import tower_states
+from study.models.audio_encoder import encoder_states
 
 IGNORED = -100  # a target that cross_entropy leaves out
 
@@ -29,7 +29,7 @@ class EmotionModel(nn.Module):
         peft_model: from ``load_model``.
         answers: token ids of each label word followed by the end-of-turn token, in the order of ``EMOTIONS``.
         pad_token_id: fills the right of shorter rows.
-        computation: its ``tower_input`` and ``head`` say how; None for the defaults.
+        computation: its ``encoder_input`` and ``head`` say how; None for the defaults.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class EmotionModel(nn.Module):
         """
         base = self.peft_model.get_base_model().model
         with record_function("encoder"):
-            states = batch.tower_states
+            states = batch.encoder_states
             if states is None:
-                on_30_seconds = self.computation.tower_input == "30_seconds"
-                states = tower_states(base.audio_tower, batch.log_mel, batch.frames, on_30_seconds)
+                on_30_seconds = self.computation.encoder_input == "30_seconds"
+                states = encoder_states(base.audio_tower, batch.log_mel, batch.frames, on_30_seconds)
             kept = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
             return base.multi_modal_projector(states), kept
 

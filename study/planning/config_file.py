@@ -31,10 +31,10 @@ def read_config(path: Path, backbone: str | None) -> Settings:
     """
     try:
         tree = _tree(path)
-        if "knobs" in tree and "config_id" in tree:
+        if "hyperparameters" in tree and "config_id" in tree:
             study = _tree(path.resolve().parent.parent / "study.json")
             settings = parse(Settings, study["settings"])
-            return on_backbone(settings, backbone or settings.backbone.spec).with_overrides(tree["knobs"])
+            return on_backbone(settings, backbone or settings.backbone.spec).with_overrides(tree["hyperparameters"])
         if isinstance(tree.get("settings"), Mapping):
             settings = parse(Settings, tree["settings"])
             return on_backbone(settings, backbone or settings.backbone.spec)
@@ -44,7 +44,7 @@ def read_config(path: Path, backbone: str | None) -> Settings:
         spec = backbone or resolved_backbone(str(overrides.get("backbone.spec", "tiny")))
         return on_backbone(Settings(), spec).with_overrides({**overrides, "backbone.spec": spec})
     except SettingsError as error:
-        raise SettingsError([f"--config {path}: {fault}" for fault in error.faults]) from None
+        raise SettingsError([f"--config {path}: {message}" for message in error.errors]) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise SettingsError([f"--config {path}: is no settings file, nor a trial of a study ({error!r})"]) from error
 

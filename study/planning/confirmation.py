@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from search_spaces import Reference, Space, SpaceMaker
+from search_spaces import NamedConfiguration, Space, SpaceMaker
 from study.common.errors import SettingsError
 from study.config.settings import Settings
 from study.planning.plan import Draft
@@ -38,11 +38,11 @@ def confirm_draft(draft: Draft, seeds: str) -> Draft:
     try:
         fresh = tuple(int(part) for part in seeds.split(","))
     except ValueError:
-        raise SettingsError([f"--confirm: {seeds!r} is not a list of whole numbers such as 10,11,12"]) from None
+        raise SettingsError([f"--confirm-seeds: {seeds!r} is not a list of whole numbers such as 10,11,12"]) from None
     used = sorted(set(fresh) & set(plan["seeds"]))
     if used or len(set(fresh)) < len(fresh) or min(fresh) < 0:
         words = f"the search has used {', '.join(map(str, used))}" if used else "they must differ and be 0 or more"
-        raise SettingsError([f"--confirm: {seeds}: {words}; choose fresh seeds"])
+        raise SettingsError([f"--confirm-seeds: {seeds}: {words}; choose fresh seeds"])
     return replace(
         draft,
         folder=confirm_folder(draft.folder),
@@ -52,25 +52,25 @@ def confirm_draft(draft: Draft, seeds: str) -> Draft:
     )
 
 
-def confirm_references(trials: Sequence[dict[str, Any]], chosen: Sequence[str]) -> tuple[Reference, ...]:
+def confirmation_runs(trials: Sequence[dict[str, Any]], chosen: Sequence[str]) -> tuple[NamedConfiguration, ...]:
     """The configurations to run again, under the names that they have.
 
     Args:
         trials: records of the search.
         chosen: config_ids, of which the first trial with a label, or else the first, gives the name.
     """
-    found: dict[str, Reference] = {}
+    found: dict[str, NamedConfiguration] = {}
     for trial in sorted(trials, key=lambda trial: (trial["label"] is None, trial["number"])):
         if trial["config_id"] in chosen and trial["state"] == "finished":
             name = trial["label"] or f"trial {trial['number']}"
-            found.setdefault(trial["config_id"], Reference(name, fixed=trial["knobs"]))
+            found.setdefault(trial["config_id"], NamedConfiguration(name, fixed=trial["hyperparameters"]))
     return tuple(found[config_id] for config_id in chosen if config_id in found)
 
 
-def confirm_space(references: tuple[Reference, ...]) -> SpaceMaker:
+def confirm_space(baselines: tuple[NamedConfiguration, ...]) -> SpaceMaker:
     """A space of these configurations alone."""
-    return partial(_space, references)
+    return partial(_space, baselines)
 
 
-def _space(references: tuple[Reference, ...], languages: Sequence[str], settings: Settings) -> Space:
-    return Space(CONFIRM, (), references)
+def _space(baselines: tuple[NamedConfiguration, ...], languages: Sequence[str], settings: Settings) -> Space:
+    return Space(CONFIRM, (), baselines)

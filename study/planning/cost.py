@@ -49,7 +49,7 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
         SettingsError: it is more than the budget, or nothing is known to hold the budget against.
     """
     draft = plan.draft
-    at_once = (draft.cores or 0) // draft.placement.ranks
+    at_once = (draft.cores or 0) // draft.parallelism.num_workers
     groups = f"{min(at_once, draft.trials)} worker groups at a time" if draft.cores else "as many at a time as fit"
     pace = measured_pace(plan)
     if pace is None:
@@ -57,14 +57,14 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
         if draft.budget is not None:
             raise SettingsError(["--budget: no finished run to measure by; run one trial first, or leave --budget out"])
         return
-    epochs, ranks = draft.settings.optimisation.epochs, draft.placement.ranks
+    epochs, num_workers = draft.settings.optimisation.epochs, draft.parallelism.num_workers
     trials = read_trials(draft.folder)
     done = trials_done(trials.values())
     missing = max(0, draft.trials - done)
     seconds = pace.trial(len(draft.seeds), epochs)
     lacking = missing_seeds(draft.folder, trials.values(), draft.seeds)
     growth = [pace.trial(len(seeds), epochs) for seeds in lacking.values()]
-    hours, grown = seconds * ranks / 3600, sum(growth) * ranks / 3600  # of workers: a trial; all seeds
+    hours, grown = seconds * num_workers / 3600, sum(growth) * num_workers / 3600  # of workers: a trial; all seeds
     needed = grown + missing * hours
     wall = ""
     if at_once:
@@ -132,7 +132,7 @@ def _alike(record: dict[str, Any], plan: StudyPlan) -> bool:
         and record["backbone"]["spec"] == settings.backbone.spec
         and record["modalities"] == list(settings.modalities)
         and record["settings"]["optimisation"]["batch_size"] == settings.optimisation.batch_size
-        and record.get("placement") == plan.draft.placement.model_dump()
+        and record.get("parallelism") == plan.draft.parallelism.model_dump()
     )
 
 

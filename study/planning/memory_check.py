@@ -13,7 +13,7 @@ from transformers import AutoConfig, Qwen2AudioConfig
 from study.common.environment import free_memory
 from study.common.errors import SettingsError
 from study.common.groups import Modality
-from study.config.settings import Placement, Settings
+from study.config.settings import Parallelism, Settings
 from study.models.memory_estimate import GB, Load, MemoryNeed, memory_need
 from study.models.pretrained import refuse_absent
 from study.models.tiny import tiny_config
@@ -26,11 +26,13 @@ TEMPLATE_TOKENS = 25  # of the chat template around the prompt
 def require_memory(plan: StudyPlan, workers: int | None, console: Console) -> None:
     """``require_room`` for the training of a plan."""
     draft = plan.draft
-    load = load_of(draft.settings, plan.corpus.utterances, draft.placement.ranks)
-    require_room(draft.settings, draft.placement, load, workers, console)
+    load = load_of(draft.settings, plan.corpus.utterances, draft.parallelism.num_workers)
+    require_room(draft.settings, draft.parallelism, load, workers, console)
 
 
-def require_room(settings: Settings, placement: Placement, load: Load, workers: int | None, console: Console) -> None:
+def require_room(
+    settings: Settings, parallelism: Parallelism, load: Load, workers: int | None, console: Console
+) -> None:
     """Print the need of a rank, and what is free.
 
     Args:
@@ -45,7 +47,7 @@ def require_room(settings: Settings, placement: Placement, load: Load, workers: 
         console.print(f"{'memory':11}not known: the configuration of {settings.backbone.spec} cannot be read from here")
         return
     on_gpu = workers is None or torch.cuda.is_available()
-    need = memory_need(config, settings.backbone, placement, load, on_gpu, settings.optimisation.epochs)
+    need = memory_need(config, settings.backbone, parallelism, load, on_gpu, settings.optimisation.epochs)
     console.print(f"{'memory':11}{need.in_words()}")
     if workers is None:
         console.print(f"{'':11}(on GPUs; not compared with the cluster's)")
@@ -53,18 +55,18 @@ def require_room(settings: Settings, placement: Placement, load: Load, workers: 
     have = float(torch.cuda.mem_get_info()[0]) if on_gpu else free_memory()
     where = "on this GPU" if on_gpu else f"on this machine, for {workers} rank(s)"
     console.print(f"{'':11}{have / GB:.1f} GB are free {where}; not counted: runtime, buffers, fragments")
-    faults = room_faults(need, settings, placement.zero_stage, have, 1 if on_gpu else workers, on_gpu)
+    errors = room_errors(need, settings, parallelism.zero_stage, have, 1 if on_gpu else workers, on_gpu)
     chosen = settings.optimisation.micro_batch_size or settings.computation.micro_batch_tokens
-    if faults and not chosen and settings.optimisation.epochs:  # passes are then cut to fit, down to one utterance
-        need = memory_need(config, settings.backbone, placement, replace(load, examples=1), on_gpu, epochs=1)
-        faults = room_faults(need, settings, placement.zero_stage, have, 1 if on_gpu else workers, on_gpu)
-        if not faults:
+    if errors and not chosen and settings.optimisation.epochs:  # passes are then cut to fit, down to one utterance
+        need = memory_need(config, settings.backbone, parallelism, replace(load, examples=1), on_gpu, epochs=1)
+        errors = room_errors(need, settings, parallelism.zero_stage, have, 1 if on_gpu else workers, on_gpu)
+        if not errors:
             console.print(f"{'':11}where a batch does not fit, a step is cut into several passes")
-    if faults:
-        raise SettingsError(faults)
+    if errors:
+        raise SettingsError(errors)
 
 
-def room_faults(
+def room_errors(
     need: MemoryNeed, settings: Settings, zero_stage: int, have: float, sharing: int, on_gpu: bool
 ) -> list[str]:
     """One fault with its remedies, or none.
@@ -78,9 +80,9 @@ def room_faults(
     if need.activations > 0.1 * need.total:
         remedies.append("a smaller optimisation.micro_batch_size")
     if zero_stage < 3 and on_gpu:
-        remedies.append("--zero-stage 3 with more --ranks, which shards weights")
+        remedies.append("--zero-stage 3 with more --num-workers, which shards weights")
     if sharing > 1:
-        remedies.append("fewer --ranks")
+        remedies.append("fewer --num-workers")
     if need.gradients + need.optimiser > 0.1 * need.total:
         remedies.append("a smaller backbone.lora_rank, or less in backbone.trainable")
     remedies.append("a larger GPU" if on_gpu else "a machine with more memory")
@@ -110,9 +112,9 @@ def backbone_config(spec: str) -> Qwen2AudioConfig | None:
     return config
 
 
-def load_of(settings: Settings, utterances: pd.DataFrame, ranks: int) -> Load:
+def load_of(settings: Settings, utterances: pd.DataFrame, num_workers: int) -> Load:
     """The longest pass over a corpus; text is counted by its bytes, since no tokenizer is loaded yet."""
-    share = max(1, settings.optimisation.batch_size // ranks)
+    share = max(1, settings.optimisation.batch_size // num_workers)
     micro = min(settings.optimisation.micro_batch_size or share, share)
     text = len((settings.prompt.system + settings.prompt.asked()).encode())
     if Modality.SPEECH_TEXT in settings.modalities:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Space
-from study.config.settings import Placement, Settings
+from study.config.settings import Parallelism, Settings
 from study.data.corpora import Corpus
-from study.search.mo_asha import Halving
-from study.search.objectives import Goals
+from study.search.mo_asha import HalvingRule
+from study.search.objectives import SearchObjectives
 from study.storage.records import read_trials
 from study.storage.study_folder import StudyFolder
 
@@ -30,8 +30,8 @@ class Draft:
         settings: the base configuration; a trial overrides some of it.
         space: name of what is searched.
         cache: where corpus, features and tiny backbone are kept, shared by studies.
-        fixed: settings given by ``--fix``, which the space then does not search.
-        held: those of ``--fix`` that only some configurations have, such as the ramp of a schedule that is searched.
+        fixed: settings given by ``--set``, which the space then does not search.
+        held: those of ``--set`` that only some configurations have, such as the ramp of a schedule that is searched.
         goals: what the search looks for.
         sampler: which of ``SAMPLERS`` proposes configurations.  sampler_seed: of it.
         retries: how often a trial that fails is tried again within one call.
@@ -45,21 +45,21 @@ class Draft:
     folder: StudyFolder
     name: str
     settings: Settings
-    placement: Placement
+    parallelism: Parallelism
     space: str
     trials: int
     seeds: tuple[int, ...]
     cache: Path
     cores: int | None
     fixed: tuple[str, ...]
-    faults: tuple[str, ...]
+    errors: tuple[str, ...]
     held: dict[str, Any] = field(default_factory=dict)
-    goals: Goals = Goals()
+    search_objectives: SearchObjectives = SearchObjectives()
     sampler: str = "tpe"
     sampler_seed: int = 0
     retries: int = 1
     budget: float | None = None
-    early_stopping: Halving | None = None
+    early_stopping: HalvingRule | None = None
     trackers: tuple[str, ...] = ()
     profile: bool = False
 

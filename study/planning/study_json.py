@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search_spaces import Knob
+from search_spaces import Hyperparameter
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten, parse
 from study.planning.plan import Draft, StudyPlan
@@ -47,8 +47,8 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
         "languages": list(plan.languages),
         "modalities": list(settings.modalities),
         **space_record(plan),
-        "objectives": [list(objective) for objective in draft.goals.objectives],
-        "requirements": [str(requirement) for requirement in draft.goals.requirements],
+        "objectives": [list(objective) for objective in draft.search_objectives.objectives],
+        "constraints": [str(constraint) for constraint in draft.search_objectives.constraints],
         "sampler": draft.sampler,
         "sampler_seed": draft.sampler_seed,
         "trials": draft.trials,
@@ -56,7 +56,7 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
         "seeds": list(draft.seeds),
         "settings": settings.model_dump(mode="json"),
         "held": draft.held,
-        "placement": draft.placement.model_dump(),
+        "parallelism": draft.parallelism.model_dump(),
         "versions": {"python": sys.version.split()[0], **{package: version(package) for package in VERSIONED}},
         "command": shlex.join(["python", *sys.argv]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -82,7 +82,7 @@ def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
         settings = record["settings"]
     then = {
         "--objectives": ",".join(":".join(objective) for objective in objectives_of(record)),
-        "--require": " ".join(record.get("requirements", [])),
+        "--constraint": " ".join(record.get("constraints", [])),
         "--sampler-seed": record.get("sampler_seed", 0),
         **flatten(settings),
         **record.get("held", {}),
@@ -104,15 +104,21 @@ def space_conflicts(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     Args:
         there, here: ``space`` and ``knobs`` as in ``study.json``.
     """
-    then, now = ({knob["name"]: parse(Knob, knob) for knob in record.get("knobs", [])} for record in (there, here))
+    then, now = (
+        {
+            hyperparameter["name"]: parse(Hyperparameter, hyperparameter)
+            for hyperparameter in record.get("hyperparameters", [])
+        }
+        for record in (there, here)
+    )
     gone = [name for name in then if name not in now]
     if gone or (there["space"] != here["space"] and not (then and now)):
         what = f" (without {', '.join(gone)})" if gone else ""
         return [f"--space: {there['space']!r} there, {here['space']!r} now{what}"]
     return [
-        f"{name}: {knob.range()} there, {now[name].range()} now, which does not hold it"
-        for name, knob in then.items()
-        if not now[name].contains(knob)
+        f"{name}: {hyperparameter.range()} there, {now[name].range()} now, which does not hold it"
+        for name, hyperparameter in then.items()
+        if not now[name].contains(hyperparameter)
     ]
 
 
@@ -120,15 +126,15 @@ def space_record(plan: StudyPlan) -> dict[str, Any]:
     """What ``study.json`` holds of the space."""
     return {
         "space": plan.draft.space,
-        "knobs": [knob.model_dump(mode="json") for knob in plan.space.knobs],
-        "references": [{"label": each.label, "note": each.note} for each in plan.space.references],
+        "hyperparameters": [hyperparameter.model_dump(mode="json") for hyperparameter in plan.space.hyperparameters],
+        "baselines": [{"label": each.label, "note": each.note} for each in plan.space.baselines],
     }
 
 
 def _search_in_words(draft: Draft) -> dict[str, Any]:
     return {
-        "--objectives": ",".join(":".join(objective) for objective in draft.goals.objectives),
-        "--require": " ".join(map(str, draft.goals.requirements)),
+        "--objectives": ",".join(":".join(objective) for objective in draft.search_objectives.objectives),
+        "--constraint": " ".join(map(str, draft.search_objectives.constraints)),
         "--sampler-seed": draft.sampler_seed,
     }
 
@@ -153,23 +159,23 @@ def keep_plan(draft: Draft, record: dict) -> None:
     if there is None:
         draft.folder.write_json("study.json", record)
         return
-    faults = [
+    errors = [
         f"{part}: content {there[part]['hash']} there, {record[part]['hash']} now"
         for part in ("corpus", "backbone")
         if there[part]["hash"] != record[part]["hash"]
     ]
-    refuse_conflicts(draft, faults + space_conflicts(there, record))
-    grown = {key: record[key] for key in ("space", "knobs", "seeds")}
-    others = {each["label"]: each for each in there.get("references", [])}
-    grown["references"] = list({**others, **{each["label"]: each for each in record["references"]}}.values())
+    refuse_conflicts(draft, errors + space_conflicts(there, record))
+    grown = {key: record[key] for key in ("space", "hyperparameters", "seeds")}
+    others = {each["label"]: each for each in there.get("baselines", [])}
+    grown["baselines"] = list({**others, **{each["label"]: each for each in record["baselines"]}}.values())
     grown |= {"trials": max(there["trials"], draft.trials)}
     grown |= {key: record[key] for key in ("sampler", "early_stopping")}  # of the latest call
     draft.folder.write_json("study.json", {**there, **grown})
 
 
-def refuse_conflicts(draft: Draft, faults: list[str]) -> None:
+def refuse_conflicts(draft: Draft, errors: list[str]) -> None:
     """Do not mix two corpora, backbones, spaces or settings in one folder."""
-    if faults:
+    if errors:
         raise SettingsError(
-            [f"{draft.folder.uri} holds a study made with other settings; choose another --study NAME:", *faults]
+            [f"{draft.folder.uri} holds a study made with other settings; choose another --study NAME:", *errors]
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from search_spaces.ablation_arms import TUNED, UNIFORM
 from search_spaces.registry import COEFFICIENTS
-from search_spaces.space import Reference
+from search_spaces.space import NamedConfiguration
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten, parse
 from study.storage.records import OBJECTIVES, objectives_of, read_study, read_trials
@@ -26,7 +26,7 @@ KINDS = {"languages": "language", "modalities": "modality", "cells": "cell"}
 
 
 @dataclass(frozen=True)
-class Found:
+class TunedArm:
     """One search's choice.
 
     Attributes:
@@ -34,31 +34,31 @@ class Found:
         uri: of the study.  settings: those that it started from.
     """
 
-    reference: Reference
+    baseline: NamedConfiguration
     uri: str
     settings: dict[str, Any]
 
-    def faults(self, settings: Settings) -> list[str]:
+    def errors(self, settings: Settings) -> list[str]:
         """What differs from the settings of the ablation beside the objective, so that the arm would not be what was
         found."""
         here, there = flatten(settings.model_dump(mode="json")), flatten(self.settings)
-        different = [k for k in here | there if here.get(k) != there.get(k) and not k.startswith("objective.")]
+        different = [k for k in here | there if here.get(k) != there.get(k) and not k.startswith("loss.")]
         return [
-            f"--from {self.uri}: searched with {key} {there.get(key)!r}, here it is {here.get(key)!r}; --fix the same"
+            f"--from {self.uri}: searched with {key} {there.get(key)!r}, here it is {here.get(key)!r}; --set the same"
             for key in different
         ]
 
-    def arm(self, settings: Settings) -> Reference:
+    def arm(self, settings: Settings) -> NamedConfiguration:
         """The arm in an ablation of these settings; its objective whole, if its search started from another."""
-        start = parse(Settings, {**settings.model_dump(mode="json"), "objective": self.settings["objective"]})
+        start = parse(Settings, {**settings.model_dump(mode="json"), "loss": self.settings["loss"]})
         if start == settings:
-            return self.reference
-        objective = start.with_overrides(self.reference.fixed).objective.model_dump(mode="json")
-        others = {key: value for key, value in self.reference.fixed.items() if not key.startswith("objective.")}
-        return replace(self.reference, fixed={**others, **flatten({"objective": objective})})
+            return self.baseline
+        loss = start.with_overrides(self.baseline.fixed).loss.model_dump(mode="json")
+        others = {key: value for key, value in self.baseline.fixed.items() if not key.startswith("loss.")}
+        return replace(self.baseline, fixed={**others, **flatten({"loss": loss})})
 
 
-def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
+def read_tuned_arms(folders: Sequence[StudyFolder]) -> list[TunedArm]:
     """The arm of each search, all within the trials that every one of them has finished.
 
     Raises:
@@ -69,28 +69,28 @@ def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
     plans = {folder: read_study(folder) for folder in folders}
     trials = {folder: _finished(folder) for folder in folders}
     budget = min((len(found) for found in trials.values()), default=0)
-    faults = []
+    errors = []
     for folder, plan in plans.items():
         if objectives_of(plan) != list(OBJECTIVES):
-            faults.append(f"--from {folder.uri}: it searched for {plan['objectives']}, not for dev W-F1 and dev gap")
+            errors.append(f"--from {folder.uri}: it searched for {plan['objectives']}, not for dev W-F1 and dev gap")
         elif not any(trial["label"] == ERM for trial in trials[folder][:budget]):
-            faults.append(f"--from {folder.uri}: there is no ERM among its first {budget} finished trials")
+            errors.append(f"--from {folder.uri}: there is no ERM among its first {budget} finished trials")
         first = plans[folders[0]]
         for what in ("corpus", "backbone"):
             if plan[what]["hash"] != first[what]["hash"]:
-                faults.append(f"--from {folder.uri}: its {what} is another than that of {folders[0].uri}")
+                errors.append(f"--from {folder.uri}: its {what} is another than that of {folders[0].uri}")
         if len(plan["seeds"]) != len(first["seeds"]):
-            faults.append(
+            errors.append(
                 f"--from {folder.uri}: {len(plan['seeds'])} seeds a trial, {len(first['seeds'])} in {folders[0].uri}: "
                 "the budgets are not equal"
             )
-    if faults:
-        raise SettingsError(faults)
+    if errors:
+        raise SettingsError(errors)
     found = []
     for folder, plan in plans.items():
         best = choose(trials[folder][:budget])
         if best is None:
-            faults.append(f"--from {folder.uri}: there is no proposal among its first {budget} finished trials")
+            errors.append(f"--from {folder.uri}: there is no proposal among its first {budget} finished trials")
             continue
         within = f"dev W-F1 is at most {100 * LOSS:g} point below ERM's there"
         rule = (
@@ -100,9 +100,11 @@ def found_arms(folders: Sequence[StudyFolder]) -> list[Found]:
         )
         note = f"{rule}; searched with seeds {', '.join(map(str, plan['seeds']))}"
         label = f"{coefficients_in_words(plan)} ({plan['name']}, trial {best['number']})"
-        found.append(Found(Reference(label, fixed=best["knobs"], note=note), folder.uri, plan["settings"]))
-    if faults:
-        raise SettingsError(faults)
+        found.append(
+            TunedArm(NamedConfiguration(label, fixed=best["hyperparameters"], note=note), folder.uri, plan["settings"])
+        )
+    if errors:
+        raise SettingsError(errors)
     return found
 
 
@@ -128,7 +130,7 @@ def _floor(trials: Sequence[dict[str, Any]]) -> float:
 
 def coefficients_in_words(plan: dict[str, Any]) -> str:
     """Which coefficients a study searched, from its ``study.json``."""
-    names = [knob["name"] for knob in plan.get("knobs", [])]
+    names = [hyperparameter["name"] for hyperparameter in plan.get("hyperparameters", [])]
     kinds = [words for kind, words in KINDS.items() if any(n.startswith(f"{COEFFICIENTS}.{kind}.") for n in names)]
     return f"{TUNED} {' and '.join(kinds)}" if kinds else UNIFORM
 

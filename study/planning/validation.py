@@ -6,100 +6,110 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from search_spaces import Knob, Space
+from search_spaces import Hyperparameter, Space
 from search_spaces.space import Choice, exists
 from study.common.errors import SettingsError
 from study.common.groups import Cell, cells
 from study.config.config_id import config_id
-from study.config.settings import ControlSplit, Placement, Settings
-from study.losses.base import Penalised
+from study.config.settings import ControlSplit, Parallelism, Settings
+from study.losses.base import PenalisedLoss
 from study.losses.gap_estimators import HeldOutGaps
 from study.losses.minmaxgap import ErmMinMaxGap
 from study.losses.schedules import AdaptiveWeight
 from study.planning.plan import Draft
 
 
-def knob_faults(space: Space, settings: Settings, placement: Placement, languages: tuple[str, ...]) -> list[str]:
+def hyperparameter_errors(
+    space: Space, settings: Settings, parallelism: Parallelism, languages: tuple[str, ...]
+) -> list[str]:
     """Values of a space that are no settings: of each knob every choice, or both ends and, where these are settings,
     the first between them that is none. A fault is named once, at the value that shows it first."""
-    known = set(context_faults(settings, placement, languages, None))
-    faults: dict[str, str] = {}
+    known = set(context_errors(settings, parallelism, languages, None))
+    errors: dict[str, str] = {}
 
-    def look(knob: Knob, value: Choice) -> bool:
+    def look(hyperparameter: Hyperparameter, value: Choice) -> bool:
         try:
-            chosen = settings.with_overrides(_beside(knob, value, space))
-            found = [fault for fault in context_faults(chosen, placement, languages, None) if fault not in known]
+            chosen = settings.with_overrides(_beside(hyperparameter, value, space))
+            found = [
+                message for message in context_errors(chosen, parallelism, languages, None) if message not in known
+            ]
         except SettingsError as error:
-            found = list(error.faults)
-        for fault in found:
-            faults.setdefault(fault, f"--space: {knob.name} at {value}: {fault}")
+            found = list(error.errors)
+        for message in found:
+            errors.setdefault(message, f"--space: {hyperparameter.name} at {value}: {message}")
         return bool(found)
 
-    for knob in sorted(space.knobs, key=lambda knob: not knob.when):  # at what depends on others before these
-        if not any([look(knob, value) for value in knob.ends()]):
-            any(look(knob, value) for value in knob.between())
-    return [*faults.values()]
+    for hyperparameter in sorted(
+        space.hyperparameters, key=lambda hyperparameter: not hyperparameter.when
+    ):  # at what depends on others before these
+        if not any([look(hyperparameter, value) for value in hyperparameter.ends()]):
+            any(look(hyperparameter, value) for value in hyperparameter.between())
+    return [*errors.values()]
 
 
-def _beside(knob: Knob, value: Choice, space: Space) -> dict[str, Any]:
+def _beside(hyperparameter: Hyperparameter, value: Choice, space: Space) -> dict[str, Any]:
     """The value of a knob, what it depends on, and what depends on it at its default."""
-    values = {parent: allowed[0] for parent, allowed in _conditions(knob, space).items()} | {knob.name: value}
-    for other in space.knobs:
+    values = {parent: allowed[0] for parent, allowed in _conditions(hyperparameter, space).items()} | {
+        hyperparameter.name: value
+    }
+    for other in space.hyperparameters:
         if other.when and other.name not in values and exists(other, values):
             values[other.name] = other.default
     return values
 
 
-def _conditions(knob: Knob, space: Space) -> dict[str, tuple[Any, ...]]:
+def _conditions(hyperparameter: Hyperparameter, space: Space) -> dict[str, tuple[Any, ...]]:
     """What must hold for a knob to exist, its parents' own conditions included."""
-    parents = {other.name: other for other in space.knobs}
+    parents = {other.name: other for other in space.hyperparameters}
     conditions: dict[str, tuple[Any, ...]] = {}
-    for parent, allowed in knob.when.items():
+    for parent, allowed in hyperparameter.when.items():
         conditions |= _conditions(parents[parent], space) | {parent: allowed}
     return conditions
 
 
-def reference_faults(space: Space, settings: Settings, placement: Placement, languages: tuple[str, ...]) -> list[str]:
+def baseline_errors(
+    space: Space, settings: Settings, parallelism: Parallelism, languages: tuple[str, ...]
+) -> list[str]:
     """Named configurations of a space that could not run with what is fixed, or that would be the same one."""
-    known = set(context_faults(settings, placement, languages, None))
+    known = set(context_errors(settings, parallelism, languages, None))
     in_use = cells(languages, settings.modalities)
     names: dict[str, str] = {}
-    faults = []
-    for reference in space.references:
+    errors = []
+    for baseline in space.baselines:
         try:
-            chosen = settings.with_overrides({**reference.knobs, **reference.fixed})
+            chosen = settings.with_overrides({**baseline.hyperparameters, **baseline.fixed})
         except SettingsError as error:
-            faults += [f"{reference.label}: {fault}" for fault in error.faults]
+            errors += [f"{baseline.label}: {message}" for message in error.errors]
             continue
-        found = [fault for fault in context_faults(chosen, placement, languages, None) if fault not in known]
-        faults += [f"{reference.label}: {fault}" for fault in found]
+        found = [message for message in context_errors(chosen, parallelism, languages, None) if message not in known]
+        errors += [f"{baseline.label}: {message}" for message in found]
         if not found and not known:
-            twin = names.setdefault(config_id(chosen, in_use, "", ""), reference.label)
-            if twin != reference.label:
-                faults.append(f"--fix: with it, {reference.label!r} is the same configuration as {twin!r}")
-    return faults
+            twin = names.setdefault(config_id(chosen, in_use, "", ""), baseline.label)
+            if twin != baseline.label:
+                errors.append(f"--set: with it, {baseline.label!r} is the same configuration as {twin!r}")
+    return errors
 
 
 GRID_LIMIT = 100_000
 
 
-def method_faults(fixed: tuple[str, ...], space: Space) -> list[str]:
+def method_errors(fixed: tuple[str, ...], space: Space) -> list[str]:
     """A space that compares methods sets the method itself."""
-    key = "objective.method"
-    if key in fixed and any(key in reference.fixed for reference in space.references):
-        return [f"--fix {key}: the space {space.name} sets it (ERM is among its first trials)"]
+    key = "loss.method"
+    if key in fixed and any(key in baseline.fixed for baseline in space.baselines):
+        return [f"--set {key}: the space {space.name} sets it (ERM is among its first trials)"]
     return []
 
 
-def size_faults(space: Space, draft: Draft, in_use: Sequence[Cell]) -> list[str]:
+def size_errors(space: Space, draft: Draft, in_use: Sequence[Cell]) -> list[str]:
     """A grid, or a space of choices alone, has an end: no configuration is run twice."""
-    if not (space.knobs and space.finite):
+    if not (space.hyperparameters and space.finite):
         return []
     grid = draft.sampler == "grid"
     if grid and sum(1 for _ in islice(space.points(), GRID_LIMIT + 1)) > GRID_LIMIT:  # it is queued whole
-        return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --fix some of its knobs"]
-    named = ({**reference.knobs, **reference.fixed} for reference in space.references)
-    different = {_identity(draft.settings, knobs, in_use) for knobs in named}
+        return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --set some of its knobs"]
+    named = ({**baseline.hyperparameters, **baseline.fixed} for baseline in space.baselines)
+    different = {_identity(draft.settings, hyperparameters, in_use) for hyperparameters in named}
     size = 0
     for point in space.points():
         size += 1
@@ -110,49 +120,56 @@ def size_faults(space: Space, draft: Draft, in_use: Sequence[Cell]) -> list[str]
     return [f"--trials: {draft.trials} asked for, the {what} has {size} points: at most {len(different)}"]
 
 
-def _identity(settings: Settings, knobs: Mapping[str, Any], in_use: Sequence[Cell]) -> str:
+def _identity(settings: Settings, hyperparameters: Mapping[str, Any], in_use: Sequence[Cell]) -> str:
     try:
-        return config_id(settings.with_overrides(knobs), in_use, "", "")
+        return config_id(settings.with_overrides(hyperparameters), in_use, "", "")
     except ValueError:  # a knob out of range, which is named elsewhere
-        return str(knobs)
+        return str(hyperparameters)
 
 
-def context_faults(settings: Settings, placement: Placement, languages: Sequence[str], cores: int | None) -> list[str]:
+def context_errors(
+    settings: Settings, parallelism: Parallelism, languages: Sequence[str], cores: int | None
+) -> list[str]:
     """What is wrong between settings, corpus and machine; empty when nothing is.
 
     Args:
         languages: those of the corpus.
         cores: CPU cores (or GPUs, where there are any) in reach; None if not known yet.
     """
-    faults = []
-    objective, batch = settings.objective, settings.optimisation.batch_size
+    errors = []
+    loss, batch = settings.loss, settings.optimisation.batch_size
     in_use = cells(languages, settings.modalities)
-    if isinstance(objective, ErmMinMaxGap):
-        faults += _coefficient_faults(objective, in_use)
-    if isinstance(objective, Penalised):
-        faults += _control_faults(objective, settings.control)
+    if isinstance(loss, ErmMinMaxGap):
+        errors += _coefficient_errors(loss, in_use)
+    if isinstance(loss, PenalisedLoss):
+        errors += _control_errors(loss, settings.control)
     groups = 2 * len(in_use)
-    if objective.sampled() == "balanced" and batch < 2 * groups:
-        faults.append(
+    if loss.sampled() == "balanced" and batch < 2 * groups:
+        errors.append(
             f"optimisation.batch_size: {batch} holds fewer than two of each of {groups} groups; "
             f"use {2 * groups} or more"
         )
-    if batch % placement.ranks:
-        faults.append(f"optimisation.batch_size: {batch} cannot be shared evenly by --ranks {placement.ranks}")
-    if cores is not None and placement.ranks > cores:
-        faults.append(f"--ranks: {placement.ranks} workers asked for, this machine has {cores} cores (or GPUs, if any)")
-    return faults
+    if batch % parallelism.num_workers:
+        errors.append(
+            f"optimisation.batch_size: {batch} cannot be shared evenly by --num-workers {parallelism.num_workers}"
+        )
+    if cores is not None and parallelism.num_workers > cores:
+        errors.append(
+            f"--num-workers: {parallelism.num_workers} workers asked for, this machine has "
+            f"{cores} cores (or GPUs, if any)"
+        )
+    return errors
 
 
-def _coefficient_faults(objective: ErmMinMaxGap, in_use: Sequence[Cell]) -> list[str]:
-    coefficients = objective.coefficients
+def _coefficient_errors(loss: ErmMinMaxGap, in_use: Sequence[Cell]) -> list[str]:
+    coefficients = loss.coefficients
     known = {
         "languages": list(dict.fromkeys(cell.language for cell in in_use)),
         "modalities": list(dict.fromkeys(cell.modality for cell in in_use)),
         "cells": [str(cell) for cell in in_use],
     }
-    faults = [
-        f"objective.coefficients.{kind}.{name}: this study has only {', '.join(names)}"
+    errors = [
+        f"loss.coefficients.{kind}.{name}: this study has only {', '.join(names)}"
         for kind, names in known.items()
         for name in getattr(coefficients, kind)
         if name not in names
@@ -160,26 +177,23 @@ def _coefficient_faults(objective: ErmMinMaxGap, in_use: Sequence[Cell]) -> list
     try:
         coefficients.kappa(in_use)
     except ValueError as error:
-        faults.append(f"objective.coefficients: {error}")
-    return faults
+        errors.append(f"loss.coefficients: {error}")
+    return errors
 
 
-def _control_faults(objective: Penalised, control: ControlSplit) -> list[str]:
+def _control_errors(loss: PenalisedLoss, control: ControlSplit) -> list[str]:
     """Who needs a control split, and whether a weight a cell has cells to act on."""
-    weight = objective.fairness_weight
+    weight = loss.fairness_weight
     adaptive = isinstance(weight, AdaptiveWeight)
     needs = {
-        "objective.estimator.kind": isinstance(objective, ErmMinMaxGap)
-        and isinstance(objective.estimator, HeldOutGaps),
-        "objective.fairness_weight.split": adaptive and weight.split == "control",
+        "loss.estimator.kind": isinstance(loss, ErmMinMaxGap) and isinstance(loss.estimator, HeldOutGaps),
+        "loss.fairness_weight.split": adaptive and weight.split == "control",
     }
-    faults = [
-        f"{knob}: needs a control split: set control.fraction, e.g. 0.5 of dev"
-        for knob, needed in needs.items()
+    errors = [
+        f"{hyperparameter}: needs a control split: set control.fraction, e.g. 0.5 of dev"
+        for hyperparameter, needed in needs.items()
         if needed and not control.fraction
     ]
-    if adaptive and weight.per_cell and not isinstance(objective, ErmMinMaxGap):
-        faults.append(
-            f"objective.fairness_weight.per_cell: only minmaxgap has a penalty a cell, not {objective.method}"
-        )
-    return faults
+    if adaptive and weight.per_cell and not isinstance(loss, ErmMinMaxGap):
+        errors.append(f"loss.fairness_weight.per_cell: only minmaxgap has a penalty a cell, not {loss.method}")
+    return errors

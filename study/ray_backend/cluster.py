@@ -21,7 +21,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from study.common.environment import LIBRARIES, gpus
 from study.common.errors import SettingsError
 from study.common.paths import REPO
-from study.config.settings import Placement
+from study.config.settings import Parallelism
 
 DRIVER = {"CPU": 0, "memory": 1024**3}
 """A driver with the processes of Ray Train that live beside it: 412, 402, 107 and 60 MiB of their own, measured."""
@@ -199,11 +199,11 @@ def room_for_drivers() -> int:
     return sum(int(node.get("memory", 0) // DRIVER["memory"]) for node in places)
 
 
-def require_room(placement: Placement) -> None:
+def require_room(parallelism: Parallelism) -> None:
     """Refuse a trial that could never be placed, instead of waiting for ever.
 
     Raises:
-        SettingsError: the cluster has fewer GPUs, or fewer cores, than ``--ranks``, or no memory for a driver.
+        SettingsError: the cluster has fewer GPUs, or fewer cores, than ``--num-workers``, or no memory for a driver.
     """
     resources = capacity()
     if not room_for_drivers():
@@ -211,20 +211,23 @@ def require_room(placement: Placement) -> None:
         raise SettingsError(
             [f"no node of Ray's has the {need:g} GiB of memory left that a trial's driver asks for; end other programs"]
         )
-    if not concurrent_trials(placement, resources):
+    if not concurrent_trials(parallelism, resources):
         have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
-        raise SettingsError([f"--ranks: {placement.ranks} workers asked for, the cluster has {have}; use fewer"])
+        raise SettingsError(
+            [f"--num-workers: {parallelism.num_workers} workers asked for, the cluster has {have}; use fewer"]
+        )
 
 
-def concurrent_trials(placement: Placement, resources: dict[str, float]) -> int:
+def concurrent_trials(parallelism: Parallelism, resources: dict[str, float]) -> int:
     """How many trials the cluster holds at once; 0 if not even one.
 
     Each rank takes a core, beside its GPU too; how many cores will come with an autoscaler's GPUs is not known, nor
     is it looked at how cores and GPUs are shared out among machines.
 
-    >>> [concurrent_trials(Placement(ranks=2), {"CPU": 4.0, **more}) for more in ({}, {"GPU": 8.0}, {"GPU": 2.0})]
+    >>> two = Parallelism(num_workers=2)
+    >>> [concurrent_trials(two, {"CPU": 4.0, **more}) for more in ({}, {"GPU": 8.0}, {"GPU": 2.0})]
     [2, 2, 1]
     """
     cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     slots = gpus if GPUS_AT_MOST in resources else min(cores, gpus or cores)
-    return int(slots // placement.ranks)
+    return int(slots // parallelism.num_workers)

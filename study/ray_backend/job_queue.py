@@ -19,12 +19,12 @@ class Job:
     sent: float
 
 
-class Exchange:
+class JobQueue:
     """Where a trial and its workers meet. An actor; its queues are unbounded and hold a row or two."""
 
-    def __init__(self, ranks: int):
-        self.jobs: list[asyncio.Queue[Job | None]] = [asyncio.Queue() for _ in range(ranks)]
-        self.verdicts: list[asyncio.Queue[bool]] = [asyncio.Queue() for _ in range(ranks)]
+    def __init__(self, num_workers: int):
+        self.jobs: list[asyncio.Queue[Job | None]] = [asyncio.Queue() for _ in range(num_workers)]
+        self.verdicts: list[asyncio.Queue[bool]] = [asyncio.Queue() for _ in range(num_workers)]
         self.rows: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
     async def give(self, job: Job | None) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 TRACKERS = ("mlflow", "wandb")
 
 
-def tracker_faults(names: Sequence[str]) -> list[str]:
-    """What is wrong with ``--track``; empty when nothing."""
+def tracker_errors(names: Sequence[str]) -> list[str]:
+    """What is wrong with ``--report-to``; empty when nothing."""
     strangers = [name for name in names if name not in TRACKERS]
     absent = [name for name in names if name in TRACKERS and find_spec(name) is None]
     return [
-        *(f"--track: there is no {name!r}; choose from {', '.join(TRACKERS)}" for name in strangers),
-        *(f"--track: {name} is not installed; pip install {name}" for name in absent),
+        *(f"--report-to: there is no {name!r}; choose from {', '.join(TRACKERS)}" for name in strangers),
+        *(f"--report-to: {name} is not installed; pip install {name}" for name in absent),
     ]
 
 

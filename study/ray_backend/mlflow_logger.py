@@ -24,7 +24,7 @@ class PlainlyNamed(MLflowLoggerCallback):
 def plain_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by names of letters, digits and ``/ _ - . :`` or a space, everything else in them an underscore.
 
-    >>> plain_names({"dev_gap@ja/speech+text": 0.1, "config": {"objective.power": 2}})
-    {'dev_gap_ja/speech_text': 0.1, 'config/objective.power': 2}
+    >>> plain_names({"dev_gap@ja/speech+text": 0.1, "config": {"loss.power": 2}})
+    {'dev_gap_ja/speech_text': 0.1, 'config/loss.power': 2}
     """
     return {re.sub(r"[^/\w.\- :]", "_", name): value for name, value in flatten_dict(dict(values)).items()}

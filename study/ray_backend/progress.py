@@ -89,8 +89,8 @@ class StudyProgress(Callback):
         self.bar.stop()
 
     def _words(self, config: dict[str, Any]) -> str:
-        knobs = {key: value for key, value in config.items() if key not in ("number", "label")}
-        return config.get("label") or self.describe(knobs)
+        hyperparameters = {key: value for key, value in config.items() if key not in ("number", "label")}
+        return config.get("label") or self.describe(hyperparameters)
 
     def _ordinal(self) -> int:
         return self.finished + self.done_here + self.failed + 1

@@ -13,7 +13,7 @@ from ray.tune.search.searcher import Searcher
 from ray.tune.utils import flatten_dict
 
 from search_spaces import Space
-from study.search.optuna_study import ASKS, Search, knobs_of
+from study.search.optuna_study import ASKS, Search, hyperparameters_of
 
 
 class StudySearch(OptunaSearch):
@@ -48,7 +48,7 @@ class StudySearch(OptunaSearch):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         result = result or {}
-        values = {metric: result.get(metric) for metric in self.search.goals.metrics}
+        values = {metric: result.get(metric) for metric in self.search.search_objectives.metrics}
         finite = all(value is not None and math.isfinite(value) for value in values.values())
         if error or not finite or not result.get("complete"):
             stopped = not error and result.get("done") and not result.get("complete")
@@ -57,7 +57,7 @@ class StudySearch(OptunaSearch):
                 self._ot_study.tell(self._ot_trials[trial_id], state=state)
                 self._completed_trials.add(trial_id)
             return
-        for words, violation in self.search.goals.violations(values).items():
+        for words, violation in self.search.search_objectives.violations(values).items():
             self._ot_trials[trial_id].set_constraint(words, violation)
         super().on_trial_complete(trial_id, result, error)
 
@@ -70,15 +70,15 @@ def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearc
     """
     searcher = StudySearch(
         space=partial(_suggest, search.space),
-        metric=[metric for metric, _ in search.goals.objectives],
-        mode=[mode for _, mode in search.goals.objectives],
+        metric=[metric for metric, _ in search.search_objectives.objectives],
+        mode=[mode for _, mode in search.search_objectives.objectives],
         storage=storage,
         study_name=search.name,
         sampler=search.make_sampler(seed),
     )
     searcher.search = search
     ended = searcher._ot_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
-    searcher.seen = {search.identity(knobs_of(trial)) for trial in ended}
+    searcher.seen = {search.identity(hyperparameters_of(trial)) for trial in ended}
     return searcher
 
 

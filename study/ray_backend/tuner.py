@@ -21,7 +21,7 @@ from study.ray_backend.failure_reason import reason_of
 from study.ray_backend.scheduler import MoAsha
 from study.ray_backend.searcher import Listed, make_searcher
 from study.ray_backend.worker_group import WorkerGroup
-from study.search.mo_asha import Halving, Rungs, Standing
+from study.search.mo_asha import HalvingRule, Rungs, Standing
 from study.search.objectives import epoch_metrics, mean_metrics
 from study.search.optuna_study import Search, open_journal, open_study, reconcile
 from study.search.trial_records import TrialTemplate, finished_figures, result_record, seeds_to_run, trial_record
@@ -37,7 +37,7 @@ def run_trials(
     search: Search,
     trials: int,
     callbacks: Sequence[tune.Callback],
-    halving: Halving | None = None,
+    halving: HalvingRule | None = None,
 ) -> None:
     """Search until ``trials`` trials have finished or were stopped early; connected to Ray already.
 
@@ -54,7 +54,7 @@ def run_trials(
         if record["state"] == "failed" and not record.get("retried"):
             write_trial(template.folder, {**record, "retried": True})
     searcher = make_searcher(storage, search, seed=len(study.get_trials(deepcopy=False)))
-    scheduler = _scheduler(template, halving, search.goals.objectives) if halving else None
+    scheduler = _scheduler(template, halving, search.search_objectives.objectives) if halving else None
     _tune(template, searcher, trials - trials_done(records.values()), search.retries, callbacks, scheduler)
     _drop_checkpoints(template)
 
@@ -63,7 +63,7 @@ def add_seeds(
     template: TrialTemplate, records: Sequence[dict[str, Any]], retries: int, callbacks: Sequence[tune.Callback]
 ) -> None:
     """Run the seeds that finished trials lack, and those alone."""
-    given = [{**record["knobs"], "number": record["number"], "label": record["label"]} for record in records]
+    given = [{**record["hyperparameters"], "number": record["number"], "label": record["label"]} for record in records]
     _tune(template, Listed(given), len(given), retries, callbacks)
 
 
@@ -88,7 +88,7 @@ def _tune(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=samples,
-            max_concurrent_trials=min(concurrent_trials(template.placement, resources), room_for_drivers()),
+            max_concurrent_trials=min(concurrent_trials(template.parallelism, resources), room_for_drivers()),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -103,7 +103,7 @@ def _tune(
     tuner.fit()
 
 
-def _scheduler(template: TrialTemplate, halving: Halving, objectives: Sequence[tuple[str, str]]) -> MoAsha:
+def _scheduler(template: TrialTemplate, halving: HalvingRule, objectives: Sequence[tuple[str, str]]) -> MoAsha:
     """The scheduler of one call, with what earlier calls left at its rungs; it writes the records of pruned trials."""
     first_seed = template.seeds[0]
     rungs = Rungs(halving, template.settings.optimisation.epochs)
@@ -193,7 +193,7 @@ class TrialDriver(tune.Trainable):
         self.at_work = bool(missing)
         if missing:
             self.workers = self.workers or WorkerGroup(self.template)
-            settings = self.template.settings.with_overrides(self.record["knobs"])
+            settings = self.template.settings.with_overrides(self.record["hyperparameters"])
             self.workers.start(settings, self.record["config_id"], tuple(missing))
 
     def step(self) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class TrialDriver(tune.Trainable):
         row = self.workers.next_row() if self.workers and self.at_work else None
         if row is not None:
             told = {key: row[key] for key in ("seed", "epoch", "config_id")}
-            figures = epoch_metrics((*SHOWN, *self.template.goals.metrics), row)
+            figures = epoch_metrics((*SHOWN, *self.template.search_objectives.metrics), row)
             return {**told, **figures, "number": self.record["number"], "complete": False}
         self.at_work = False
         return {**self._finished(), "complete": True, "done": True}
@@ -213,7 +213,9 @@ class TrialDriver(tune.Trainable):
         seconds = before["seconds"] + time.perf_counter() - self.started
         outcome = {"state": "finished", "reason": None, "seconds": seconds, **result_record(template, identity)}
         write_trial(template.folder, {**self.record, **outcome})
-        values = mean_metrics(dict.fromkeys((*SHOWN, *template.goals.metrics)), finished_figures(template, identity))
+        values = mean_metrics(
+            dict.fromkeys((*SHOWN, *template.search_objectives.metrics)), finished_figures(template, identity)
+        )
         return {**values, "config_id": identity, "number": number}
 
     def reset_config(self, suggestion: dict[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.config.settings import Settings
 from study.ray_backend.cluster import give_back_places, worker_resources
-from study.ray_backend.job_queue import Exchange, Job
+from study.ray_backend.job_queue import Job, JobQueue
 from study.search.trial_records import TrialTemplate
 
 CHECK_SECONDS = 1.0  # how often a waiting trial looks whether its workers still live
@@ -54,18 +54,18 @@ class WorkerGroup:
     """
 
     def __init__(self, template: TrialTemplate):
-        ranks = template.placement.ranks
+        num_workers = template.parallelism.num_workers
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote(ranks)
+        self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(JobQueue).remote(num_workers)
         self._awaits_verdict = False
         self._at_work = False
         self._placed = False
         self._ended: Future[None] = Future()
         trainer = _Trainer(
-            partial(_serve, template=template, exchange=self._exchange),
+            partial(_serve, template=template, job_queue=self._exchange),
             torch_config=TorchConfig(backend="nccl" if template.use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=ranks,
+                num_workers=num_workers,
                 use_gpu=template.use_gpu,
                 resources_per_worker=worker_resources(template.use_gpu),
             ),
@@ -133,11 +133,11 @@ class WorkerGroup:
         return ray.get(asked)
 
 
-def _serve(template: TrialTemplate, exchange: Any) -> None:
+def _serve(template: TrialTemplate, job_queue: Any) -> None:
     """One rank: train and score every seed of every configuration that comes."""
     born = time.time()
     rank = ray.train.get_context().get_world_rank()
-    while job := ray.get(exchange.take.remote(rank)):
+    while job := ray.get(job_queue.take.remote(rank)):
         if template.folder.is_local:
             _log_to(template.folder.path("runs", job.config_id, f"worker-{rank}.log"))
         waited = _waited(born - job.sent)
@@ -148,13 +148,13 @@ def _serve(template: TrialTemplate, exchange: Any) -> None:
         waited["imports"] = time.perf_counter() - began
         plan = RunPlan(
             settings=job.settings,
-            placement=template.placement,
+            parallelism=template.parallelism,
             config_id=job.config_id,
             features=template.features,
             backbone=template.backbone,
             folder=template.folder,
         )
-        report = partial(_report, exchange, rank, job.config_id)
+        report = partial(_report, job_queue, rank, job.config_id)
         try:
             for seed in job.seeds:
                 train(plan, seed, report, waited=waited, profile=template.profile and seed == template.seeds[0])
@@ -162,7 +162,7 @@ def _serve(template: TrialTemplate, exchange: Any) -> None:
         except Abandoned:
             print("stopped early", flush=True)
         if rank == 0:
-            ray.get(exchange.end_job.remote())
+            ray.get(job_queue.end_job.remote())
 
 
 def _waited(seconds: float) -> dict[str, float]:
@@ -175,8 +175,8 @@ def _waited(seconds: float) -> dict[str, float]:
     return {"placement": placement, "processes": seconds - placement}
 
 
-def _report(exchange: Any, rank: int, config_id: str, row: dict[str, Any]) -> None:
-    if not ray.get(exchange.report.remote(rank, {**row, "config_id": config_id})):
+def _report(job_queue: Any, rank: int, config_id: str, row: dict[str, Any]) -> None:
+    if not ray.get(job_queue.report.remote(rank, {**row, "config_id": config_id})):
         raise Abandoned
 
 

@@ -1,7 +1,8 @@
 """Successive halving for several objectives: at which epochs configurations are compared, and which of them go on.
 
 MO-ASHA (Schmucker et al., arXiv 2106.12639) in its stopping form: at each rung a configuration is ranked among those
-that were there before it, at once and without waiting for others, and it goes on if it is in the first 1/eta.
+that were there before it, at once and without waiting for others, and it goes on if it is in the first
+1/reduction_factor.
 """
 
 from __future__ import annotations
@@ -27,45 +28,45 @@ Objectives = Sequence[tuple[str, str]]
 """(metric, "max" | "min")."""
 
 
-class Halving(Frozen):
+class HalvingRule(Frozen):
     """``eta``: one in so many goes on at a rung.  ``grace``: the epoch of the first rung."""
 
-    eta: Annotated[int, Field(ge=2)] = 3
-    grace: Annotated[int, Field(ge=1)] = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    grace_period: Annotated[int, Field(ge=1)] = 1
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """The epochs before the last one at which is decided: grace * eta^k.
 
-        >>> Halving().rungs(20), Halving(eta=4, grace=2).rungs(20), Halving(grace=3).rungs(3)
-        ((1, 3, 9), (2, 8), ())
+        >>> HalvingRule().rungs(20), HalvingRule(reduction_factor=4, grace_period=2).rungs(20)
+        ((1, 3, 9), (2, 8))
         """
-        rungs, rung = [], self.grace
+        rungs, rung = [], self.grace_period
         while rung < epochs:
             rungs.append(rung)
-            rung *= self.eta
+            rung *= self.reduction_factor
         return tuple(rungs)
 
     def places(self, reached: int) -> int:
         """How many of those that reached a rung go on from it: a part 1/eta, rounded up."""
-        return -(-reached // self.eta)
+        return -(-reached // self.reduction_factor)
 
 
-def read_rule(text: str) -> Halving | None:
-    """The rule of ``--early-stopping``: ``none``, ``mo-asha`` or ``mo-asha:eta=4,grace=2``.
+def read_rule(text: str) -> HalvingRule | None:
+    """The rule of ``--early-stopping``: ``none``, ``mo-asha`` or ``mo-asha:reduction_factor=4,grace_period=2``.
 
     Raises:
         SettingsError: it is not such a rule.
 
-    >>> read_rule("mo-asha:eta=4")
-    Halving(eta=4, grace=1)
+    >>> read_rule("mo-asha:reduction_factor=4")
+    HalvingRule(reduction_factor=4, grace_period=1)
     """
     name, _, settings = text.partition(":")
     if text == "none":
         return None
     if name != NAME:
-        raise SettingsError([f"there is no {text!r}; choose none, {NAME} or {NAME}:eta=3,grace=1"])
+        raise SettingsError([f"there is no {text!r}; choose none, {NAME} or {NAME}:reduction_factor=3,grace_period=1"])
     pairs = (item.partition("=") for item in settings.split(",") if item)
-    return parse(Halving, {key: value for key, _, value in pairs})
+    return parse(HalvingRule, {key: value for key, _, value in pairs})
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Rungs:
     ``study.training.trainer.train``, the first with the highest score.
     """
 
-    def __init__(self, halving: Halving, epochs: int):
+    def __init__(self, halving: HalvingRule, epochs: int):
         self.halving = halving
         self.reached: dict[int, dict[str, tuple[float, ...]]] = {epoch: {} for epoch in halving.rungs(epochs)}
         self.selected: dict[str, tuple[float, tuple[float, ...]]] = {}

@@ -26,7 +26,7 @@ MOST = 3
 
 
 @dataclass(frozen=True)
-class Requirement:
+class Constraint:
     """A bound that a trial should keep: ``sign`` is ``<=`` or ``>=``."""
 
     metric: str
@@ -39,67 +39,70 @@ class Requirement:
     def violation(self, value: float) -> float:
         """Above 0 where the requirement is not met, by how much.
 
-        >>> Requirement("dev_gap", "<=", 0.03).violation(0.05)
+        >>> Constraint("dev_gap", "<=", 0.03).violation(0.05)
         0.02
         """
         return round(value - self.bound if self.sign == "<=" else self.bound - value, 12)
 
 
 @dataclass(frozen=True)
-class Goals:
+class SearchObjectives:
     """Objectives as (metric, "max" or "min"), and requirements."""
 
     objectives: tuple[tuple[str, str], ...] = OBJECTIVES
-    requirements: tuple[Requirement, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Every metric that is needed, once."""
-        named = [metric for metric, _ in self.objectives] + [requirement.metric for requirement in self.requirements]
+        named = [metric for metric, _ in self.objectives] + [constraint.metric for constraint in self.constraints]
         return tuple(dict.fromkeys(named))
 
     def violations(self, values: Mapping[str, float]) -> dict[str, float]:
         """What each requirement lacks, by its words."""
-        return {str(each): each.violation(values[each.metric]) for each in self.requirements}
+        return {str(each): each.violation(values[each.metric]) for each in self.constraints}
 
 
-def read_goals(objectives: str, requirements: Sequence[str]) -> tuple[Goals, list[str]]:
+def parse_search_objectives(objectives: str, constraints: Sequence[str]) -> tuple[SearchObjectives, list[str]]:
     """Goals from ``dev_w_f1:max,dev_gap:min`` and ``gap<=0.03`` (``dev_`` may be left out), and what is wrong.
 
-    >>> goals, faults = read_goals("dev_uar:max,seconds:min", ["gap<=0.03"])
-    >>> goals.objectives, str(goals.requirements[0]), faults
+    >>> search_objectives, errors = parse_search_objectives("dev_uar:max,seconds:min", ["gap<=0.03"])
+    >>> search_objectives.objectives, str(search_objectives.constraints[0]), errors
     ((('dev_uar', 'max'), ('seconds', 'min')), 'dev_gap<=0.03', [])
     """
-    faults, wanted, bounds = [], [], []
+    errors, wanted, bounds = [], [], []
     for item in objectives.split(","):
         metric, _, mode = item.strip().rpartition(":")
         if not metric or mode not in MODES:
-            faults.append(f"--objectives: {item!r} is not METRIC:max or METRIC:min")
+            errors.append(f"--objectives: {item!r} is not METRIC:max or METRIC:min")
         else:
             wanted.append((_full_name(metric), mode))
-    if not faults and not 2 <= len({metric for metric, _ in wanted}) == len(wanted) <= MOST:
-        faults.append(f"--objectives: {objectives!r} must name 2 or {MOST} different metrics")
-    for text in requirements:
+    if not errors and not 2 <= len({metric for metric, _ in wanted}) == len(wanted) <= MOST:
+        errors.append(f"--objectives: {objectives!r} must name 2 or {MOST} different metrics")
+    for text in constraints:
         match = re.fullmatch(r"\s*([^<>=\s]+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*", text)
         try:
             assert match
-            bound = Requirement(_full_name(match[1]), match[2], float(match[3]))
+            bound = Constraint(_full_name(match[1]), match[2], float(match[3]))
             assert math.isfinite(bound.bound)
         except (AssertionError, ValueError):
-            faults.append(f"--require: {text!r} is not METRIC<=NUMBER or METRIC>=NUMBER, e.g. 'gap<=0.03'")
+            errors.append(f"--constraint: {text!r} is not METRIC<=NUMBER or METRIC>=NUMBER, e.g. 'gap<=0.03'")
             continue
         if bound.metric != SECONDS and not 0 <= bound.bound <= 1:
-            faults.append(f"--require: {text!r} is not from 0 to 1, but gaps and rates are fractions: 0.03 is 3 points")
+            errors.append(
+                f"--constraint: {text!r} is not from 0 to 1, but gaps and rates are fractions: 0.03 is 3 points"
+            )
         bounds.append(bound)
-    return (Goals() if faults else Goals(tuple(wanted), tuple(bounds))), faults
+    return (SearchObjectives() if errors else SearchObjectives(tuple(wanted), tuple(bounds))), errors
 
 
-def goal_faults(goals: Goals, cells: Sequence[Cell]) -> list[str]:
+def objective_errors(search_objectives: SearchObjectives, cells: Sequence[Cell]) -> list[str]:
     """Metrics that a study of these cells does not record."""
-    known, wanted = metrics_of(cells), dict(goals.objectives)
+    known, wanted = metrics_of(cells), dict(search_objectives.objectives)
     return [
-        f"--{'objectives' if name in wanted else 'require'}: there is no metric {name}; choose from {', '.join(known)}"
-        for name in goals.metrics
+        f"--{'objectives' if name in wanted else 'constraint'}: there is no metric {name}; "
+        f"choose from {', '.join(known)}"
+        for name in search_objectives.metrics
         if name not in known
     ]
 

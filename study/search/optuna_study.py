@@ -28,7 +28,7 @@ from study.common.groups import LANGUAGES, MODALITIES, Cell, cells
 from study.config.config_id import config_id
 from study.config.settings import Settings, flatten
 from study.search.nsga import Nsga2, Nsga3
-from study.search.objectives import Goals
+from study.search.objectives import SearchObjectives
 from study.search.random_sampler import REPLAYED, RandomSearch
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
@@ -64,7 +64,7 @@ class Search:
     name: str
     space: Space
     settings: Settings
-    goals: Goals = Goals()
+    search_objectives: SearchObjectives = SearchObjectives()
     sampler: str = "tpe"
     seed: int = 0
     retries: int = 0
@@ -75,9 +75,9 @@ class Search:
         by_call = 0 if self.sampler == "random" else trials
         return SAMPLERS[self.sampler]((self.seed * FAR + by_call) % 2**32)
 
-    def identity(self, knobs: dict[str, Any]) -> str:
+    def identity(self, hyperparameters: dict[str, Any]) -> str:
         """The same for knobs that make the same configuration."""
-        return config_id(self.settings.with_overrides(knobs), self.cells, "", "")
+        return config_id(self.settings.with_overrides(hyperparameters), self.cells, "", "")
 
     def unseen(self, seen: Container[str]) -> dict[str, Any] | None:
         """The first point of a finite space whose identity is not among these; None if there is none."""
@@ -86,23 +86,27 @@ class Search:
 
     @property
     def directions(self) -> list[str]:
-        return [DIRECTIONS[mode] for _, mode in self.goals.objectives]
+        return [DIRECTIONS[mode] for _, mode in self.search_objectives.objectives]
 
-    def attributes(self, label: str | None, knobs: dict[str, Any] | None = None) -> dict[str, Any]:
+    def attributes(self, label: str | None, hyperparameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """What Optuna keeps of a named trial; ``knobs`` stand in for a name that is not the space's."""
         fixed = next(
-            (dict(reference.fixed) for reference in self.space.references if reference.label == label),
-            knobs if label else {},
+            (dict(baseline.fixed) for baseline in self.space.baselines if baseline.label == label),
+            hyperparameters if label else {},
         )
         return {**({"label": label} if label else {}), **({"fixed": fixed} if fixed else {})}
 
-    def position(self, knobs: dict[str, Any]) -> dict[str, Any] | None:
+    def position(self, hyperparameters: dict[str, Any]) -> dict[str, Any] | None:
         """Where a trial that ran with these knobs lies in the space: the value that each knob had there, whether or not
         it was searched then. None if it lies outside."""
-        had = flatten(self.settings.with_overrides(knobs).model_dump(mode="json"))
-        values = walk(self.space.knobs, lambda knob: had.get(knob.name, knob.default))
-        by_name = {knob.name: knob for knob in self.space.knobs}
-        inside = knobs.keys() <= values.keys() and all(by_name[name].holds(value) for name, value in values.items())
+        had = flatten(self.settings.with_overrides(hyperparameters).model_dump(mode="json"))
+        values = walk(
+            self.space.hyperparameters, lambda hyperparameter: had.get(hyperparameter.name, hyperparameter.default)
+        )
+        by_name = {hyperparameter.name: hyperparameter for hyperparameter in self.space.hyperparameters}
+        inside = hyperparameters.keys() <= values.keys() and all(
+            by_name[name].holds(value) for name, value in values.items()
+        )
         return values if inside else None
 
 
@@ -136,16 +140,18 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     make = partial(optuna.create_study, storage=storage, study_name=search.name, directions=search.directions)
     study = make(load_if_exists=True)
-    knobs = json.dumps([knob.model_dump(mode="json") for knob in search.space.knobs])
+    hyperparameters = json.dumps(
+        [hyperparameter.model_dump(mode="json") for hyperparameter in search.space.hyperparameters]
+    )
     before = study.get_trials(deepcopy=False)
-    if before and not _in_step(study, search, knobs, records):
+    if before and not _in_step(study, search, hyperparameters, records):
         optuna.delete_study(study_name=search.name, storage=storage)
         study = make()
-    study.set_user_attr(SPACE, knobs)
+    study.set_user_attr(SPACE, hyperparameters)
     anew = not study.get_trials(deepcopy=False)
     if anew:
         _replay(study, search, records)
-    _queue_references(study, storage, search, records)
+    _queue_baselines(study, storage, search, records)
     for trial in before if anew else ():  # those without a record: it was moved away, or they were running
         if trial.number not in records and trial.state in BEGUN and not trial.user_attrs.get("label"):
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
@@ -154,30 +160,30 @@ def open_study(storage: BaseStorage, search: Search, records: dict[int, dict[str
     return study
 
 
-def _queue_references(
+def _queue_baselines(
     study: optuna.Study, storage: BaseStorage, search: Search, records: dict[int, dict[str, Any]]
 ) -> None:
     """Queue the space's references that have not begun, in its order and ahead of all else; those of other arms go."""
     trials = study.get_trials(deepcopy=False)
     named = [trial for trial in trials if trial.user_attrs.get("label")]
     begun = {trial.user_attrs["label"] for trial in named if trial.state in BEGUN and not _cut_off(trial, records)}
-    queue = [reference for reference in search.space.references if reference.label not in begun]
+    queue = [baseline for baseline in search.space.baselines if baseline.label not in begun]
     waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
-    labels = [reference.label for reference in queue]
+    labels = [baseline.label for baseline in queue]
     if [trial.user_attrs.get("label") for trial in waiting if trial.user_attrs.get("label")] == labels:
         return
     for trial in waiting:  # Optuna takes the oldest first
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    for reference in queue:
-        study.enqueue_trial(dict(reference.knobs), user_attrs=search.attributes(reference.label))
+    for baseline in queue:
+        study.enqueue_trial(dict(baseline.hyperparameters), user_attrs=search.attributes(baseline.label))
     for trial in waiting:
         if not trial.user_attrs.get("label"):
             study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=_kept(trial.user_attrs))
 
 
-def _in_step(study: optuna.Study, search: Search, knobs: str, records: dict[int, dict[str, Any]]) -> bool:
+def _in_step(study: optuna.Study, search: Search, hyperparameters: str, records: dict[int, dict[str, Any]]) -> bool:
     """Whether the journal was written for these knobs and has the trials and values that the records have."""
-    if study.user_attrs.get(SPACE) != knobs:
+    if study.user_attrs.get(SPACE) != hyperparameters:
         return False
     begun = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not records.keys() <= {trial.number for trial in begun}:  # it was cut off, or another head went on
@@ -187,7 +193,9 @@ def _in_step(study: optuna.Study, search: Search, knobs: str, records: dict[int,
 
 def _agrees(trial: FrozenTrial, record: dict[str, Any] | None, search: Search) -> bool:
     if trial.state == TrialState.RUNNING:  # its record, if there is one, may be another head's
-        return record is None or search.identity(knobs_of(trial)) == search.identity(record["knobs"])
+        return record is None or search.identity(hyperparameters_of(trial)) == search.identity(
+            record["hyperparameters"]
+        )
     if record is None:
         return trial.state == TrialState.FAIL
     if trial.state == TrialState.COMPLETE or record["state"] == "finished":
@@ -208,10 +216,10 @@ def _past(search: Search, record: dict[str, Any]) -> FrozenTrial:
     One from before a knob was added has the value that it ran with; one that lies outside the space keeps its values
     and informs no knob.
     """
-    attributes = search.attributes(record["label"], record["knobs"])
-    position = None if "fixed" in attributes else search.position(record["knobs"])
+    attributes = search.attributes(record["label"], record["hyperparameters"])
+    position = None if "fixed" in attributes else search.position(record["hyperparameters"])
     if position is None:
-        attributes = {**attributes, "fixed": record["knobs"]}
+        attributes = {**attributes, "fixed": record["hyperparameters"]}
     placed = FixedTrial(position or {})
     if position:
         search.space.suggest(placed)
@@ -278,7 +286,7 @@ def reconcile(study: optuna.Study, records: dict[int, dict[str, Any]]) -> None:
             study.enqueue_trial(trial.params, user_attrs=_kept(trial.user_attrs))
 
 
-def knobs_of(trial: FrozenTrial) -> dict[str, Any]:
+def hyperparameters_of(trial: FrozenTrial) -> dict[str, Any]:
     return trial.user_attrs.get("fixed") or trial.params
 
 

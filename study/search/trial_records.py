@@ -9,8 +9,8 @@ from typing import Any
 
 from study.common.groups import Cell
 from study.config.config_id import config_id
-from study.config.settings import Placement, Settings
-from study.search.objectives import Goals, mean_metrics
+from study.config.settings import Parallelism, Settings
+from study.search.objectives import SearchObjectives, mean_metrics
 from study.storage.records import read_trials, run_directory, write_trial
 from study.storage.study_folder import StudyFolder
 
@@ -24,7 +24,7 @@ class TrialTemplate:
     """
 
     settings: Settings
-    placement: Placement
+    parallelism: Parallelism
     seeds: tuple[int, ...]
     features: Path
     backbone: str
@@ -33,18 +33,18 @@ class TrialTemplate:
     backbone_hash: str
     folder: StudyFolder
     use_gpu: bool
-    goals: Goals = Goals()
+    search_objectives: SearchObjectives = SearchObjectives()
     profile: bool = False
 
 
 def trial_record(suggestion: dict[str, Any], template: TrialTemplate) -> dict[str, Any]:
     """What is known of a trial from its suggestion: number, label, knobs, and the configuration's name."""
-    knobs = {key: value for key, value in suggestion.items() if key not in ("number", "label")}
-    settings = template.settings.with_overrides(knobs)
+    hyperparameters = {key: value for key, value in suggestion.items() if key not in ("number", "label")}
+    settings = template.settings.with_overrides(hyperparameters)
     return {
         "number": suggestion["number"],
         "label": suggestion["label"],
-        "knobs": knobs,
+        "hyperparameters": hyperparameters,
         "config_id": config_id(settings, template.cells, template.corpus_hash, template.backbone_hash),
     }
 
@@ -52,15 +52,15 @@ def trial_record(suggestion: dict[str, Any], template: TrialTemplate) -> dict[st
 def result_record(template: TrialTemplate, identity: str) -> dict[str, Any]:
     """What a trial's record holds of its outcome: the objectives on dev, averaged over the seeds, of each seed, and
     their standard deviation (None of a single seed); and by how much the requirements are missed."""
-    runs, goals = finished_figures(template, identity), template.goals
-    names = [metric for metric, _ in goals.objectives]
-    means = mean_metrics(goals.metrics, runs)
+    runs, search_objectives = finished_figures(template, identity), template.search_objectives
+    names = [metric for metric, _ in search_objectives.objectives]
+    means = mean_metrics(search_objectives.metrics, runs)
     by_seed = {str(run["seed"]): list(mean_metrics(names, [run]).values()) for run in runs}
     return {
         "values": [means[name] for name in names],
         "by_seed": by_seed,
         "spread": [stdev(values) for values in zip(*by_seed.values(), strict=True)] if len(runs) > 1 else None,
-        "violations": goals.violations(means),
+        "violations": search_objectives.violations(means),
     }
 
 

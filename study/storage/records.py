@@ -1,6 +1,6 @@
 """What a study leaves on disk: the public contract between training and analysis.
 
-Layout of a study folder, schema version 1 (every file is written whole, aside, then renamed)::
+Layout of a study folder, schema version 2 (every file is written whole, aside, then renamed)::
 
     study.json                    the plan: settings, space, seeds, corpus, backbone, versions, command
     utterances.parquet            dev and test utterances: id, split, language, gender, speaker, dialogue, emotion
@@ -37,7 +37,7 @@ from study.common.errors import RecordError
 from study.common.groups import SCORE_COLUMNS
 from study.storage.study_folder import StudyFolder
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 UTTERANCE_COLUMNS = ("utterance_id", "split", "language", "gender", "speaker", "dialogue", "emotion")
 PREDICTION_COLUMNS = ("utterance_id", "split", "modality", *SCORE_COLUMNS)
@@ -113,7 +113,7 @@ class _Trial(Record):
     state: Literal["finished", "failed", "pruned"]
     number: int
     label: str | None
-    knobs: dict[str, Any]
+    hyperparameters: dict[str, Any]
     seconds: float
     reason: str | None = None
     values: _Values = Field(default=None, validate_default=True)
@@ -141,12 +141,12 @@ def check_record(folder: StudyFolder, name: str, model: type[Record], found: Any
     try:
         model.model_validate(found)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-        places = {id(fault): ".".join(map(str, fault["loc"])) for fault in faults}
-        lacking = [places[id(fault)] for fault in faults if fault["type"] == "missing"]
+        errors = error.errors(include_url=False)
+        places = {id(message): ".".join(map(str, message["loc"])) for message in errors}
+        lacking = [places[id(message)] for message in errors if message["type"] == "missing"]
         if lacking:
             raise RecordError(f"{folder.path(name)} lacks {', '.join(lacking)}. {remedy}") from error
-        first = faults[0]
+        first = errors[0]
         raise RecordError(f"{folder.path(name)}: {places[id(first)]}: {first['msg']}. {remedy}") from error
 
 

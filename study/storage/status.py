@@ -38,7 +38,7 @@ class Status:
 
     @property
     def worker_hours(self) -> float:
-        return self.seconds * self.plan.get("placement", {"ranks": 1})["ranks"] / 3600
+        return self.seconds * self.plan.get("parallelism", {"num_workers": 1})["num_workers"] / 3600
 
 
 def read_status(folder: StudyFolder) -> Status:

@@ -27,7 +27,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 
 from study.common.rng import random_state, set_random_state
-from study.config.settings import Placement
+from study.config.settings import Parallelism
 from study.storage.locks import ATTEMPT, require_claim
 from study.storage.study_folder import StudyFolder
 
@@ -63,15 +63,15 @@ def save(run: Run, best: Best) -> None:
     folder.write_bytes(f"{place}/random-{run.rank}.safetensors", bytes_of(random_state()))
     if run.rank == 0:
         tensors = {f"best/{key}": value.contiguous() for key, value in best.weights.items()}
-        tensors |= {f"memory/{key}": value.cpu().contiguous() for key, value in run.memory.items()}
+        tensors |= {f"loss_state/{key}": value.cpu().contiguous() for key, value in run.loss_state.items()}
         folder.write_bytes(f"{place}/run.safetensors", bytes_of({**tensors, "scores": torch.from_numpy(best.scores)}))
     dist.barrier()  # the files of every rank are there
     if run.rank == 0:
         state = {
             "checkpoint": name,
-            "placement": run.plan.placement.model_dump(),
+            "parallelism": run.plan.parallelism.model_dump(),
             "best": {"epoch": best.epoch, "dev": best.dev},
-            "multipliers": run.multipliers,
+            "dual_variables": run.dual_variables,
             "sampler": run.rng.bit_generator.state,
             "tokens": run.tokens,
             "seconds": run.seconds,
@@ -82,11 +82,11 @@ def save(run: Run, best: Best) -> None:
         _remove(folder, run.directory, keep=name)
 
 
-def placement_of(folder: StudyFolder, directory: str) -> Placement | None:
+def parallelism_of(folder: StudyFolder, directory: str) -> Parallelism | None:
     """The ranks and ZeRO stage that a run's checkpoint was cut for, None where there is no checkpoint."""
     if not folder.exists(f"{directory}/{MARKER}"):
         return None
-    return Placement.model_validate(folder.read_json(f"{directory}/{MARKER}")["placement"])
+    return Parallelism.model_validate(folder.read_json(f"{directory}/{MARKER}")["parallelism"])
 
 
 def load(run: Run) -> Best | None:
@@ -95,11 +95,11 @@ def load(run: Run) -> Best | None:
     A checkpoint of another number of ranks or ZeRO stage is not used: DeepSpeed's files are cut for theirs.
     """
     folder = run.plan.folder
-    placement = placement_of(folder, run.directory)
-    if placement is None:
+    parallelism = parallelism_of(folder, run.directory)
+    if parallelism is None:
         return None
-    if placement != run.plan.placement:
-        print(f"the checkpoint in {folder.path(run.directory)} is of {placement}: beginning anew", flush=True)
+    if parallelism != run.plan.parallelism:
+        print(f"the checkpoint in {folder.path(run.directory)} is of {parallelism}: beginning anew", flush=True)
         return None
     state = folder.read_json(f"{run.directory}/{MARKER}")
     place = f"{run.directory}/{state['checkpoint']}"
@@ -109,10 +109,10 @@ def load(run: Run) -> Best | None:
             Path(local, "engine", name).write_bytes(folder.read_bytes(f"{place}/engine/{name}"))
         run.engine.load_checkpoint(local, tag="engine", load_module_strict=False)
     tensors = tensors_of(folder.read_bytes(f"{place}/run.safetensors"))
-    run.memory = {
-        key.removeprefix("memory/"): t.to(run.device) for key, t in tensors.items() if key.startswith("memory/")
+    run.loss_state = {
+        key.removeprefix("loss_state/"): t.to(run.device) for key, t in tensors.items() if key.startswith("loss_state/")
     }
-    run.multipliers = state["multipliers"]
+    run.dual_variables = state["dual_variables"]
     run.rng.bit_generator.state = state["sampler"]
     run.keep_cut(state.get("tokens"))
     run.seconds = state["seconds"]

@@ -17,31 +17,31 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from study.config.settings import Optimisation, Placement
+from study.config.settings import Optimisation, Parallelism
 
-SHOWN = tuple(Placement(ranks=ranks, zero_stage=stage) for ranks in (1, 8) for stage in (2, 3))
+SHOWN = tuple(Parallelism(num_workers=num_workers, zero_stage=stage) for num_workers in (1, 8) for stage in (2, 3))
 
 
-def micro_batches(optimisation: Optimisation, ranks: int) -> tuple[int, int]:
+def micro_batches(optimisation: Optimisation, num_workers: int) -> tuple[int, int]:
     """Examples of a rank in one pass, and passes a step.
 
-    >>> micro_batches(Optimisation(batch_size=64, micro_batch_size=3), ranks=8)
+    >>> micro_batches(Optimisation(batch_size=64, micro_batch_size=3), num_workers=8)
     (3, 3)
     """
-    share = optimisation.batch_size // ranks
+    share = optimisation.batch_size // num_workers
     micro = min(optimisation.micro_batch_size or share, share)
     return micro, -(-share // micro)
 
 
-def engine_config(optimisation: Optimisation, placement: Placement, on_gpu: bool) -> dict[str, Any]:
+def engine_config(optimisation: Optimisation, parallelism: Parallelism, on_gpu: bool) -> dict[str, Any]:
     """What ``deepspeed.initialize`` gets; bf16 on GPUs, float32 on the CPU."""
-    micro, accumulation = micro_batches(optimisation, placement.ranks)
+    micro, accumulation = micro_batches(optimisation, parallelism.num_workers)
     return {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": optimisation.gradient_clipping,
         "bf16": {"enabled": on_gpu},
-        "zero_optimization": {"stage": placement.zero_stage, "overlap_comm": on_gpu},
+        "zero_optimization": {"stage": parallelism.zero_stage, "overlap_comm": on_gpu},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
     }
@@ -50,11 +50,11 @@ def engine_config(optimisation: Optimisation, placement: Placement, on_gpu: bool
 def shown() -> dict[str, str]:
     """The files of ``cluster/deepspeed`` by name: the paper's optimisation on GPUs."""
     return {
-        f"zero{placement.zero_stage}-{placement.ranks}gpu.json": json.dumps(
-            engine_config(Optimisation(), placement, on_gpu=True), indent=1
+        f"zero{parallelism.zero_stage}-{parallelism.num_workers}gpu.json": json.dumps(
+            engine_config(Optimisation(), parallelism, on_gpu=True), indent=1
         )
         + "\n"
-        for placement in SHOWN
+        for parallelism in SHOWN
     }
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from study.common.groups import Cell
-from study.losses.base import ObjectiveParts, UtteranceWeights
+from study.losses.base import LossParts, UtteranceWeights
 
 
 def step_record(
-    cells: Sequence[Cell], weights: Sequence[float], parts: ObjectiveParts, by_utterance: UtteranceWeights
+    cells: Sequence[Cell], weights: Sequence[float], parts: LossParts, by_utterance: UtteranceWeights
 ) -> dict[str, Any]:
     """What the objective saw in one step.
 

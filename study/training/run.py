@@ -31,18 +31,18 @@ from transformers.integrations import HfDeepSpeedConfig
 from study.common.distributed import gather_rows, least, world
 from study.common.environment import free_memory
 from study.common.rng import random_state, seed_everything, set_random_state
-from study.config.settings import Placement, Settings
+from study.config.settings import Parallelism, Settings
 from study.data.bucketing import OVERHEAD, cut, deal
 from study.data.examples import Batch
 from study.data.samplers import batches_of_epoch
 from study.evaluation.label_likelihood import held_out_batch, prediction_frame, score_examples
 from study.evaluation.metrics import evaluate
 from study.losses.base import (
-    Memory,
-    ObjectiveParts,
-    Penalised,
+    GlobalBatch,
+    LossParts,
+    LossState,
+    PenalisedLoss,
     UtteranceWeights,
-    WholeBatch,
     signed_gaps,
     utterance_weights,
 )
@@ -58,7 +58,7 @@ from study.storage.study_folder import StudyFolder
 from study.training.engine import engine_config, micro_batches
 from study.training.metrics_log import step_record
 from study.training.profiler import StepProfile
-from study.training.run_data import read_subject
+from study.training.run_data import read_run_data
 from study.training.train_step import LossNotFinite
 
 
@@ -73,7 +73,7 @@ class RunPlan:
     """
 
     settings: Settings
-    placement: Placement
+    parallelism: Parallelism
     config_id: str
     features: Path
     backbone: str
@@ -88,7 +88,7 @@ class Run:
         cells: the C cells in use.
         examples: of ``train``, ``dev``, ``test`` and ``control``.
         multipliers: an adaptive weight's current values, one or C of them; empty for other schedules.
-        memory: what the objective carries from step to step.
+        loss_state: what the objective carries from step to step.
         steps, epochs: the rows of ``steps.parquet`` and ``epochs.jsonl``.
         seconds: where the time went.
     """
@@ -99,35 +99,35 @@ class Run:
         self.directory = run_directory(plan.config_id, seed)
         self.attempt = ""
         settings, optimisation = plan.settings, plan.settings.optimisation
-        self.rank, self.ranks = world()
+        self.rank, self.num_workers = world()
         self.device = (
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
         self._dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         began = time.perf_counter()
-        subject = read_subject(plan.features, plan.backbone, settings.prompt, settings.modalities, settings.control)
-        self.utterances, self.cells = subject.utterances, subject.cells
-        self.answers, self._pad_token_id = subject.answers, subject.pad_token_id
+        run_data = read_run_data(plan.features, plan.backbone, settings.prompt, settings.modalities, settings.control)
+        self.utterances, self.cells = run_data.utterances, run_data.cells
+        self.answers, self._pad_token_id = run_data.answers, run_data.pad_token_id
         self.startup = {"examples": time.perf_counter() - began}
         began = time.perf_counter()
         states = shared_states(
-            plan.features, subject.examples["train"], plan.backbone, settings, self._dtype, self.device
+            plan.features, run_data.examples["train"], plan.backbone, settings, self._dtype, self.device
         )
-        self.examples = {split: replace(examples, states=states) for split, examples in subject.examples.items()}
+        self.examples = {split: replace(examples, states=states) for split, examples in run_data.examples.items()}
         self.startup["tower states"] = time.perf_counter() - began
-        self.objective = settings.objective
-        self.multipliers: list[float] = []
-        if isinstance(self.objective, Penalised) and isinstance(self.objective.fairness_weight, AdaptiveWeight):
-            count = self.objective.n_weights(len(self.cells))
-            self.multipliers = [self.objective.fairness_weight.initial] * count
-        self.memory: Memory = {}
+        self.loss = settings.loss
+        self.dual_variables: list[float] = []
+        if isinstance(self.loss, PenalisedLoss) and isinstance(self.loss.fairness_weight, AdaptiveWeight):
+            count = self.loss.n_weights(len(self.cells))
+            self.dual_variables = [self.loss.fairness_weight.initial] * count
+        self.loss_state: LossState = {}
         self.steps: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
         self.seconds = {"setup": 0.0, "train": 0.0, "evaluate": 0.0, "total": 0.0}
         self.rng = np.random.default_rng(seed)
         self._scored: dict[str, tuple[int, tuple[np.ndarray, dict[str, Any]]]] = {}
 
-        self.micro, _ = micro_batches(optimisation, self.ranks)
+        self.micro, _ = micro_batches(optimisation, self.num_workers)
         self.batches_per_epoch = len(self.examples["train"]) // optimisation.batch_size
         if optimisation.epochs and not self.batches_per_epoch:
             raise ValueError(
@@ -152,9 +152,9 @@ class Run:
     def _engine(self) -> deepspeed.DeepSpeedEngine:
         optimisation = self.plan.settings.optimisation
         on_gpu = self.device.type == "cuda"
-        config = engine_config(optimisation, self.plan.placement, on_gpu)
+        config = engine_config(optimisation, self.plan.parallelism, on_gpu)
         # ZeRO-3 shards weights while they are loaded, if transformers knows beforehand (by weak reference).
-        self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.placement.zero_stage == 3 else None
+        self._sharded_loading = HfDeepSpeedConfig(config) if self.plan.parallelism.zero_stage == 3 else None
         began = time.perf_counter()
         peft_model = base_weights.borrow(self.plan.backbone, self.plan.settings.backbone, self._dtype)
         computation = self.plan.settings.computation
@@ -203,35 +203,35 @@ class Run:
 
     def fairness_weights(self) -> tuple[float, ...]:
         """lambda_t for the coming step: none, one, or one a cell."""
-        if not isinstance(self.objective, Penalised):
+        if not isinstance(self.loss, PenalisedLoss):
             return ()
-        schedule = self.objective.fairness_weight
+        schedule = self.loss.fairness_weight
         if isinstance(schedule, AdaptiveWeight):
-            return tuple(self.multipliers)
+            return tuple(self.dual_variables)
         return (schedule.at(self.steps_done / self.total_steps),)
 
     def look(self) -> None:
         """Measure the held-out gaps that an adaptive weight moves by, and those that an estimator uses."""
-        if not isinstance(self.objective, Penalised):
+        if not isinstance(self.loss, PenalisedLoss):
             return
-        schedule = self.objective.fairness_weight
+        schedule = self.loss.fairness_weight
         if isinstance(schedule, AdaptiveWeight):
             gaps = self.held_out_gaps(schedule.split, schedule.driver)
-            if len(self.multipliers) == 1:
+            if len(self.dual_variables) == 1:
                 gaps = [max((gap for gap in gaps if gap is not None), default=None)]
-            self.multipliers = [
+            self.dual_variables = [
                 weight if gap is None else schedule.moved(weight, gap)
-                for weight, gap in zip(self.multipliers, gaps, strict=True)
+                for weight, gap in zip(self.dual_variables, gaps, strict=True)
             ]
         self.measure_control()
 
     def measure_control(self) -> None:
         """Give the gaps of the control split to an objective that estimates its gaps there."""
-        if isinstance(self.objective, ErmMinMaxGap) and isinstance(self.objective.estimator, HeldOutGaps):
-            memory = self.objective.estimator.look(self.held_out("control"))
-            self.memory = {name: value.to(self.device) for name, value in memory.items()}
+        if isinstance(self.loss, ErmMinMaxGap) and isinstance(self.loss.estimator, HeldOutGaps):
+            state = self.loss.estimator.look(self.held_out("control"))
+            self.loss_state = {name: value.to(self.device) for name, value in state.items()}
 
-    def held_out(self, split: str) -> WholeBatch:
+    def held_out(self, split: str) -> GlobalBatch:
         """A split as one batch, on the CPU."""
         scores, _ = self.evaluate(split)
         return held_out_batch(self.examples[split], scores, [len(answer) for answer in self.answers], self.cells)
@@ -250,18 +250,18 @@ class Run:
             self.measure_control()
         began, evaluating = time.perf_counter(), self.seconds["evaluate"]
         examples, size = self.examples["train"], self.plan.settings.optimisation.batch_size
-        batches = batches_of_epoch(self.objective.sampled(), examples.groups, size, self.rng)
-        count = self.objective.looks_per_epoch if isinstance(self.objective, Penalised) else 1
+        batches = batches_of_epoch(self.loss.sampled(), examples.groups, size, self.rng)
+        count = self.loss.fairness_updates_per_epoch if isinstance(self.loss, PenalisedLoss) else 1
         looks = {round(len(batches) * (i + 1) / count) for i in range(count)}
         with ThreadPoolExecutor(max_workers=1) as aside:  # the next batch is put together while one is computed
-            ahead = aside.submit(self.collated, deal(batches[0], examples.lengths, self.ranks))
+            ahead = aside.submit(self.collated, deal(batches[0], examples.lengths, self.num_workers))
             for done in range(1, len(batches) + 1):
                 weights = self.fairness_weights()
                 stepped = time.perf_counter()
                 with record_function("data wait"):
                     own = ahead.result()
                 if done < len(batches):
-                    ahead = aside.submit(self.collated, deal(batches[done], examples.lengths, self.ranks))
+                    ahead = aside.submit(self.collated, deal(batches[done], examples.lengths, self.num_workers))
                 parts, by_utterance = self.step(own, weights)
                 self.startup.setdefault("first step", time.perf_counter() - stepped)
                 place = {"epoch": len(self.epochs) + 1, "step": len(self.steps) + 1}
@@ -283,7 +283,7 @@ class Run:
         plans = cut(shares, examples.lengths, self.micro, self.tokens, overhead)
         return [[examples.collate(bucket) for bucket in buckets] for buckets in plans[self.rank]]
 
-    def step(self, passes: list[list[Batch]], weights: tuple[float, ...]) -> tuple[ObjectiveParts, UtteranceWeights]:
+    def step(self, passes: list[list[Batch]], weights: tuple[float, ...]) -> tuple[LossParts, UtteranceWeights]:
         """One optimiser step on this rank's ``collated`` share; returns the whole batch's parts and weights.
 
         Raises:
@@ -299,14 +299,14 @@ class Run:
         groups = torch.cat([batch.groups for buckets in passes for batch in buckets])
         with record_function("collectives"):
             whole, own = self.gathered(losses.detach(), states.detach(), groups)
-        by_utterance, parts = utterance_weights(self.objective, whole, weights, self.memory)
+        by_utterance, parts = utterance_weights(self.loss, whole, weights, self.loss_state)
         if not math.isfinite(float(parts.total)):
             raise LossNotFinite(
                 f"epoch {len(self.epochs) + 1}: the objective is {float(parts.total)} (risk {float(parts.risk):.3g} "
                 f"nats, fairness weights {weights}); lower optimisation.learning_rate or the fairness weight"
             )
-        self.memory = parts.memory
-        scale = self.ranks  # DeepSpeed averages over ranks; J is over the whole batch
+        self.loss_state = parts.state
+        scale = self.num_workers  # DeepSpeed averages over ranks; J is over the whole batch
         sizes = [sum(len(batch.rows) for batch in buckets) for buckets in passes]
         loss_shares = (scale * by_utterance.losses[own]).split(sizes)
         state_shares = None if by_utterance.states is None else (scale * by_utterance.states[own]).split(sizes)
@@ -321,12 +321,12 @@ class Run:
                 self.engine.step()
         return parts, by_utterance
 
-    def gathered(self, losses: torch.Tensor, states: torch.Tensor, groups: torch.Tensor) -> tuple[WholeBatch, slice]:
+    def gathered(self, losses: torch.Tensor, states: torch.Tensor, groups: torch.Tensor) -> tuple[GlobalBatch, slice]:
         """The whole effective batch from this rank's share, and where that share stands in it."""
         all_losses, own = gather_rows(losses)
         all_groups, _ = gather_rows(groups)
-        all_states = gather_rows(states)[0] if self.objective.uses_states else None
-        return WholeBatch(all_losses, all_groups, self.cells, all_states), own
+        all_states = gather_rows(states)[0] if self.loss.uses_hidden_states else None
+        return GlobalBatch(all_losses, all_groups, self.cells, all_states), own
 
     def outcomes(self, buckets: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses (n,) and states (n, D) of a pass."""
@@ -378,19 +378,21 @@ class Run:
     def adapter_weights(self) -> dict[str, torch.Tensor]:
         """What is trained, and the frozen position table of a tower that is trained: its module is exported whole."""
         parameters = self._trainable()
-        if "tower" in self.plan.settings.backbone.trainable:
+        if "audio_encoder" in self.plan.settings.backbone.trainable:
             parameters |= {name: p for name, p in self.engine.module.named_parameters() if "embed_positions" in name}
         return self._copied(parameters)
 
     def _copied(self, parameters: dict[str, nn.Parameter]) -> dict[str, torch.Tensor]:
-        with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=self.plan.placement.zero_stage == 3):
+        with deepspeed.zero.GatheredParameters(
+            list(parameters.values()), enabled=self.plan.parallelism.zero_stage == 3
+        ):
             return {name: p.detach().cpu().clone() for name, p in parameters.items()}
 
     def restore(self, weights: dict[str, torch.Tensor]) -> None:
         """Put back what ``trainable_weights`` copied, for scoring (the optimiser's state is left as it is)."""
         parameters = self._trainable()
         gathered = deepspeed.zero.GatheredParameters(
-            list(parameters.values()), modifier_rank=0, enabled=self.plan.placement.zero_stage == 3
+            list(parameters.values()), modifier_rank=0, enabled=self.plan.parallelism.zero_stage == 3
         )
         with gathered, torch.no_grad():
             for name, parameter in parameters.items():
@@ -403,7 +405,7 @@ class Run:
         self.engine.destroy()
         self._sharded_loading = None
         del self.engine
-        if self.plan.placement.zero_stage < 3:
+        if self.plan.parallelism.zero_stage < 3:
             base_weights.give_back(peft_model, self.plan.backbone, self.plan.settings.backbone, self._dtype)
         if self.device.type == "cuda":  # the optimiser lies in cycles, and the next run needs its room
             gc.collect()

@@ -18,7 +18,7 @@ from study.storage.records import UTTERANCE_COLUMNS
 
 
 @dataclass(frozen=True)
-class Subject:
+class RunData:
     """Attributes:
 
     utterances: the corpus's table, the columns that records have.
@@ -35,9 +35,9 @@ class Subject:
 
 
 @lru_cache(maxsize=1)
-def read_subject(
+def read_run_data(
     folder: Path, backbone: str, prompt: Prompt, modalities: tuple[str, ...], control: ControlSplit
-) -> Subject:
+) -> RunData:
     """Make the examples of a corpus.
 
     Args:
@@ -49,7 +49,7 @@ def read_subject(
     languages = [language for language in LANGUAGES if language in set(utterances["language"])]
     in_use = cells(languages, modalities)
     processor = load_processor(backbone)
-    return Subject(
+    return RunData(
         utterances=utterances,
         cells=in_use,
         examples={

@@ -67,7 +67,11 @@ def _train(run: Run, started: float, report: Report, export: bool, waited: Mappi
         plan.folder.sweep(directory)
         plan.folder.write_json(
             f"{directory}/settings.json",
-            {"settings": plan.settings.model_dump(mode="json"), "placement": plan.placement.model_dump(), "seed": seed},
+            {
+                "settings": plan.settings.model_dump(mode="json"),
+                "parallelism": plan.parallelism.model_dump(),
+                "seed": seed,
+            },
         )
     run.seconds["setup"] += time.perf_counter() - started
     before = run.seconds["total"]

@@ -22,14 +22,14 @@ NOTE = "The gaps of this corpus are planted: it is no evidence about people."
 
 
 def write_plan(path: Path, seeds: Sequence[int] = (0,), **changes: Any) -> StudyFolder:
-    """``study.json`` of a study on the embedded corpus."""
+    """``study.json`` of a study on the synthetic corpus."""
     folder = StudyFolder(str(path))
     plan = {
         "schema_version": SCHEMA_VERSION,
         "name": path.name,
         "corpus": {
-            "spec": "embedded",
-            "name": "embedded",
+            "spec": "synthetic",
+            "name": "synthetic",
             "hash": "c0ffee",
             "counts": {"train": 100, "dev": 60, "test": 60},
             "skipped": 0,
@@ -39,8 +39,8 @@ def write_plan(path: Path, seeds: Sequence[int] = (0,), **changes: Any) -> Study
         "languages": list(LANGUAGES),
         "modalities": ["speech+text"],
         "space": "fairness",
-        "knobs": [
-            {"name": "objective.fairness_weight.weight", "reason": "-", "default": 1.0, "low": 0.01, "high": 100.0}
+        "hyperparameters": [
+            {"name": "loss.fairness_weight.weight", "reason": "-", "default": 1.0, "low": 0.01, "high": 100.0}
         ],
         "trials": 8,
         "seeds": list(seeds),
@@ -58,11 +58,17 @@ def write_trial(
     number: int,
     config_id: str,
     label: str | None = None,
-    knobs: dict[str, Any] | None = None,
+    hyperparameters: dict[str, Any] | None = None,
     reason: str | None = None,
 ) -> None:
     """A trial that finished, with the same objectives whatever its runs, or failed where there is a reason."""
-    trial = {"number": number, "config_id": config_id, "label": label, "knobs": knobs or {}, "seconds": 20.0}
+    trial = {
+        "number": number,
+        "config_id": config_id,
+        "label": label,
+        "hyperparameters": hyperparameters or {},
+        "seconds": 20.0,
+    }
     outcome = {"state": "failed", "reason": reason} if reason else {"state": "finished", "values": [0.5, 0.1]}
     folder.write_json(f"trials/{number:05d}.json", trial | outcome)
 
@@ -183,8 +189,8 @@ def predict(
     return out
 
 
-KNOBS: tuple[tuple[str | None, dict[str, Any]], ...] = (
-    ("ERM", {"objective.method": "erm"}),
+HYPERPARAMETERS: tuple[tuple[str | None, dict[str, Any]], ...] = (
+    ("ERM", {"loss.method": "erm"}),
     ("paper's setting", {"schedule": "adaptive", "initial": 0.0, "step_size": 2.0}),
     (None, {"schedule": "constant", "weight": 0.35}),
     (None, {"schedule": "linear", "weight": 1.2, "ramp_fraction": 0.5}),
@@ -207,13 +213,13 @@ def write_whole_study(
     folder = write_plan(path, seeds, modalities=list(modalities))
     known = utterances(per_cell, speakers)
     folder.write_parquet("utterances.parquet", known)
-    for number, (label, knobs) in enumerate(KNOBS[:configurations]):
+    for number, (label, hyperparameters) in enumerate(HYPERPARAMETERS[:configurations]):
         if label != "ERM":
-            knobs = {f"objective.fairness_weight.{key}": value for key, value in knobs.items()}
+            hyperparameters = {f"loss.fairness_weight.{key}": value for key, value in hyperparameters.items()}
             scale = 1.0 if label else 1.0 + 0.1 * number
-            knobs |= {f"objective.coefficients.languages.{name}": scale for name in LANGUAGES}
+            hyperparameters |= {f"loss.coefficients.languages.{name}": scale for name in LANGUAGES}
         config_id = f"{number:02d}{'abcdef' * 2}"[:12]
-        write_trial(folder, number, config_id, label, knobs)
+        write_trial(folder, number, config_id, label, hyperparameters)
         for seed in seeds:
             model = (0.62 - 0.015 * number, 0.22 - 0.03 * number, 100 * number + seed)
             made = pd.concat([predict(known, *model, modality) for modality in modalities])

@@ -1,6 +1,6 @@
 """What accumulation costs: the same effective batch in one piece and in micro-batches, with its extra forward passes.
 
-``python -m tests.benchmarks.accumulation`` on the embedded corpus with the tiny backbone, one rank. A step of A
+``python -m tests.benchmarks.accumulation`` on the synthetic corpus with the tiny backbone, one rank. A step of A
 micro-batches is A forward passes without gradient and A with it, so between 1 and 4/3 of the arithmetic of one piece
 where a backward pass costs two forward ones.
 """
@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 from study.cli.options import add_search_flags, add_study_flags, read_flags
-from study.config.settings import Placement
+from study.config.settings import Parallelism
 from study.data.samplers import batches_of_epoch
 from study.planning.build import complete
 from study.planning.prepare import prepare
@@ -50,14 +50,14 @@ def main() -> int:
         flags = argparse.ArgumentParser()
         add_study_flags(flags)
         add_search_flags(flags)
-        plan = complete(read_flags(flags.parse_args(["--storage", storage or folder, "--ranks", "1"]), cores=1))
+        plan = complete(read_flags(flags.parse_args(["--storage", storage or folder, "--num-workers", "1"]), cores=1))
         prepared = prepare(plan)
         whole = 0.0
         for micro in (64, 32, 16, 8):
             settings = plan.draft.settings.with_overrides({"optimisation.micro_batch_size": micro})
             run_plan = RunPlan(
                 settings=settings,
-                placement=Placement(ranks=1, zero_stage=0),
+                parallelism=Parallelism(num_workers=1, zero_stage=0),
                 config_id="accumulation",
                 features=prepared.features,
                 backbone=prepared.backbone,

@@ -33,7 +33,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from analysis.loading.study import load_epochs, load_study
 from study.ray_backend.scheduler import MoAsha
-from study.search.mo_asha import Halving, Rungs
+from study.search.mo_asha import HalvingRule, Rungs
 from study.search.optuna_study import STARTUP_TRIALS
 
 WORKERS = 4
@@ -66,7 +66,7 @@ class Problem:
 class Engine:
     name: str
     sampler: Callable[[int], optuna.samplers.BaseSampler]
-    halving: Halving | None = None
+    halving: HalvingRule | None = None
 
 
 def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
@@ -84,9 +84,9 @@ def nsga2(seed: int) -> optuna.samplers.BaseSampler:
 RANDOM = Engine("random", random_sampler)
 SAMPLERS = (RANDOM, Engine("TPE", tpe), Engine("NSGA-II", nsga2))
 STOPPING = (
-    Engine("random, MO-ASHA 3", random_sampler, Halving(eta=3)),
-    Engine("random, MO-ASHA 3, grace 3", random_sampler, Halving(eta=3, grace=3)),
-    Engine("TPE, MO-ASHA 3", tpe, Halving(eta=3)),
+    Engine("random, MO-ASHA 3", random_sampler, HalvingRule(reduction_factor=3)),
+    Engine("random, MO-ASHA 3, grace 3", random_sampler, HalvingRule(reduction_factor=3, grace_period=3)),
+    Engine("TPE, MO-ASHA 3", tpe, HalvingRule(reduction_factor=3)),
 )
 
 ENGINES = (*SAMPLERS, *STOPPING)
@@ -100,7 +100,7 @@ def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[
     """
     rng = np.random.default_rng(seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=engine.sampler(seed))
-    rungs = Rungs(engine.halving or Halving(grace=problem.epochs), problem.epochs)
+    rungs = Rungs(engine.halving or HalvingRule(grace_period=problem.epochs), problem.epochs)
     scheduler = MoAsha(rungs, OBJECTIVES, 0, lambda *stopped: None, selected_by="epoch")
     queue: list[tuple[float, int, int, float, Any, Any]] = []
 
@@ -233,7 +233,7 @@ def rank_correlations(problem: Problem, count: int = 400) -> str:
     rng = np.random.default_rng(0)
     study = optuna.create_study(sampler=random_sampler(0))
     curves = [problem.draw(study.ask(), rng) for _ in range(count)]
-    rungs = Halving().rungs(problem.epochs)
+    rungs = HalvingRule().rungs(problem.epochs)
     ends = np.array([curve(problem.epochs) for curve in curves])
     found = []
     for rung in rungs:

@@ -6,8 +6,8 @@
 compared, which other work on the machine disturbs less than the clock. Neither Ray nor DeepSpeed is needed.
 
 - buckets: passes of clips of like length (``computation.length_buckets``).
-- tower states kept: those of a frozen tower (``computation.tower_states``).
-- tower on 30 s, head everywhere: as the stock model does (``computation.tower_input``, ``computation.head``).
+- tower states kept: those of a frozen tower (``computation.encoder_states``).
+- tower on 30 s, head everywhere: as the stock model does (``computation.encoder_input``, ``computation.head``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from study.config.settings import BackboneSettings, Computation
 from study.data.bucketing import OVERHEAD, Passes, cut, padded_tokens
 from study.data.examples import Batch
 from study.data.features import audio_tokens, stored_length
-from study.models.audio_encoder import tower_states
+from study.models.audio_encoder import encoder_states
 from study.models.lora import with_lora
 from study.models.memory_estimate import FLOAT32, LEFT_FREE, SEVEN_B, bytes_a_token
 from study.models.qwen2_audio import EmotionModel
@@ -135,12 +135,12 @@ def main() -> int:
     model = (
         EmotionModel(peft_model, [[20 + 2 * i, 5] for i in range(len(EMOTIONS))], pad_token_id=PAD).to(device).train()
     )
-    tower = base.model.audio_tower
+    encoder = base.model.audio_tower
     rng = np.random.default_rng(0)
 
     def kept(batch: Batch) -> Batch:
         with torch.no_grad():
-            return replace(batch, log_mel=None, tower_states=tower_states(tower, batch.log_mel, batch.frames))
+            return replace(batch, log_mel=None, encoder_states=encoder_states(encoder, batch.log_mel, batch.frames))
 
     def train(batches: list[Batch]) -> None:
         sum(model(batch, score=False)[0].sum() for batch in batches).backward()
@@ -155,7 +155,7 @@ def main() -> int:
         return work
 
     as_stock = {
-        "tower on 30 s": train_as_stock(Computation(tower_input="30_seconds")),
+        "tower on 30 s": train_as_stock(Computation(encoder_input="30_seconds")),
         "head everywhere": train_as_stock(Computation(head="every_position")),
     }
 
@@ -179,10 +179,10 @@ def main() -> int:
             padding[plan].append(padded_tokens(passes, lengths) / lengths.sum())
             heard = [batch_of(config, frames[bucket], device) for bucket in passes[0]]
             stored = [kept(batch) for batch in heard]
-            for tower_runs, batches in (("tower run", heard), ("tower states kept", stored)):
+            for encoder_runs, batches in (("tower run", heard), ("tower states kept", stored)):
                 for name, work in (("training", train), ("scoring", score)):
                     seconds = timed(lambda work=work, batches=batches: work(batches), on_gpu)
-                    times.setdefault(f"{name}, {plan}, {tower_runs}", []).append(seconds)
+                    times.setdefault(f"{name}, {plan}, {encoder_runs}", []).append(seconds)
             if plan == "one batch":
                 for name, work in as_stock.items():
                     seconds = timed(lambda work=work, batches=heard: work(batches), on_gpu)

@@ -208,10 +208,17 @@ def ours(flags: argparse.Namespace) -> dict[str, float]:
 
     place = Path(flags.place)
     storage = tempfile.mkdtemp(prefix="ours", dir=place)
-    command = [sys.executable, str(REPO / "study/sweep.py"), "--corpus", f"meld-st:{place / CORPUS}", "--ranks", "1"]
+    command = [
+        sys.executable,
+        str(REPO / "study/sweep.py"),
+        "--corpus",
+        f"meld-st:{place / CORPUS}",
+        "--num-workers",
+        "1",
+    ]
     command += ["--backbone", str(place / CHECKPOINT), "--trials", str(flags.trials), "--epochs", str(flags.epochs)]
-    command += ["--fix", f"optimisation.batch_size={flags.batch_size}", "--storage", storage, "--study", "ours"]
-    command += ["--fix", "optimisation.patience=1000", *flags.ours]
+    command += ["--set", f"optimisation.batch_size={flags.batch_size}", "--storage", storage, "--study", "ours"]
+    command += ["--set", "optimisation.patience=1000", *flags.ours]
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -29,9 +29,9 @@ from study.common.groups import EMOTIONS, LANGUAGES, cells
 from study.config.settings import BackboneSettings, Optimisation
 from study.data.examples import Batch
 from study.data.features import audio_tokens, log_mel
-from study.losses.base import WholeBatch, utterance_weights
+from study.losses.base import GlobalBatch, utterance_weights
 from study.losses.minmaxgap import ErmMinMaxGap
-from study.models.audio_encoder import tower_states
+from study.models.audio_encoder import encoder_states
 from study.models.lora import with_lora
 from study.models.memory_estimate import GB, SEVEN_B
 from study.models.qwen2_audio import IGNORED, EmotionModel
@@ -172,12 +172,12 @@ class Ours:
         self.batch = self._collated(clips, extractor, model.get_base_model().model.audio_tower)
 
     @torch.no_grad()
-    def _collated(self, clips: Clips, extractor: WhisperFeatureExtractor, tower: Any) -> Batch:
+    def _collated(self, clips: Clips, extractor: WhisperFeatureExtractor, encoder: Any) -> Batch:
         heard = [clips[i] for i in range(len(clips))]
         mels, frames = zip(*(log_mel(clip["waveform"], extractor) for clip in heard), strict=True)
         lengths = torch.tensor(frames)
         mel = torch.from_numpy(np.stack(mels)).to(self.device)
-        states = tower_states(tower, mel, lengths.to(self.device))
+        states = encoder_states(encoder, mel, lengths.to(self.device))
         prompts = torch.stack([clip["prompt"] for clip in heard])
         return Batch(
             input_ids=prompts,
@@ -186,13 +186,13 @@ class Ours:
             labels=torch.tensor([clip["label"] for clip in heard]),
             groups=torch.arange(len(heard)) % (2 * len(LANGUAGES)),
             rows=torch.arange(len(heard)),
-            tower_states=states.cpu(),
+            encoder_states=states.cpu(),
         )
 
     def step(self) -> None:
         batch = self.batch.to(self.device)
         losses, _ = self.model(batch, score=False)
-        whole = WholeBatch(losses.detach(), batch.groups, self.cells)
+        whole = GlobalBatch(losses.detach(), batch.groups, self.cells)
         weights, _ = utterance_weights(ErmMinMaxGap(), whole, (0.1,), {})
         (weights.losses * losses).sum().backward()
         torch.nn.utils.clip_grad_norm_(self.trained, Optimisation().gradient_clipping)

@@ -32,17 +32,19 @@ PER_CELL, SPEAKERS, EPOCHS = 500, 50, 20
 def write_large_study(path: Path, trials: int) -> StudyFolder:
     """A finished search of the space ``fairness``; ERM and the paper's setting come first."""
     space = space_maker("fairness")(LANGUAGES, Settings())
-    knobs = [knob.model_dump(mode="json") for knob in space.knobs]
-    folder = studies.write_plan(path, trials=trials, space=space.name, knobs=knobs)
+    hyperparameters = [hyperparameter.model_dump(mode="json") for hyperparameter in space.hyperparameters]
+    folder = studies.write_plan(path, trials=trials, space=space.name, hyperparameters=hyperparameters)
     known = studies.utterances(PER_CELL, SPEAKERS)
     folder.write_parquet("utterances.parquet", known)
     rng = np.random.default_rng(0)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     proposals = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(trials):
-        label, knobs = studies.KNOBS[number] if number < 2 else (None, space.suggest(proposals.ask()))
+        label, hyperparameters = (
+            studies.HYPERPARAMETERS[number] if number < 2 else (None, space.suggest(proposals.ask()))
+        )
         config_id = f"{number:010x}"
-        studies.write_trial(folder, number, config_id, label, knobs)
+        studies.write_trial(folder, number, config_id, label, hyperparameters)
         accuracy = 0.3 + 0.3 * rng.random()
         made = studies.predict(known, accuracy, rng.uniform(-0.2, 0.2), seed=number)
         folder.write_parquet(f"{run_directory(config_id, 0)}/predictions.parquet", made)

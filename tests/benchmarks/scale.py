@@ -30,10 +30,10 @@ from analysis.pareto.front import front
 from search_spaces import space_maker
 from study.common.groups import LANGUAGES, cells
 from study.config.presets import TINY
-from study.config.settings import Placement, Settings
+from study.config.settings import Parallelism, Settings
 from study.ray_backend import cluster, tuner
 from study.ray_backend.searcher import StudySearch, make_searcher
-from study.search.mo_asha import Halving, Rungs
+from study.search.mo_asha import HalvingRule, Rungs
 from study.search.optuna_study import SAMPLERS, Search, open_journal, open_study, reconcile
 from study.search.trial_records import TrialTemplate, refresh_trials, result_record, trial_record, trials_without_seeds
 from study.storage.records import read_trials, run_directory, write_trial
@@ -65,11 +65,13 @@ class InstantDriver(tuner.TrialDriver):
 def make_study(path: Path, space_name: str, sampler: str = "random") -> tuple[TrialTemplate, Search]:
     """An empty study of a space and what searches it."""
     space = space_maker(space_name)(LANGUAGES, SETTINGS)
-    folder = studies.write_plan(path, knobs=[knob.model_dump(mode="json") for knob in space.knobs])
+    folder = studies.write_plan(
+        path, hyperparameters=[hyperparameter.model_dump(mode="json") for hyperparameter in space.hyperparameters]
+    )
     of_study = cells(LANGUAGES, SETTINGS.modalities)
     template = TrialTemplate(
         settings=SETTINGS,
-        placement=Placement(ranks=1),
+        parallelism=Parallelism(num_workers=1),
         seeds=(0,),
         features=path,
         backbone="tiny",
@@ -131,8 +133,8 @@ def fill(study: optuna.Study, template: TrialTemplate, search: Search, size: int
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=found))
     for number in range(found, size):
         trial = drawn.ask()
-        knobs = search.space.suggest(trial)
-        record = trial_record({**knobs, "number": number, "label": None}, template)
+        hyperparameters = search.space.suggest(trial)
+        record = trial_record({**hyperparameters, "number": number, "label": None}, template)
         finish(template.folder, record["config_id"], number)
         outcome = keep(template, record)
         study.add_trial(
@@ -181,7 +183,7 @@ def loop(template: TrialTemplate, search: Search, trials: int) -> None:
     Of several at a time Tune gives up drivers that are still starting, 3 s of processor each, for one that has become
     free: with trials that take no time that would be all there is to see.
     """
-    template = replace(template, placement=Placement(ranks=os.cpu_count() or 1))
+    template = replace(template, parallelism=Parallelism(num_workers=os.cpu_count() or 1))
     path = Path(template.folder.uri)
     cluster.set_environment()
     cluster.connect()
@@ -206,7 +208,7 @@ def loop(template: TrialTemplate, search: Search, trials: int) -> None:
 def schedule(folder: StudyFolder, sizes: list[int]) -> None:
     """Print what a report to the first rung costs when so many trials have reached it, and reading them at a start."""
     rng = np.random.default_rng(0)
-    rungs = Rungs(Halving(), 20)
+    rungs = Rungs(HalvingRule(), 20)
     for size in sizes:
         first = len(rungs.reached[1])
         for i in range(first, size):
@@ -219,7 +221,7 @@ def schedule(folder: StudyFolder, sizes: list[int]) -> None:
             with clock(spent, "report"):
                 rungs.report(str(i), 1, 0.0, tuple(rng.random(2)))
         with clock(spent, "refill"):
-            Rungs(Halving(), 20).refill(folder, 0, [("dev_w_f1", "max"), ("dev_gap", "min")])
+            Rungs(HalvingRule(), 20).refill(folder, 0, [("dev_w_f1", "max"), ("dev_gap", "min")])
         print(
             f"MO-ASHA{size:7} trials at a rung | {1000 * spent['report'] / WINDOW:.2f} ms a report | "
             f"{spent['refill']:.2f} s to read them at a start",

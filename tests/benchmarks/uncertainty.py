@@ -28,7 +28,7 @@ def written(path: Path, configurations: int, seeds: int, per_cell: int) -> Study
     for number in range(configurations):
         config_id = f"c{number:04d}"
         label = "ERM" if number == 0 else None
-        studies.write_trial(folder, number, config_id, label, {"objective.method": "erm"} if label else {})
+        studies.write_trial(folder, number, config_id, label, {"loss.method": "erm"} if label else {})
         for seed in range(seeds):
             made = studies.predict(known, 0.62 - 0.01 * number, 0.2 - 0.02 * number, seed=100 * number + seed)
             studies.write_predictions(folder, known, config_id, seed, made)

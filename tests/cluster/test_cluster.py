@@ -197,7 +197,7 @@ def test_a_ray_job_shuts_down_and_starts_the_sweep():
     assert cluster["authOptions"] == {"mode": "token", "secretName": "fair-ser-token"}
     program, script, *flags = shlex.split(job["entrypoint"])
     assert program == "python" and (REPO / Path(script).relative_to("/home/ray/fair-ser")).exists()
-    assert planned(flags).placement.ranks == 1
+    assert planned(flags).parallelism.num_workers == 1
 
 
 def planned(flags: list[str]):
@@ -208,7 +208,7 @@ def planned(flags: list[str]):
     add_study_flags(parser)
     add_search_flags(parser)
     draft = read_flags(parser.parse_args(flags), cores=None)
-    assert not draft.faults
+    assert not draft.errors
     return draft
 
 
@@ -252,10 +252,12 @@ def test_deepspeed_files_are_what_the_trainer_makes():
     from study.training.engine import SHOWN, shown
 
     assert {path.name: path.read_text() for path in (CLUSTER / "deepspeed").iterdir()} == shown()
-    for placement in SHOWN:
-        config = read(f"deepspeed/zero{placement.zero_stage}-{placement.ranks}gpu.json")
-        whole = config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"] * placement.ranks
-        assert whole == 64 and config["zero_optimization"]["stage"] == placement.zero_stage
+    for parallelism in SHOWN:
+        config = read(f"deepspeed/zero{parallelism.zero_stage}-{parallelism.num_workers}gpu.json")
+        whole = (
+            config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"] * parallelism.num_workers
+        )
+        assert whole == 64 and config["zero_optimization"]["stage"] == parallelism.zero_stage
 
 
 def test_sizes_in_the_readme_are_those_that_settings_are_refused_by():
@@ -263,11 +265,11 @@ def test_sizes_in_the_readme_are_those_that_settings_are_refused_by():
     from study.models.memory_estimate import Load, memory_need
 
     assert sizes.table() in (CLUSTER / "README.md").read_text()
-    size = next(s for s in sizes.SIZES if s.card == 80e9 and s.placement.ranks == 1)
+    size = next(s for s in sizes.SIZES if s.card == 80e9 and s.parallelism.num_workers == 1)
     fit = sizes.at_once(size, 30.0)
     for n, expected in ((fit, True), (fit + 1, False)):
         load = Load(examples=n, scored=2 * max(n, 32), clip_seconds=30.0, text_tokens=50)
-        need = memory_need(sizes.CONFIG, sizes.SETTINGS, size.placement, load, on_gpu=True, epochs=1)
+        need = memory_need(sizes.CONFIG, sizes.SETTINGS, size.parallelism, load, on_gpu=True, epochs=1)
         assert (need.total <= 0.9 * 80e9) == expected
 
 
@@ -361,8 +363,8 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
     number = slurm["env"]["SLURM_JOB_ID"]
     slurm["env"]["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     command = ["bash", "cluster/slurm.sh", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
-    command += ["--study", "mine", "--trials", "1", "--epochs", "12", "--fix", "optimisation.patience=12"]
-    command += ["--fix", "optimisation.batch_size=24"]
+    command += ["--study", "mine", "--trials", "1", "--epochs", "12", "--set", "optimisation.patience=12"]
+    command += ["--set", "optimisation.batch_size=24"]
 
     def left() -> list[str]:
         here = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
@@ -440,7 +442,7 @@ def test_a_job_runs_the_sweep_on_a_running_cluster_of_one_machine_behind_locked_
     command = ["ray", "job", "submit", "--address", address, "--working-dir", "."]
     command += ["--runtime-env", "cluster/runtime-env.yaml", "--"]
     command += ["python", "study/sweep.py", "--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path)]
-    command += ["--study", "job", "--trials", "1", "--epochs", "1", "--fix", "optimisation.batch_size=24"]
+    command += ["--study", "job", "--trials", "1", "--epochs", "1", "--set", "optimisation.batch_size=24"]
     try:
         deadline = time.monotonic() + 300
         while subprocess.run(

@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search_spaces import SPACES, Knob, Space, space_maker
+from search_spaces import SPACES, Hyperparameter, Space, space_maker
 from search_spaces.__main__ import main
 from study.common.errors import SettingsError
 from study.common.groups import LANGUAGES, cells
 from study.config.config_id import config_id
 from study.config.presets import TINY
-from study.config.settings import Placement, Settings, flatten
-from study.planning.validation import knob_faults, reference_faults
+from study.config.settings import Parallelism, Settings, flatten
+from study.planning.validation import baseline_errors, hyperparameter_errors
 
 BOTH = Settings().with_overrides({**TINY, "modalities": ["speech", "speech+text"]})
-SCHEDULE = "objective.fairness_weight.schedule"
-WEIGHT = "objective.fairness_weight.weight"
-STEP = "objective.fairness_weight.step_size"
+SCHEDULE = "loss.fairness_weight.schedule"
+WEIGHT = "loss.fairness_weight.weight"
+STEP = "loss.fairness_weight.step_size"
 
 
 def made(name, settings=BOTH, languages=LANGUAGES, fixed=()):
@@ -35,18 +35,21 @@ def suggestions(space, count, seed=0):
 @pytest.mark.parametrize("name", [*SPACES, "schedules+training", "penalty+coefficients_per_cell+schedules"])
 def test_every_space_is_valid_and_its_suggestions_reach_their_settings(name):
     space = made(name)
-    assert knob_faults(space, BOTH, Placement(), LANGUAGES) == []
-    assert reference_faults(space, BOTH, Placement(), LANGUAGES) == []
-    assert [reference.label for reference in space.references] == ["ERM", "paper's setting", "ERM, balanced"]
-    for knobs in suggestions(space, 20):
-        flat = flatten(BOTH.with_overrides(knobs).model_dump(mode="json"))
-        assert {key: flat[key] for key in knobs} == knobs
-    assert len({knob.name for knob in space.knobs}) == len(space.knobs)
+    assert hyperparameter_errors(space, BOTH, Parallelism(), LANGUAGES) == []
+    assert baseline_errors(space, BOTH, Parallelism(), LANGUAGES) == []
+    assert [baseline.label for baseline in space.baselines] == ["ERM", "paper's setting", "ERM, balanced"]
+    for hyperparameters in suggestions(space, 20):
+        flat = flatten(BOTH.with_overrides(hyperparameters).model_dump(mode="json"))
+        assert {key: flat[key] for key in hyperparameters} == hyperparameters
+    assert len({hyperparameter.name for hyperparameter in space.hyperparameters}) == len(space.hyperparameters)
 
 
 def test_coefficients_have_no_redundant_knob():
     names = {
-        kind: [knob.name.rpartition(".")[2] for knob in made(f"coefficients_per_{kind}").knobs]
+        kind: [
+            hyperparameter.name.rpartition(".")[2]
+            for hyperparameter in made(f"coefficients_per_{kind}").hyperparameters
+        ]
         for kind in ("language", "modality", "cell")
     }
     assert names["language"] == ["ja", "de"] and names["modality"] == ["speech+text"]  # the first is held at 1
@@ -58,8 +61,8 @@ def test_coefficients_have_no_redundant_knob():
 
 def test_the_step_schedule_is_searched_with_its_own_parameters():
     seen = {}
-    for knobs in suggestions(made("schedules"), 60):
-        seen[knobs[SCHEDULE]] = {key.rpartition(".")[2] for key in knobs} - {"schedule"}
+    for hyperparameters in suggestions(made("schedules"), 60):
+        seen[hyperparameters[SCHEDULE]] = {key.rpartition(".")[2] for key in hyperparameters} - {"schedule"}
     assert seen == {
         "constant": {"weight"},
         "linear": {"weight", "ramp_fraction"},
@@ -72,23 +75,40 @@ def test_the_step_schedule_is_searched_with_its_own_parameters():
 def test_a_fixed_parent_prunes_its_children_and_frees_those_that_are_left():
     settings = BOTH.with_overrides({SCHEDULE: "step", WEIGHT: 0.5})
     space = made("schedules", settings, fixed=(SCHEDULE,))
-    assert [knob.name.rpartition(".")[2] for knob in space.knobs] == ["weight", "start_fraction"]
-    assert all(not knob.when for knob in space.knobs)
-    assert knob_faults(space, settings, Placement(), LANGUAGES) == []
-    assert all(knobs.keys() == {WEIGHT, "objective.fairness_weight.start_fraction"} for knobs in suggestions(space, 3))
-    paper = space.references[1]  # it has another schedule, so it stands beside the space, as ERM does
-    assert not paper.knobs and settings.with_overrides(paper.fixed).objective.fairness_weight.schedule == "adaptive"
+    assert [hyperparameter.name.rpartition(".")[2] for hyperparameter in space.hyperparameters] == [
+        "weight",
+        "start_fraction",
+    ]
+    assert all(not hyperparameter.when for hyperparameter in space.hyperparameters)
+    assert hyperparameter_errors(space, settings, Parallelism(), LANGUAGES) == []
+    assert all(
+        hyperparameters.keys() == {WEIGHT, "loss.fairness_weight.start_fraction"}
+        for hyperparameters in suggestions(space, 3)
+    )
+    paper = space.baselines[1]  # it has another schedule, so it stands beside the space, as ERM does
+    assert (
+        not paper.hyperparameters and settings.with_overrides(paper.fixed).loss.fairness_weight.schedule == "adaptive"
+    )
     with pytest.raises(SettingsError, match="nothing left to search"):
-        made("schedules", settings, fixed=("objective.fairness_weight",))
+        made("schedules", settings, fixed=("loss.fairness_weight",))
 
 
 def test_a_fixed_child_holds_where_its_schedule_is_chosen_and_nowhere_else():
-    ramp = "objective.fairness_weight.ramp_fraction"
+    ramp = "loss.fairness_weight.ramp_fraction"
     space = space_maker("schedules", held={ramp: 0.25})(LANGUAGES, BOTH)
-    assert knob_faults(space, BOTH, Placement(), LANGUAGES) == []
+    assert hyperparameter_errors(space, BOTH, Parallelism(), LANGUAGES) == []
     found = suggestions(space, 60)
-    assert {knobs[SCHEDULE] for knobs in found} == {"constant", "linear", "cosine", "step", "adaptive"}
-    assert all(knobs.get(ramp) == (0.25 if knobs[SCHEDULE] in ("linear", "cosine") else None) for knobs in found)
+    assert {hyperparameters[SCHEDULE] for hyperparameters in found} == {
+        "constant",
+        "linear",
+        "cosine",
+        "step",
+        "adaptive",
+    }
+    assert all(
+        hyperparameters.get(ramp) == (0.25 if hyperparameters[SCHEDULE] in ("linear", "cosine") else None)
+        for hyperparameters in found
+    )
     assert len(list(space.on_grid(3).points())) == 3 + 2 * 3 + 2 * 9  # linear and cosine: three weights each
     constant = BOTH.with_overrides({SCHEDULE: "constant", WEIGHT: 0.3})
     with pytest.raises(SettingsError, match="ramp_fraction: no configuration .* only where .* is linear or cosine"):
@@ -96,11 +116,11 @@ def test_a_fixed_child_holds_where_its_schedule_is_chosen_and_nowhere_else():
 
 
 def test_the_papers_setting_has_its_coefficients_whatever_is_fixed():
-    settings = BOTH.with_overrides({"objective.coefficients.languages.ja": 3.0})
-    space = made("fairness", settings, fixed=("objective.coefficients.languages.ja",))
-    assert "objective.coefficients.languages.ja" not in {knob.name for knob in space.knobs}
-    paper = settings.with_overrides(space.references[1].fixed)
-    assert set(paper.objective.coefficients.kappa(cells(LANGUAGES, BOTH.modalities))) == {1.0}
+    settings = BOTH.with_overrides({"loss.coefficients.languages.ja": 3.0})
+    space = made("fairness", settings, fixed=("loss.coefficients.languages.ja",))
+    assert "loss.coefficients.languages.ja" not in {hyperparameter.name for hyperparameter in space.hyperparameters}
+    paper = settings.with_overrides(space.baselines[1].fixed)
+    assert set(paper.loss.coefficients.kappa(cells(LANGUAGES, BOTH.modalities))) == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -110,31 +130,33 @@ def test_the_papers_setting_has_its_coefficients_whatever_is_fixed():
         ("reduction", "mean"),
         ("estimator.kind", "ema"),
         ("sampling", "natural"),
-        ("weight_floor", 0.0),
+        ("min_sample_weight", 0.0),
         ("fairness_weight.schedule", "constant"),
         ("fairness_weight.driver", "loss_gap"),
     ],
 )
 @pytest.mark.parametrize("name", ["fairness", "coefficients_per_language"])
 def test_the_papers_setting_has_the_papers_objective_whatever_is_fixed(name, key, value):
-    more = {"objective.fairness_weight.weight": 0.3} if value == "constant" else {}
-    settings = Settings().with_overrides({f"objective.{key}": value, **more})
-    space = made(name, settings, fixed=(f"objective.{key}",))
-    (paper,) = (each for each in space.references if each.label == "paper's setting")
-    told = settings.with_overrides({**paper.knobs, **paper.fixed}).objective
+    more = {"loss.fairness_weight.weight": 0.3} if value == "constant" else {}
+    settings = Settings().with_overrides({f"loss.{key}": value, **more})
+    space = made(name, settings, fixed=(f"loss.{key}",))
+    (paper,) = (each for each in space.baselines if each.label == "paper's setting")
+    told = settings.with_overrides({**paper.hyperparameters, **paper.fixed}).loss
     assert set(told.coefficients.kappa(cells(LANGUAGES, BOTH.modalities))) == {1.0}
-    plain = Settings().with_overrides({"objective.fairness_weight.schedule": "adaptive"}).objective
+    plain = Settings().with_overrides({"loss.fairness_weight.schedule": "adaptive"}).loss
     assert told.model_copy(update={"coefficients": plain.coefficients}) == plain
     assert plain.power == 2 and plain.reduction == "max" and plain.estimator.kind == "batch"
 
 
 def test_training_is_searched_around_the_studys_own_values():
-    by_name = {knob.name: knob for knob in made("training", Settings()).knobs}
+    by_name = {hyperparameter.name: hyperparameter for hyperparameter in made("training", Settings()).hyperparameters}
     rate = by_name["optimisation.learning_rate"]
     assert (rate.low, rate.default, rate.high) == pytest.approx((1e-5, 5e-5, 2.5e-4))
     rank = by_name["backbone.lora_rank"]
     assert (rank.low, rank.default, rank.high, rank.integer) == (4, 16, 64, True)
-    assert all(isinstance(knobs["backbone.lora_rank"], int) for knobs in suggestions(made("training"), 5))
+    assert all(
+        isinstance(hyperparameters["backbone.lora_rank"], int) for hyperparameters in suggestions(made("training"), 5)
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +179,7 @@ def test_one_language_or_modality_has_no_coefficients_to_search():
 
 
 FILE = """
-[[knob]]
+[[hyperparameter]]
 name = "optimisation.weight_decay"
 reason = "the paper's, and more or less"
 default = 0.01
@@ -165,14 +187,14 @@ low = 0.001
 high = 0.1
 scale = "log"
 
-[[knob]]
-name = "objective.looks_per_epoch"
+[[hyperparameter]]
+name = "loss.fairness_updates_per_epoch"
 reason = "how often the weight moves"
 default = 1
 low = 1
 high = 4
 integer = true
-when = {"objective.fairness_weight.schedule" = ["adaptive"]}
+when = {"loss.fairness_weight.schedule" = ["adaptive"]}
 """
 
 
@@ -180,13 +202,15 @@ def test_a_file_of_ones_own_is_a_space_alone_or_with_others(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(FILE)
     space = made(f"schedules+{path}")
-    assert knob_faults(space, BOTH, Placement(), LANGUAGES) == []
-    for knobs in suggestions(space, 20):
-        assert ("objective.looks_per_epoch" in knobs) == (knobs[SCHEDULE] == "adaptive")
-        assert 0.001 <= knobs["optimisation.weight_decay"] <= 0.1
-    assert len(made(str(path)).knobs) == 2  # the schedule is not searched, and is adaptive
+    assert hyperparameter_errors(space, BOTH, Parallelism(), LANGUAGES) == []
+    for hyperparameters in suggestions(space, 20):
+        assert ("loss.fairness_updates_per_epoch" in hyperparameters) == (hyperparameters[SCHEDULE] == "adaptive")
+        assert 0.001 <= hyperparameters["optimisation.weight_decay"] <= 0.1
+    assert len(made(str(path)).hyperparameters) == 2  # the schedule is not searched, and is adaptive
     constant = BOTH.with_overrides({SCHEDULE: "constant", WEIGHT: 0.5})
-    assert [knob.name for knob in made(str(path), constant).knobs] == ["optimisation.weight_decay"]
+    assert [hyperparameter.name for hyperparameter in made(str(path), constant).hyperparameters] == [
+        "optimisation.weight_decay"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -197,10 +221,14 @@ def test_a_file_of_ones_own_is_a_space_alone_or_with_others(tmp_path):
         ("low = 0.001", "low = 0.0", "its low must be above 0"),
         ('reason = "how often the weight moves"', "", "reason: Field required"),
         ("integer = true", "whole = true", "there is no such setting"),
-        ("[[knob]]", "[[knobs]]", "knob: Field required"),
+        ("[[hyperparameter]]", "[[hyperparameters]]", "hyperparameter: Field required"),
         ("default = 1", "default =", "Invalid value"),
         ("weight.schedule", "weight.shedule", "fairness_weight.shedule, which is no setting"),
-        ('["adaptive"]', '["adaptiv"]', "looks_per_epoch depends on .*schedule being 'adaptiv', which it cannot be"),
+        (
+            '["adaptive"]',
+            '["adaptiv"]',
+            "fairness_updates_per_epoch depends on .*schedule being 'adaptiv', which it cannot be",
+        ),
         ("optimisation.weight_decay", "corpus.loudness", "corpus.loudness cannot be searched: the corpus is read"),
         ("optimisation.weight_decay", "backbone.spec", "backbone.spec cannot be searched: the backbone is loaded"),
         ("optimisation.weight_decay", "prompt.question", "prompt.question cannot be searched"),
@@ -208,7 +236,7 @@ def test_a_file_of_ones_own_is_a_space_alone_or_with_others(tmp_path):
         ("optimisation.weight_decay", "control.fraction", "control.fraction cannot be searched"),
         ("optimisation.weight_decay", "optimisation.epochs", "optimisation.epochs cannot be searched"),
         ("optimisation.weight_decay", "computation.length_buckets", "length_buckets cannot be searched: how a step"),
-        ('["adaptive"]', "[]", "looks_per_epoch names no value of .*schedule in its condition"),
+        ('["adaptive"]', "[]", "fairness_updates_per_epoch names no value of .*schedule in its condition"),
     ],
 )
 def test_a_faulty_file_is_refused_with_its_name(tmp_path, old, new, words):
@@ -223,7 +251,7 @@ def test_a_condition_on_a_setting_that_is_not_searched_needs_a_value_that_it_can
     path = tmp_path / "mine.toml"
     path.write_text(FILE.replace('["adaptive"]', '["adaptive", "adaptiv"]'))
     with pytest.raises(
-        SettingsError, match="looks_per_epoch depends on .*schedule being 'adaptiv', which it cannot be"
+        SettingsError, match="fairness_updates_per_epoch depends on .*schedule being 'adaptiv', which it cannot be"
     ):
         made(str(path))
 
@@ -231,37 +259,37 @@ def test_a_condition_on_a_setting_that_is_not_searched_needs_a_value_that_it_can
 def test_what_a_trial_can_have_of_its_own_can_be_searched(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(FILE.replace("optimisation.weight_decay", "backbone.lora_dropout"))
-    assert [knob.name for knob in made(str(path)).knobs][0] == "backbone.lora_dropout"
+    assert [hyperparameter.name for hyperparameter in made(str(path)).hyperparameters][0] == "backbone.lora_dropout"
 
 
 def test_a_knob_out_of_its_settings_range_is_named_before_the_start():
-    knobs = (
-        Knob(name="optimisation.learning_rat", reason="-", default=0.1, low=0.0, high=1.0),
-        Knob(name="backbone.lora_dropout", reason="-", default=0.1, low=0.0, high=1.0),
-        Knob(name="optimisation.batch_size", reason="-", default=24, choices=(24, 32, 63)),
+    hyperparameters = (
+        Hyperparameter(name="optimisation.learning_rat", reason="-", default=0.1, low=0.0, high=1.0),
+        Hyperparameter(name="backbone.lora_dropout", reason="-", default=0.1, low=0.0, high=1.0),
+        Hyperparameter(name="optimisation.batch_size", reason="-", default=24, choices=(24, 32, 63)),
     )
-    faults = knob_faults(Space("mine", knobs, ()), BOTH, Placement(), LANGUAGES)
-    assert [fault.split(":")[1] for fault in faults] == [
+    errors = hyperparameter_errors(Space("mine", hyperparameters, ()), BOTH, Parallelism(), LANGUAGES)
+    assert [message.split(":")[1] for message in errors] == [
         " optimisation.learning_rat at 0.0",
         " backbone.lora_dropout at 1.0",
         " optimisation.batch_size at 63",
     ]
-    assert "there is no such setting" in faults[0] and "cannot be shared evenly by --ranks 2" in faults[-1]
+    assert "there is no such setting" in errors[0] and "cannot be shared evenly by --num-workers 2" in errors[-1]
 
 
 def test_values_between_the_ends_are_settings_too():
     share = {"low": 32, "high": 128, "reason": "-", "default": 64}
-    knobs = (
-        Knob(name="optimisation.batch_size", **share),
-        Knob(name="objective.looks_per_epoch", reason="-", default=1, low=1, high=4, integer=True),
+    hyperparameters = (
+        Hyperparameter(name="optimisation.batch_size", **share),
+        Hyperparameter(name="loss.fairness_updates_per_epoch", reason="-", default=1, low=1, high=4, integer=True),
     )
-    (fault,) = knob_faults(Space("mine", knobs, ()), BOTH, Placement(ranks=1), LANGUAGES)
-    assert "batch_size at 91.3" in fault and "valid integer" in fault
-    whole = Knob(name="optimisation.batch_size", integer=True, **share)
-    assert knob_faults(Space("mine", (whole,), ()), BOTH, Placement(ranks=1), LANGUAGES) == []
-    (fault,) = knob_faults(Space("mine", (whole,), ()), BOTH, Placement(ranks=2), LANGUAGES)
-    assert "batch_size at 33: " in fault and "cannot be shared evenly by --ranks 2" in fault
-    assert knobs[0].contains(whole) and not whole.contains(knobs[0])
+    (message,) = hyperparameter_errors(Space("mine", hyperparameters, ()), BOTH, Parallelism(num_workers=1), LANGUAGES)
+    assert "batch_size at 91.3" in message and "valid integer" in message
+    whole = Hyperparameter(name="optimisation.batch_size", integer=True, **share)
+    assert hyperparameter_errors(Space("mine", (whole,), ()), BOTH, Parallelism(num_workers=1), LANGUAGES) == []
+    (message,) = hyperparameter_errors(Space("mine", (whole,), ()), BOTH, Parallelism(num_workers=2), LANGUAGES)
+    assert "batch_size at 33: " in message and "cannot be shared evenly by --num-workers 2" in message
+    assert hyperparameters[0].contains(whole) and not whole.contains(hyperparameters[0])
 
 
 def test_a_knob_is_sound():
@@ -272,15 +300,19 @@ def test_a_knob_is_sound():
         {"low": 2, "high": 1},
     ):
         with pytest.raises(ValidationError):
-            Knob(name="a", reason="-", default=1, **fields)
+            Hyperparameter(name="a", reason="-", default=1, **fields)
 
 
 @given(st.floats(1e-3, 1.0), st.floats(1.5, 100.0), st.sampled_from(["linear", "log"]), st.integers(2, 6))
 def test_a_grid_keeps_both_ends_and_lies_in_the_range(low, ratio, scale, points):
-    knob = Knob(name="a", reason="-", default=low, low=low, high=low * ratio, scale=scale)
-    grid = knob.on_grid(points)
-    assert grid.choices[0] == knob.low and grid.choices[-1] == knob.high and len(grid.choices) == points
-    assert list(grid.choices) == sorted(grid.choices) and all(knob.holds(value) for value in grid.choices)
+    hyperparameter = Hyperparameter(name="a", reason="-", default=low, low=low, high=low * ratio, scale=scale)
+    grid = hyperparameter.on_grid(points)
+    assert (
+        grid.choices[0] == hyperparameter.low
+        and grid.choices[-1] == hyperparameter.high
+        and len(grid.choices) == points
+    )
+    assert list(grid.choices) == sorted(grid.choices) and all(hyperparameter.holds(value) for value in grid.choices)
     assert grid.default == low
 
 
@@ -289,8 +321,8 @@ def test_the_grid_of_a_conditional_space_lists_each_configuration_once():
     points = list(space.points())
     # constant 3, linear and cosine 3 x 3 each, step 3 x 3, adaptive 3 x 3
     assert len(points) == 3 + 4 * 9 == len({str(point) for point in points})
-    paper = space.references[1]
-    assert not paper.knobs and paper.fixed[STEP] == 2.0  # not on the grid of 0.1, 1, 10
+    paper = space.baselines[1]
+    assert not paper.hyperparameters and paper.fixed[STEP] == 2.0  # not on the grid of 0.1, 1, 10
 
 
 def test_knobs_are_listed_and_shown(capsys, monkeypatch):

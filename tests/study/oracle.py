@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from study.cli.options import add_search_flags, add_study_flags, read_flags
-from study.config.settings import Placement
+from study.config.settings import Parallelism
 from study.data import features
-from study.data.corpora.synthetic.planted_gaps import PLANTS
+from study.data.corpora.synthetic.planted_gaps import PLANTED_GAPS
 from study.data.examples import Examples
 from study.evaluation.label_likelihood import prediction_frame, score_examples
 from study.models.pretrained import load_processor
@@ -33,20 +33,20 @@ from study.training.run import Run, RunPlan
 EPOCHS = 4  # one more than the default study takes
 
 
-def run_on(plants: str, storage: str, seed: int) -> Run:
-    """Plain ERM, trained for ``EPOCHS`` on the embedded corpus with these plants."""
+def run_on(planted_gaps: str, storage: str, seed: int) -> Run:
+    """Plain ERM, trained for ``EPOCHS`` on the synthetic corpus with these plants."""
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
     add_search_flags(parser)
-    flags = ["--plants", plants, "--storage", storage, "--ranks", "1", "--epochs", str(EPOCHS)]
+    flags = ["--planted-gaps", planted_gaps, "--storage", storage, "--num-workers", "1", "--epochs", str(EPOCHS)]
     plan = complete(read_flags(parser.parse_args(flags), cores=1))
-    settings = plan.draft.settings.with_overrides({"objective.method": "erm"})
+    settings = plan.draft.settings.with_overrides({"loss.method": "erm"})
     prepared = prepare(plan)
     run = Run(
         RunPlan(
             settings=settings,
-            placement=Placement(ranks=1, zero_stage=0),
-            config_id=plants,
+            parallelism=Parallelism(num_workers=1, zero_stage=0),
+            config_id=planted_gaps,
             features=prepared.features,
             backbone=prepared.backbone,
             folder=StudyFolder.at(storage, "oracle"),
@@ -77,17 +77,17 @@ def compare(seed: int, storage: str) -> pd.DataFrame:
     """One row a plant: its gap when trained with it, and when trained on the twin (the oracle)."""
     rows = []
     twin = run_on("none", storage, seed)
-    for plant in PLANTS:
-        planted = run_on(plant.name, storage, seed)
+    for planted_gap in PLANTED_GAPS:
+        planted = run_on(planted_gap.name, storage, seed)
         clips = planted.plan.features
         rows.append(
             {
-                "plant": plant.name,
-                "group": f"{plant.language} {plant.gender}",
-                "closable": plant.closable,
+                "plant": planted_gap.name,
+                "group": f"{planted_gap.language} {planted_gap.gender}",
+                "closable": planted_gap.closable,
                 "seed": seed,
-                "planted": signed_accuracy_gap(planted, clips, plant.language),
-                "oracle": signed_accuracy_gap(twin, clips, plant.language),
+                "planted": signed_accuracy_gap(planted, clips, planted_gap.language),
+                "oracle": signed_accuracy_gap(twin, clips, planted_gap.language),
             }
         )
         planted.close()
@@ -104,13 +104,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         table = pd.concat([compare(int(seed), flags.storage or folder) for seed in flags.seeds.split(",")])
     print("F - M accuracy, points, dev and test together (mean and range over seeds)")
-    for (plant, group), rows in table.groupby(["plant", "group"], sort=False):
+    for (planted_gap, group), rows in table.groupby(["plant", "group"], sort=False):
         words = [
             f"{name} {100 * rows[name].mean():+.1f} [{100 * rows[name].min():+.1f}, {100 * rows[name].max():+.1f}]"
             for name in ("planted", "oracle")
         ]
         print(
-            f"{plant:10}{group:12}{'closable' if rows['closable'].iloc[0] else 'not closable':14}" + "   ".join(words)
+            f"{planted_gap:10}{group:12}{'closable' if rows['closable'].iloc[0] else 'not closable':14}"
+            + "   ".join(words)
         )
     return 0
 

@@ -15,6 +15,8 @@ SCRIPTS = {"study.sweep", "study.ablation", "study.train", "study.evaluate"}
 ANALYSIS_MAY_USE = {
     "study.storage.records",
     "study.evaluation.metrics",
+    "study.common",
+    "study.storage",
     "study.config.settings",
     "study.common.groups",
     "study.search.objectives",

@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+from packaging.constraints import Constraint
 from packaging.utils import canonicalize_name
 
 from analysis.loading.study import load_study
@@ -31,9 +31,9 @@ LOCAL_RAY = """
 from study.common.environment import stay_on_loopback
 stay_on_loopback()
 import contextlib, json, os, psutil, ray
-from study import connection
-connection.set_environment()
-connection.connect()
+from study.ray_backend import cluster
+cluster.set_environment()
+cluster.connect()
 ray.get(ray.remote(lambda: 1).remote())
 own = psutil.Process()
 open_doors = set()
@@ -41,7 +41,7 @@ for process in (own, *own.children(recursive=True)):
     with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
         open_doors |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
-print(json.dumps([sorted(open_doors), is_token_auth_enabled(), connection.capacity()]))
+print(json.dumps([sorted(open_doors), is_token_auth_enabled(), cluster.capacity()]))
 """
 
 
@@ -66,13 +66,13 @@ def test_a_private_ray_listens_on_this_machine_only_and_asks_for_a_token(local_r
 
 
 def test_gpus_that_an_autoscaler_may_bring_count_before_they_are_there(local_ray):
-    from study.config.settings import Placement
+    from study.config.settings import Parallelism
     from study.ray_backend.cluster import GPUS_AT_MOST, concurrent_trials, grown
 
     *_, resources = local_ray
     assert "GPU" not in resources and resources["CPU"] >= 1
     head = {**resources, GPUS_AT_MOST: 24.0}
-    assert grown(head)["GPU"] == 24 and concurrent_trials(Placement(ranks=8), grown(head)) == 3
+    assert grown(head)["GPU"] == 24 and concurrent_trials(Parallelism(num_workers=8), grown(head)) == 3
     assert grown({**head, "GPU": 32.0})["GPU"] == 32  # some were started by hand
 
 
@@ -198,7 +198,10 @@ def test_a_study_of_hostile_names_makes_a_harmless_report(tmp_path, monkeypatch)
         table[column] = table[column] + HOSTILE
     folder.write_parquet("utterances.parquet", table)
     trial = folder.read_json("trials/00001.json")
-    folder.write_json("trials/00001.json", trial | {"label": HOSTILE, "knobs": trial["knobs"] | {HOSTILE: HOSTILE}})
+    folder.write_json(
+        "trials/00001.json",
+        trial | {"label": HOSTILE, "hyperparameters": trial["hyperparameters"] | {HOSTILE: HOSTILE}},
+    )
     studies.write_trial(folder, 8, "failed0", reason=HOSTILE)
     folder.write_bytes("ray/tuner.pkl", pickle.dumps(Bomb(tmp_path / "pwned")))
 
@@ -243,7 +246,7 @@ def test_every_dependency_is_locked_to_a_version_that_it_allows():
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
     versions = locked()
-    for requirement in map(Requirement, asked):
-        name = canonicalize_name(requirement.name)
+    for constraint in map(Constraint, asked):
+        name = canonicalize_name(constraint.name)
         assert name in versions, f"{name} is not in requirements.lock: run `make lock`"
-        assert requirement.specifier.contains(versions[name]), requirement
+        assert constraint.specifier.contains(versions[name]), constraint

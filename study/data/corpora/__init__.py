@@ -28,8 +28,8 @@ def load_corpus(settings: CorpusSettings, cache: Path, seed: int = 0, parts: Seq
     """Read a corpus.
 
     Args:
-        cache: where the embedded corpus is written once, and kept which clips are in order.
-        seed: of the embedded corpus, and of a manifest's division by speaker.
+        cache: where the synthetic corpus is written once, and kept which clips are in order.
+        seed: of the synthetic corpus, and of a manifest's division by speaker.
         parts: the splits in which every language needs utterances.
 
     Raises:
@@ -43,10 +43,10 @@ def list_corpus(settings: CorpusSettings, cache: Path, seed: int = 0) -> Listing
     """What the tables of a corpus say, without decoding a clip; see ``load_corpus``."""
     # Readers are imported on use: a manifest needs neither the synthesiser nor its tables.
     kind, _, where = settings.spec.partition(":")
-    if kind == "embedded" and not where:
-        from study.data.corpora.synthetic.corpus import list_embedded
+    if kind == "synthetic" and not where:
+        from study.data.corpora.synthetic.corpus import list_synthetic
 
-        return list_embedded(Path(cache), settings.plants, seed)
+        return list_synthetic(Path(cache), settings.planted_gaps, seed)
     if kind == "meld-st" and where:
         from study.data.corpora.meld_st import list_meld_st
 
@@ -55,4 +55,4 @@ def list_corpus(settings: CorpusSettings, cache: Path, seed: int = 0) -> Listing
         from study.data.corpora.manifest import list_manifest
 
         return list_manifest(Path(where), settings.split, seed)
-    raise CorpusError(f"corpus {settings.spec!r} is not known: use embedded, meld-st:DIR or manifest:FILE.")
+    raise CorpusError(f"corpus {settings.spec!r} is not known: use synthetic, meld-st:DIR or manifest:FILE.")

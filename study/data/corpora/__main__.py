@@ -8,8 +8,8 @@ from pathlib import Path
 
 from study.config.settings import ControlSplit, CorpusSettings
 from study.data.corpora import CorpusError, list_corpus
-from study.data.corpora.summary import as_text, take_census
-from study.data.corpus_checks import split_faults
+from study.data.corpora.summary import as_text, summarise_corpus
+from study.data.corpus_checks import split_errors
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,15 +27,15 @@ def main(arguments: list[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     settings = CorpusSettings(spec=_spec(flags.place), split=flags.split)
     try:
-        census = take_census(list_corpus(settings, Path()), settings)
+        summary = summarise_corpus(list_corpus(settings, Path()), settings)
     except CorpusError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(as_text(census, flags.split))
-    lacking = split_faults(census.corpus, ControlSplit()) if census.corpus else []
-    for fault in lacking:
-        print(f"\nA study would refuse this corpus\n  {fault}")
-    return 1 if census.refusal or census.leaks or lacking else 0
+    print(as_text(summary, flags.split))
+    lacking = split_errors(summary.corpus, ControlSplit()) if summary.corpus else []
+    for message in lacking:
+        print(f"\nA study would refuse this corpus\n  {message}")
+    return 1 if summary.refusal or summary.leaks or lacking else 0
 
 
 def _spec(place: str) -> str:

@@ -159,7 +159,7 @@ def build_corpus(
     if missing and unknown.any() and settings.unknown_gender == "leave_out":
         missing.append(
             f"{root}: {untrained.sum()} utterances of train have no known gender and were left out. Name the genders, "
-            "or train on them too with --fix corpus.unknown_gender=train."
+            "or train on them too with --set corpus.unknown_gender=train."
         )
     refuse(missing)
     return Corpus(
@@ -211,7 +211,7 @@ def _notes_on_rows(usable: pd.DataFrame, long: int, settings: CorpusSettings) ->
     if settings.loudness == "as_recorded" and medians.max() - medians.min() > LEVELS_APART:
         notes.append(
             f"{medians.idxmax()} is {medians.max() - medians.min():.0f} dB louder than {medians.idxmin()}; "
-            "--fix corpus.loudness=rms takes loudness out."
+            "--set corpus.loudness=rms takes loudness out."
         )
     return notes
 

@@ -68,18 +68,18 @@ def read_words(folder: str) -> dict[str, dict[str, str]]:
         return {}
     table = read_table(path, ("what", "word", "name"), "It needs the columns what, word and name, or remove the file.")
     words: dict[str, dict[str, str]] = {}
-    faults = []
+    errors = []
     for where, row in table.iterrows():
         what, name = row["what"].casefold(), row["name"].casefold()
         if what not in _KINDS:
-            faults.append(f"{where}: what is {row['what']!r}; use one of {', '.join(_KINDS)}.")
+            errors.append(f"{where}: what is {row['what']!r}; use one of {', '.join(_KINDS)}.")
         elif name not in _KINDS[what][1]:
-            faults.append(f"{where}: there is no {what} {row['name']!r}; use one of {', '.join(_KINDS[what][1])}.")
+            errors.append(f"{where}: there is no {what} {row['name']!r}; use one of {', '.join(_KINDS[what][1])}.")
         else:
             word = comparable(row["word"])
             if words.setdefault(what, {}).setdefault(word, name) != name:
-                faults.append(f"{where}: {row['word']!r} stands for two names. Keep one of the rows.")
-    refuse(faults)
+                errors.append(f"{where}: {row['word']!r} stands for two names. Keep one of the rows.")
+    refuse(errors)
     return words
 
 
@@ -99,13 +99,13 @@ def translated(
     ['joy', '']
     """
     words, names, remedy = _KINDS[what]
-    found, faults = [], []
+    found, errors = [], []
     words = words | dict(own)
     for where, value in table[what].items():
         word = comparable(value)
         if what == "language" and word not in own:
             word = word.replace("_", "-").partition("-")[0]
         if word not in words:
-            faults.append(f"{where}: {what} {value!r} is none of {', '.join(names)}. {remedy}")
+            errors.append(f"{where}: {what} {value!r} is none of {', '.join(names)}. {remedy}")
         found.append(words.get(word, ""))
-    return found, faults
+    return found, errors

@@ -11,7 +11,7 @@ from study.common.errors import CorpusError, refuse
 from study.common.groups import GENDERS
 from study.data.corpora.corpus import Listing
 from study.data.corpora.label_maps import read_words, translated
-from study.data.corpora.splits import by_speaker, gender_faults
+from study.data.corpora.splits import by_speaker, gender_errors
 from study.data.corpora.table_io import read_table
 
 REQUIRED = ("path", "emotion", "language", "speaker", "gender")
@@ -54,12 +54,12 @@ def list_manifest(file: Path, split: str = "parallel", seed: int = 0) -> Listing
         index=table.index,
     )
     words = read_words(root)
-    faults = _row_faults(table, rows)
+    errors = _row_errors(table, rows)
     for column in ("emotion", "language", "gender", *(["split"] if "split" in table.columns else [])):
         rows[column], more = translated(table, column, words.get(column, {}))
-        faults += more
-    faults += gender_faults(rows, GENDERS)  # one slip would move utterances between the genders of every gap
-    refuse(faults)
+        errors += more
+    errors += gender_errors(rows, GENDERS)  # one slip would move utterances between the genders of every gap
+    refuse(errors)
     rows["official"] = rows["split"] if "split" in rows.columns else ""
     rows["dialogue"] = rows["dialogue"].where(rows["dialogue"] != "", rows["utterance_id"])
     rows = rows.reset_index(drop=True)
@@ -80,16 +80,16 @@ def _id(root: str, path: str) -> str:
     return os.path.relpath(os.path.join(root, path), root).replace(os.sep, "/")
 
 
-def _row_faults(table: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    faults = [f"{where}: the path is empty. Name a clip." for where in table.index[table["path"] == ""]]
-    faults += [
+def _row_errors(table: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    errors = [f"{where}: the path is empty. Name a clip." for where in table.index[table["path"] == ""]]
+    errors += [
         f"{where}: the speaker is empty. Name the voice; intervals are drawn over speakers."
         for where in table.index[table["speaker"] == ""]
     ]
     ids = rows["utterance_id"]
     first = dict(zip(reversed(ids.tolist()), reversed(table.index.tolist()), strict=True))
-    faults += [
+    errors += [
         f"{where}: {name} stands in {first[name].rpartition(', ')[2]} too. Every row names a clip of its own."
         for where, name in ids[ids.duplicated()].items()
     ]
-    return faults
+    return errors

@@ -1,4 +1,4 @@
-"""The reader of MELD-ST (arXiv 2405.13233), and of the embedded corpus, which has the same layout.
+"""The reader of MELD-ST (arXiv 2405.13233), and of the synthetic corpus, which has the same layout.
 
 Each of the two pairs holds English and one other language: ``ENG_DEU/{ENG,DEU}/{train,dev,test}/{split}_{id}.wav``
 with ``ENG_DEU/deu_{train,valid,test}.csv``, and likewise ``ENG_JPN``. Two traps are dealt with here: an English clip
@@ -86,13 +86,13 @@ def _all_rows(root: Path) -> pd.DataFrame:
     pairs = [pair for pair in PAIRS if (root / pair[0]).is_dir()]
     if not pairs:
         raise CorpusError(f"{root} holds neither ENG_DEU nor ENG_JPN. Give the folder that holds them.")
-    faults: list[str] = []
-    frames = [frame for pair in pairs for split in SPLITS for frame in _rows_of(root, pair, split, faults)]
-    refuse(faults)
+    errors: list[str] = []
+    frames = [frame for pair in pairs for split in SPLITS for frame in _rows_of(root, pair, split, errors)]
+    refuse(errors)
     return pd.concat(frames, ignore_index=True)
 
 
-def _rows_of(root: Path, pair: tuple[str, str, str, str, str], split: str, faults: list[str]) -> list[pd.DataFrame]:
+def _rows_of(root: Path, pair: tuple[str, str, str, str, str], split: str, errors: list[str]) -> list[pd.DataFrame]:
     """The English and the other rows of one CSV; what is wrong with them is added to ``faults``."""
     folder, prefix, column, other_folder, other_language = pair
     csv = str(root / folder / f"{prefix}_{CSV_SPLIT[split]}.csv")
@@ -100,17 +100,17 @@ def _rows_of(root: Path, pair: tuple[str, str, str, str, str], split: str, fault
     # a column with an empty cell anywhere is written as 0.0, 1.0, ... by many tools
     number = {name: table[name].str.removesuffix(".0") for name in _NUMBERS}
     for name, values in number.items():
-        faults += [
+        errors += [
             f"{where}: {name} {value!r} is no number. Correct the row or remove it."
             for where, value in values[~values.str.fullmatch(r"\d+")].items()
         ]
     clips = number["id"]
-    faults += [
+    errors += [
         f"{where}: id {value!r} occurs twice. Every row names a clip of its own."
         for where, value in clips[clips.duplicated()].items()
     ]
     emotions, more = translated(table, "emotion")
-    faults += more
+    errors += more
     dialogue = "s" + number["season"] + "e" + number["episode"] + "_d" + number["dia_id"]
     utterance = dialogue + "_u" + number["utt_id"]
     shared = pd.DataFrame(

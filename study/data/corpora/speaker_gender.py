@@ -92,12 +92,12 @@ def read_genders(root: str) -> dict[str, str]:
     if not os.path.exists(path):
         return {}
     table = read_table(path, ("speaker", "gender"), "It needs the columns speaker and gender, or remove the file.")
-    found, faults = translated(table, "gender")
+    found, errors = translated(table, "gender")
     genders: dict[str, str] = {}
     for where, speaker, gender in zip(table.index, table["speaker"], found, strict=True):
         if gender and genders.setdefault(key(speaker), gender) != gender:
-            faults.append(f"{where}: speaker {speaker!r} has two genders. Keep one of the rows.")
-    refuse(faults)
+            errors.append(f"{where}: speaker {speaker!r} has two genders. Keep one of the rows.")
+    refuse(errors)
     return genders
 
 

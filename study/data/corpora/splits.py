@@ -17,8 +17,8 @@ SPEAKERS_NEEDED = 3  # one a split
 
 def most_evaluated(sides: pd.Series, units: pd.Series) -> pd.Series:
     """Each unit as a whole on its most evaluated side: test, then dev, then train."""
-    ranks = sides.map(SPLITS.index).groupby(units).transform("max")
-    return ranks.map(dict(enumerate(SPLITS)))
+    num_workers = sides.map(SPLITS.index).groupby(units).transform("max")
+    return num_workers.map(dict(enumerate(SPLITS)))
 
 
 def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
@@ -35,7 +35,7 @@ def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
     Raises:
         CorpusError: a speaker has two genders, or a gender of a language has no voice on some side.
     """
-    refuse(gender_faults(rows, tuple(Gender)))
+    refuse(gender_errors(rows, tuple(Gender)))
     speakers = rows.groupby("speaker").agg(
         gender=("gender", "first"),
         clips=("gender", "size"),
@@ -68,7 +68,7 @@ def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
     return sides
 
 
-def gender_faults(rows: pd.DataFrame, genders: Sequence[str]) -> list[str]:
+def gender_errors(rows: pd.DataFrame, genders: Sequence[str]) -> list[str]:
     """Every speaker with rows of several of these genders: the file, and the rows of each, the rarer gender first.
 
     Args:

@@ -16,7 +16,7 @@ from study.data.corpora.splits import leaks
 
 
 @dataclass(frozen=True)
-class Census:
+class CorpusSummary:
     """What ``python -m study.data.corpora check`` prints.
 
     Attributes:
@@ -45,7 +45,7 @@ class Census:
     refusal: str
 
 
-def take_census(listing: Listing, settings: CorpusSettings) -> Census:
+def summarise_corpus(listing: Listing, settings: CorpusSettings) -> CorpusSummary:
     """Decode every clip of every row, also of those that a study would not use, and count."""
     rows = inspect_clips(listing.rows)
     corpus, refusal = None, ""
@@ -59,7 +59,7 @@ def take_census(listing: Listing, settings: CorpusSettings) -> Census:
     usable = rows[rows["kept"] & ~faulty]
     voices = rows.groupby(["speaker", "gender"])
     speakers = voices.agg(by=("resolved", "first"), rows=("where", "size")).reset_index("gender")
-    return Census(
+    return CorpusSummary(
         utterances=_utterances(usable),
         lengths=_lengths(usable),
         missing=tuple(rows.loc[rows["missing"], "fault"]),
@@ -98,17 +98,17 @@ def _lengths(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def as_text(census: Census, split: str) -> str:
+def as_text(summary: CorpusSummary, split: str) -> str:
     """The census as the lines of a terminal; every leak and every fault has one."""
-    genders = census.genders
+    genders = summary.genders
     unknown = genders[~genders["gender"].isin(GENDERS)]
     by = genders.groupby(["by", "gender"])["rows"].agg(["size", "sum"])
     parts = [
-        _titled("Utterances", census.utterances.to_string()),
-        _titled("Clips: lengths in seconds, level in dB of full scale", census.lengths.round(2).to_string()),
-        _titled(f"Missing clips: {len(census.missing)}", *census.missing),
-        _titled(f"Clips that cannot be used: {len(census.unusable)}", *census.unusable),
-        _titled(f"Clips longer than {LONGEST:.0f} s: {len(census.shortened)}", *capped(census.shortened)),
+        _titled("Utterances", summary.utterances.to_string()),
+        _titled("Clips: lengths in seconds, level in dB of full scale", summary.lengths.round(2).to_string()),
+        _titled(f"Missing clips: {len(summary.missing)}", *summary.missing),
+        _titled(f"Clips that cannot be used: {len(summary.unusable)}", *summary.unusable),
+        _titled(f"Clips longer than {LONGEST:.0f} s: {len(summary.shortened)}", *capped(summary.shortened)),
         _titled(
             "Genders, by what they are known",
             *(f"{what}: {row['size']} {gender} speakers, {row['sum']} rows" for (what, gender), row in by.iterrows()),
@@ -116,15 +116,15 @@ def as_text(census: Census, split: str) -> str:
         _titled("Genders that come from a name", *_speakers(genders[genders["by"].isin(["table", "rule"])])),
         _titled(f"Unknown genders: {unknown['rows'].sum()} of {genders['rows'].sum()} rows", *_speakers(unknown)),
     ]
-    if census.official != census.leaks:
-        parts.append(_titled(f"Leaks of the authors' split: {len(census.official)}", *census.official))
-    parts.append(_titled(f"Leaks of the split in use ({split}): {len(census.leaks)}", *census.leaks))
-    if census.corpus is None:
-        parts.append(_titled("A study would refuse this corpus", census.refusal))
+    if summary.official != summary.leaks:
+        parts.append(_titled(f"Leaks of the authors' split: {len(summary.official)}", *summary.official))
+    parts.append(_titled(f"Leaks of the split in use ({split}): {len(summary.leaks)}", *summary.leaks))
+    if summary.corpus is None:
+        parts.append(_titled("A study would refuse this corpus", summary.refusal))
     else:
-        counts = census.corpus.utterances["split"].value_counts()
+        counts = summary.corpus.utterances["split"].value_counts()
         used = ", ".join(f"{side} {counts.get(side, 0):,}" for side in SPLITS)
-        parts.append(_titled(f"A study would use {used}", *census.corpus.notes))
+        parts.append(_titled(f"A study would use {used}", *summary.corpus.notes))
     return "\n\n".join(parts)
 
 

@@ -132,20 +132,20 @@ def _csv(path: str) -> tuple[list[str], Rows]:
 
 def _json_lines(path: str) -> tuple[list[str], Rows]:
     rows: Rows = []
-    faults = []
+    errors = []
     with _lines(path) as file:
         for number, line in enumerate(file, 1):
             where = f"{path}, row {number}"
             try:
                 cells = json.loads(line) if line.strip() else {}
             except (ValueError, RecursionError) as error:
-                faults.append(f"{where}: no JSON ({error}). Write one object a line.")
+                errors.append(f"{where}: no JSON ({error}). Write one object a line.")
                 continue
             if not isinstance(cells, dict):
-                faults.append(f"{where}: {type(cells).__name__} instead of an object. Write one object a line.")
+                errors.append(f"{where}: {type(cells).__name__} instead of an object. Write one object a line.")
             elif cells:
                 rows.append((where, cells))
-    refuse(faults)
+    refuse(errors)
     return list(dict.fromkeys(column for _, cells in rows for column in cells)), rows
 
 

@@ -241,8 +241,8 @@ def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pyt
 @pytest.mark.slow
 def test_a_study_of_full_size_takes_less_than_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten configurations of five seeds, 3,000 utterances a split, 2,000 resamples of 500 dialogues."""
-    knobs = [(f"arm {i}", {"schedule": "constant", "weight": float(i)}) for i in range(9)]
-    monkeypatch.setattr(studies, "KNOBS", (studies.KNOBS[0], *knobs))
+    hyperparameters = [(f"arm {i}", {"schedule": "constant", "weight": float(i)}) for i in range(9)]
+    monkeypatch.setattr(studies, "KNOBS", (studies.HYPERPARAMETERS[0], *hyperparameters))
     folder = studies.write_whole_study(tmp_path / "s", per_cell=500, speakers=20, seeds=range(5), configurations=10)
     study = load_study(folder)
 

@@ -24,20 +24,20 @@ from study.common.groups import LANGUAGES
 from tests.analysis import studies
 
 SEEDS = (0, 1, 2)
-WEIGHT = {"objective.fairness_weight.schedule": "constant", "objective.fairness_weight.weight": 0.3}
-EQUAL = {f"objective.coefficients.languages.{name}": 1.0 for name in LANGUAGES}
-UNEQUAL = EQUAL | {"objective.coefficients.languages.de": 2.0}
+WEIGHT = {"loss.fairness_weight.schedule": "constant", "loss.fairness_weight.weight": 0.3}
+EQUAL = {f"loss.coefficients.languages.{name}": 1.0 for name in LANGUAGES}
+UNEQUAL = EQUAL | {"loss.coefficients.languages.de": 2.0}
 Model = tuple[str | None, dict[str, Any], float, float]  # label, knobs, accuracy, advantage of men
-ERM: Model = ("ERM", {"objective.method": "erm"}, 0.62, 0.25)
+ERM: Model = ("ERM", {"loss.method": "erm"}, 0.62, 0.25)
 
 
 def searched(path: Path, models: Sequence[Model], seeds: Sequence[int] = SEEDS) -> Study:
     folder = studies.write_plan(path, seeds)
     known = studies.utterances(per_cell=60, speakers=12)
     folder.write_parquet("utterances.parquet", known)
-    for number, (label, knobs, accuracy, advantage) in enumerate(models):
+    for number, (label, hyperparameters, accuracy, advantage) in enumerate(models):
         config_id = f"{path.name}{number:02d}" if label is None else "erm"
-        studies.write_trial(folder, number, config_id, label, knobs)
+        studies.write_trial(folder, number, config_id, label, hyperparameters)
         for seed in seeds:
             made = studies.predict(known, accuracy, advantage, seed=100 * number + seed)
             studies.write_predictions(folder, known, config_id, seed, made)
@@ -132,8 +132,8 @@ def test_without_erm_or_with_one_choice_there_is_a_reason(tmp_path: Path) -> Non
 def test_which_coefficients_vary(pair: tuple[Study, Study]) -> None:
     study = pair[0]
     assert varied_coefficients(study, {}) == "" and varied_coefficients(study, EQUAL) == ""
-    assert varied_coefficients(study, {"objective.coefficients.languages.de": 2.0}) == "languages"
-    twice = {f"objective.coefficients.languages.{name}": 2.0 for name in LANGUAGES}
+    assert varied_coefficients(study, {"loss.coefficients.languages.de": 2.0}) == "languages"
+    twice = {f"loss.coefficients.languages.{name}": 2.0 for name in LANGUAGES}
     assert varied_coefficients(study, twice) == ""  # only ratios count
 
 
@@ -145,7 +145,7 @@ def bimodal(tmp_path_factory: pytest.TempPathFactory) -> Study:
     )
     known = studies.utterances(per_cell=80, speakers=12)
     folder.write_parquet("utterances.parquet", known)
-    studies.write_trial(folder, 0, "erm", "ERM", {"objective.method": "erm"})
+    studies.write_trial(folder, 0, "erm", "ERM", {"loss.method": "erm"})
     for seed in SEEDS:
         speech = studies.predict(known, 0.55, 0.30, seed=seed, modality="speech")
         both = studies.predict(known, 0.65, 0.02, seed=10 + seed)

@@ -42,7 +42,7 @@ def test_other_utterances_or_another_corpus_are_not_comparable(tmp_path: Path) -
     assert table["comparable_dev"].tolist() == [1, 2, 3]
     assert table["comparable_test"].tolist() == [1, 2, 1]
     assert differences([first, elsewhere]) == [
-        "The corpus differs: embedded (hash c0ffee) in first; embedded (hash other) in elsewhere."
+        "The corpus differs: synthetic (hash c0ffee) in first; synthetic (hash other) in elsewhere."
     ]
 
 

@@ -27,7 +27,7 @@ from tests.analysis import studies
 
 def test_figures_are_averaged_over_seeds(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
-    studies.write_trial(folder, 0, "aa", "ERM", {"objective.method": "erm"})
+    studies.write_trial(folder, 0, "aa", "ERM", {"loss.method": "erm"})
     studies.write_run(folder, "aa", 0, studies.figures(0.60, 0.10), studies.figures(0.50, 0.20))
     studies.write_run(folder, "aa", 1, studies.figures(0.70, 0.06), studies.figures(0.56, 0.10))
 
@@ -87,15 +87,15 @@ AGAIN = "start the study again"
     ],
 )
 @pytest.mark.parametrize("again", [False, True])
-def test_damaged_tables_are_named(tmp_path: Path, name: str, fault: object, words: str, again: bool) -> None:
+def test_damaged_tables_are_named(tmp_path: Path, name: str, message: object, words: str, again: bool) -> None:
     """Whether read for their own sake, or for other figures of every run."""
     folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
     frame = folder.read_parquet(name)
-    if isinstance(fault, dict):
-        ((column, value),) = fault.items()
+    if isinstance(message, dict):
+        ((column, value),) = message.items()
         folder.write_parquet(name, frame.drop(columns=column) if value is None else frame.assign(**{column: value}))
-    elif isinstance(fault, bytes):
-        folder.write_bytes(name, fault)
+    elif isinstance(message, bytes):
+        folder.write_bytes(name, message)
     else:
         folder.remove(name)
     with pytest.raises(RecordError, match=rf"{name}.*{words}"):
@@ -220,25 +220,25 @@ def test_a_study_is_found_by_relative_path_and_missed_clearly(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("knobs", "label", "family"),
+    ("hyperparameters", "label", "family"),
     [
-        ({"objective.fairness_weight.schedule": "cosine"}, None, "cosine"),
-        ({"objective.method": "erm", "objective.sampling": "balanced"}, "ERM, balanced", COMPARISON),
-        ({"objective.method": "v_rex", "objective.fairness_weight.schedule": "linear"}, None, COMPARISON),
-        ({"objective.method": "erm"}, ERM, ERM),
-        ({"objective.fairness_weight.schedule": "adaptive"}, PAPER, PAPER),
-        ({"objective.power": 1}, None, "default"),
+        ({"loss.fairness_weight.schedule": "cosine"}, None, "cosine"),
+        ({"loss.method": "erm", "loss.sampling": "balanced"}, "ERM, balanced", COMPARISON),
+        ({"loss.method": "v_rex", "loss.fairness_weight.schedule": "linear"}, None, COMPARISON),
+        ({"loss.method": "erm"}, ERM, ERM),
+        ({"loss.fairness_weight.schedule": "adaptive"}, PAPER, PAPER),
+        ({"loss.power": 1}, None, "default"),
     ],
 )
-def test_family_of(knobs: dict, label: str | None, family: str) -> None:
-    assert family_of(knobs, label) == family
+def test_family_of(hyperparameters: dict, label: str | None, family: str) -> None:
+    assert family_of(hyperparameters, label) == family
 
 
 def test_where_knobs_are_silent_the_studys_settings_hold() -> None:
-    settings = {"objective": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "initial": 0.0}}}
-    assert family_of({"objective.power": 1}, "power 1", settings) == "adaptive"
-    assert family_of({"objective.fairness_weight.schedule": "linear"}, None, settings) == "linear"
-    assert family_of({"objective.power": 1}, None, {"objective": {"method": "v_rex"}}) == COMPARISON
+    settings = {"loss": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "initial": 0.0}}}
+    assert family_of({"loss.power": 1}, "power 1", settings) == "adaptive"
+    assert family_of({"loss.fairness_weight.schedule": "linear"}, None, settings) == "linear"
+    assert family_of({"loss.power": 1}, None, {"loss": {"method": "v_rex"}}) == COMPARISON
 
 
 def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_one_seed_has_no_surfaces(tmp_path: Path) -> None:
 
 
 def test_a_history_by_hand(tmp_path: Path) -> None:
-    study = study_of(tmp_path / "s", [[(0.6, 0.1), (0.4, 0.3), (0.5, 0.0)]] * 2, placement={"ranks": 3})
+    study = study_of(tmp_path / "s", [[(0.6, 0.1), (0.4, 0.3), (0.5, 0.0)]] * 2, parallelism={"num_workers": 3})
     history = hypervolume_history(study)
 
     assert history["n_trials"].tolist() == [1, 2, 3]

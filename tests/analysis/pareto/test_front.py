@@ -62,7 +62,7 @@ def test_hypervolume_by_hand() -> None:
 def made_study(path: Path, seeds: tuple[int, ...] = (0,)):
     folder = studies.write_plan(path, seeds)
     for number, (label, w_f1, gap) in enumerate([("ERM", 0.6, 0.1), (None, 0.5, 0.05), (None, 0.4, None)]):
-        studies.write_trial(folder, number, f"c{number}", label, {"objective.fairness_weight.schedule": "linear"})
+        studies.write_trial(folder, number, f"c{number}", label, {"loss.fairness_weight.schedule": "linear"})
         for seed in seeds:
             studies.write_run(folder, f"c{number}", seed, studies.figures(w_f1, gap), studies.figures(w_f1 - 0.1, gap))
     return load_study(folder)
@@ -77,7 +77,7 @@ def test_the_figure_is_told_points_and_words(tmp_path: Path) -> None:
     assert info.points["test_w_f1"].tolist() == pytest.approx([50, 40])
     assert info.points["family"].tolist() == ["ERM", "linear"]
     assert info.floor == pytest.approx((2, 4, 7))
-    assert "embedded" in info.title
+    assert "synthetic" in info.title
     assert "3 configurations" in info.subtitle
     assert "one seed each: differences of this size may be noise" in info.subtitle
     assert "mean 4.0, 2.0 to 7.0 in 90 % of 200 deals" in info.caption
@@ -93,8 +93,8 @@ def test_a_crowded_figure_shows_test_points_of_the_named_only(tmp_path: Path) ->
     folder = studies.write_plan(tmp_path / "s")
     for number in range(17):
         label, method = {3: ("ERM", "erm"), 5: ("group DRO", "group_dro"), 7: (None, "v_rex")}.get(number, (None, None))
-        knobs = {"objective.method": method} if method else {}
-        studies.write_trial(folder, number, f"c{number:02d}", label, knobs)
+        hyperparameters = {"loss.method": method} if method else {}
+        studies.write_trial(folder, number, f"c{number:02d}", label, hyperparameters)
         figures = studies.figures(0.6 - 0.01 * number, 0.1)
         studies.write_run(folder, f"c{number:02d}", 0, figures, figures)
 

@@ -50,7 +50,7 @@ def test_hostile_names_stay_words_everywhere(tmp_path: Path) -> None:
     plan["corpus"] |= {"name": HOSTILE, "notes": [HOSTILE]}
     folder.write_json("study.json", plan)
     trial = folder.read_json("trials/00002.json")
-    folder.write_json("trials/00002.json", trial | {"label": HOSTILE, "knobs": {HOSTILE: HOSTILE}})
+    folder.write_json("trials/00002.json", trial | {"label": HOSTILE, "hyperparameters": {HOSTILE: HOSTILE}})
     studies.write_trial(folder, 7, "failed0", reason=HOSTILE)
 
     write_report(folder, 20, 20)

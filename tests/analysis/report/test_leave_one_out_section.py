@@ -11,7 +11,7 @@ from analysis.loading.study import Study, load_study
 from analysis.report.build import write_report
 from analysis.report.html import Picture, Table
 from analysis.report.leave_one_out_section import part_comparisons, parts, parts_info, parts_section, parts_table
-from search_spaces.ablation_arms import FAMILIES, PARTS
+from search_spaces.ablation_arms import FAMILIES, LEAVE_ONE_OUT
 from tests.analysis import studies
 
 
@@ -35,9 +35,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_the_parts_are_those_of_the_families() -> None:
-    assert set(PARTS["paper's setting"]) | {"paper's setting"} == set(FAMILIES["leave-one-out"])
-    assert set(PARTS["plain penalty"]) | {"plain penalty", "ERM", "ERM, balanced"} == set(FAMILIES["add-one-in"])
-    words = [word for of in PARTS.values() for word in of.values()]
+    assert set(LEAVE_ONE_OUT["paper's setting"]) | {"paper's setting"} == set(FAMILIES["leave-one-out"])
+    assert set(LEAVE_ONE_OUT["plain penalty"]) | {"plain penalty", "ERM", "ERM, balanced"} == set(
+        FAMILIES["add-one-in"]
+    )
+    words = [word for of in LEAVE_ONE_OUT.values() for word in of.values()]
     assert len(set(words)) == len(words)
 
 

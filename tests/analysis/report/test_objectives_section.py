@@ -7,24 +7,24 @@ from pathlib import Path
 import pytest
 
 from analysis.loading.study import load_study
-from analysis.pareto.attainment import goals_history
-from analysis.pareto.objectives_front import goals_front, own_goals
-from analysis.plots.search import goals_figure
+from analysis.pareto.attainment import objectives_history
+from analysis.pareto.objectives_front import objectives_front, own_objectives
+from analysis.plots.search import objectives_figure
 from analysis.report.build import write_report
 from analysis.report.html import Picture, Table
-from analysis.report.objectives_section import goals_sections
+from analysis.report.objectives_section import objectives_sections
 from analysis.report.questions_section import question_sections
 from study.storage.records import read_trials
 from tests.analysis import studies
 
-GOALS = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.1"]}
+GOALS = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "constraints": ["dev_gap<=0.1"]}
 VALUES = {0: [0.50, 20.0], 1: [0.40, 10.0], 2: [0.90, 5.0], 3: [0.30, 30.0]}
 
 
-def searched(path: Path, goals=GOALS):
+def searched(path: Path, search_objectives=GOALS):
     """Four configurations; the third is the best and misses the requirement by two points."""
     folder = studies.write_whole_study(path, per_cell=12, configurations=4)
-    folder.write_json("study.json", folder.read_json("study.json") | goals)
+    folder.write_json("study.json", folder.read_json("study.json") | search_objectives)
     for number, record in read_trials(folder).items():
         violations = {"dev_gap<=0.1": 0.02 if number == 2 else -0.01}
         record |= {"values": VALUES[number], "by_seed": {"0": VALUES[number]}, "violations": violations}
@@ -34,7 +34,7 @@ def searched(path: Path, goals=GOALS):
 
 def test_the_section_shows_the_studys_own_front_and_who_misses_what(tmp_path):
     study = load_study(searched(tmp_path / "s"))
-    (section,) = goals_sections(study)
+    (section,) = objectives_sections(study)
     assert "dev_uar max, seconds min, with dev_gap<=0.1" in section.words
     assert "1 of 4 configurations miss a requirement" in section.words
     front, missed = (block.frame for block in section.blocks if isinstance(block, Table))
@@ -48,21 +48,21 @@ def test_the_section_shows_the_studys_own_front_and_who_misses_what(tmp_path):
 
 def test_the_hypervolume_grows_between_the_worst_and_the_best_of_the_study(tmp_path):
     study = load_study(searched(tmp_path / "s"))
-    points = goals_front(study.plan, [*read_trials(study.folder).values()])
+    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
     # uar 0.50, 0.40, 0.30 -> 1, 0.5, 0; seconds 20, 10, 30 -> 0.5, 1, 0; trial 2 is not allowed
-    history = goals_history(points, study.plan)
+    history = objectives_history(points, study.plan)
     assert history["n_trials"].tolist() == [1, 2, 3]
     assert history["hypervolume"].tolist() == pytest.approx([0.5, 0.75, 0.75])
 
 
 def test_better_is_up_and_right_and_three_objectives_have_two_panels(tmp_path):
     study = load_study(searched(tmp_path / "s"))
-    points = goals_front(study.plan, [*read_trials(study.folder).values()])
-    (axes,) = goals_figure(points, study.plan).axes
+    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
+    (axes,) = objectives_figure(points, study.plan).axes
     assert axes.xaxis.get_inverted() and not axes.yaxis.get_inverted()
     assert axes.get_xlabel() == "seconds (s), min" and axes.get_ylabel() == "dev_uar (points), max"
     three = {"objectives": [*GOALS["objectives"], ["dev_gap", "min"]]}
-    assert len(goals_figure(points.assign(dev_gap=0.1), three).axes) == 2
+    assert len(objectives_figure(points.assign(dev_gap=0.1), three).axes) == 2
 
 
 def test_the_report_puts_them_first_and_w_f1_and_gap_also(tmp_path):
@@ -87,5 +87,5 @@ def test_fresh_seeds_are_shown_by_the_studys_own_objectives(tmp_path):
     "objectives", [None, [["dev_w_f1", "max"], ["dev_gap", "min"]], [["dev_gap", "min"], ["dev_w_f1", "max"]]]
 )
 def test_a_study_of_w_f1_and_gap_has_no_such_section(tmp_path, objectives):
-    plan = {"objectives": objectives, "requirements": []}
-    assert not own_goals(plan) and own_goals(plan | {"requirements": ["dev_gap<=0.1"]})
+    plan = {"objectives": objectives, "constraints": []}
+    assert not own_objectives(plan) and own_objectives(plan | {"constraints": ["dev_gap<=0.1"]})

@@ -11,7 +11,7 @@ from analysis.report.html import Table
 from analysis.report.questions_section import EARNED, TOLD, TRANSCRIPT, main, question_sections
 from tests.analysis import studies
 
-COEFFICIENT = {"name": "objective.coefficients.languages.de", "reason": "-", "default": 1.0, "low": 0.25, "high": 4.0}
+COEFFICIENT = {"name": "loss.coefficients.languages.de", "reason": "-", "default": 1.0, "low": 0.25, "high": 4.0}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def both_ways(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = studies.write_whole_study(
         tmp_path_factory.mktemp("made") / "s", per_cell=15, configurations=3, modalities=("speech", "speech+text")
     )
-    folder.write_json("study.json", {**folder.read_json("study.json"), "knobs": [COEFFICIENT]})
+    folder.write_json("study.json", {**folder.read_json("study.json"), "hyperparameters": [COEFFICIENT]})
     again = studies.write_whole_study(
         Path(folder.uri) / "confirm", per_cell=15, configurations=2, seeds=(7, 8), modalities=("speech", "speech+text")
     )
@@ -57,7 +57,7 @@ def test_arms_that_searches_found_are_compared_with_the_plain_one(
         name = f"trials/{number:05d}.json"
         folder.write_json(name, {**folder.read_json(name), "label": label})
     notes = [{"label": label, "note": "the smallest dev gap of 20 trials"} for label in labels.values()]
-    folder.write_json("study.json", {**folder.read_json("study.json"), "knobs": [], "references": notes})
+    folder.write_json("study.json", {**folder.read_json("study.json"), "hyperparameters": [], "references": notes})
     study = load_study(folder)
 
     (section,) = question_sections(study, resamples=30, seed=0)

@@ -20,9 +20,9 @@ from tests.study.evaluation.test_metrics import BY_HAND, frame
 @pytest.fixture
 def study(tmp_path: Path):
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
-    knobs = {"objective.fairness_weight.weight": 0.5, "objective.fairness_weight.schedule": "constant"}
-    studies.write_trial(folder, 0, "aa", "ERM", {"objective.method": "erm"})
-    studies.write_trial(folder, 1, "bb", None, knobs)
+    hyperparameters = {"loss.fairness_weight.weight": 0.5, "loss.fairness_weight.schedule": "constant"}
+    studies.write_trial(folder, 0, "aa", "ERM", {"loss.method": "erm"})
+    studies.write_trial(folder, 1, "bb", None, hyperparameters)
     studies.write_trial(folder, 2, "cc")
     runs = [("aa", 0, 0.6, 0.1), ("aa", 1, 0.62, 0.12), ("bb", 0, 0.5, 0.05), ("bb", 1, 0.5, 0.05)]
     for config_id, seed, w_f1, gap in runs:
@@ -38,7 +38,7 @@ def test_front_table(study) -> None:
     assert table["dev W-F1"].tolist() == pytest.approx([61, 50])
     assert table["dev gap"].tolist() == pytest.approx([11, 5])
     assert table["test W-F1"].tolist() == pytest.approx([51, 40])
-    assert table["knobs"].tolist() == ["method erm", "fairness weight constant, weight 0.5"]
+    assert table["hyperparameters"].tolist() == ["method erm", "fairness weight constant, weight 0.5"]
 
 
 def test_configurations_table_shows_what_is_incomplete_and_the_intervals(study) -> None:
@@ -72,7 +72,7 @@ def test_front_csv_reads_back(study) -> None:
 
     assert read["config_id"].tolist() == ["aa", "bb"]
     assert read["dev_gap_points"].tolist() == [11.0, 5.0]
-    assert read["knob.objective.fairness_weight.weight"].tolist()[1] == 0.5
+    assert read["knob.loss.fairness_weight.weight"].tolist()[1] == 0.5
 
 
 def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:

@@ -13,7 +13,7 @@ from analysis.comparison.arms import adjusted
 from analysis.comparison.paired import compare
 from analysis.formatting import p_in_words
 from analysis.loading.study import load_study
-from search_spaces.ablation_arms import ARMS, FAMILIES, HEARD, arms_of
+from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
 from study.ablation import chosen, main, show
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten
@@ -36,20 +36,20 @@ def test_a_family_stands_for_its_arms():
     assert set(chosen("leave-one-out; V-REx")) == {"ERM", "V-REx", *FAMILIES["leave-one-out"]}
     for family, labels in FAMILIES.items():
         assert set(labels) <= {arm.label for arm in arms_of(both)}, family
-    assert set(chosen("modalities", both)) == {"ERM", "paper's setting", *(arm.label for arm in HEARD)}
+    assert set(chosen("modalities", both)) == {"ERM", "paper's setting", *(arm.label for arm in MODALITY_ARMS)}
     assert len(chosen(None, both)) == len(ARMS) + 4
     with pytest.raises(SettingsError, match="'ERM, speech only' needs --modalities speech,speech.text"):
         chosen("modalities")
 
 
 def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
-    parts = {"sampling": "objective.sampling", "schedule": "objective.fairness_weight.schedule"}
-    parts |= {"power": "objective.power", "reduction": "objective.reduction"}
+    parts = {"sampling": "loss.sampling", "schedule": "loss.fairness_weight.schedule"}
+    parts |= {"power": "loss.power", "reduction": "loss.reduction"}
     by_label = {arm.label: Settings().with_overrides(arm.fixed) for arm in ARMS}
 
     def parts_of(label):
         flat = flatten(by_label[label].model_dump(mode="json"))
-        return {name: flat[key] or by_label[label].objective.sampled() for name, key in parts.items()}
+        return {name: flat[key] or by_label[label].loss.sampled() for name, key in parts.items()}
 
     def changed(label, base):
         return {name: value for name, value in parts_of(label).items() if value != parts_of(base)[name]}
@@ -67,17 +67,17 @@ def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
 
 
 def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corpus, tmp_path, capsys):
-    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--ranks", "1"]
-    flags += ["--fix", "optimisation.batch_size=24", "--fix", "control.fraction=0", "--arms", "held-out gaps"]
+    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--num-workers", "1"]
+    flags += ["--set", "optimisation.batch_size=24", "--set", "control.fraction=0", "--arms", "held-out gaps"]
     assert main([*flags, "--dry-run"]) == 2
-    assert "held-out gaps: objective.estimator.kind: needs a control split" in capsys.readouterr().err
+    assert "held-out gaps: loss.estimator.kind: needs a control split" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fixed", ["objective.power=1", 'objective={"method": "erm"}'])
+@pytest.mark.parametrize("fixed", ["loss.power=1", 'loss={"method": "erm"}'])
 def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys, fixed):
-    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--fix", fixed]
+    flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--set", fixed]
     assert main([*flags, "--dry-run"]) == 2
-    assert f"--fix {fixed.partition('=')[0]}: the arms set the objective" in capsys.readouterr().err
+    assert f"--set {fixed.partition('=')[0]}: the arms set the objective" in capsys.readouterr().err
 
 
 def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):
@@ -97,7 +97,9 @@ def test_arms_run_are_compared_and_can_be_added_to(sweep):
     folder = StudyFolder.at(str(sweep.storage), "arms")
 
     def run(arms: str):
-        done = sweep("--study", "arms", "--ranks", "1", "--seeds", "0,1", "--arms", arms, script=("study/ablation.py",))
+        done = sweep(
+            "--study", "arms", "--num-workers", "1", "--seeds", "0,1", "--arms", arms, script=("study/ablation.py",)
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

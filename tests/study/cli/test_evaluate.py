@@ -19,7 +19,7 @@ from study.training.trainer import train
 @pytest.fixture(scope="module")
 def adapter(plan_in, small_corpus, tmp_path_factory):
     """(folder of an adapter, test figures of its run, flags that name both corpus and storage)."""
-    plan = plan_in(tmp_path_factory.mktemp("trained"), {"optimisation.epochs": 2, "objective.method": "erm"})
+    plan = plan_in(tmp_path_factory.mktemp("trained"), {"optimisation.epochs": 2, "loss.method": "erm"})
     finished = train(plan, seed=0, report=lambda row: None, export=True)
     place = plan.folder.path("runs/abc/0/adapter")
     storage = plan.features.parent.parent.parent
@@ -38,7 +38,7 @@ def test_likelihoods_are_those_of_the_run_and_answers_have_an_invalid_rate(adapt
     assert set(predictions["split"]) == {"test"} and set(SCORE_COLUMNS) <= set(predictions)
     assert f"{100 * figures['w_f1']:.1f}" in out and "0.0 % of answers invalid" in out
 
-    assert main([*flags, "--generate", "--on", "dev", "--modalities", "speech", "--predictions", str(file)]) == 0
+    assert main([*flags, "--generate", "--subset", "dev", "--modalities", "speech", "--predictions", str(file)]) == 0
     out = capsys.readouterr().out
     answered = pd.read_parquet(file)
     invalid = 100 * (answered["predicted"] == INVALID).groupby(answered["language"]).mean().mean()
@@ -66,13 +66,13 @@ def test_a_corpus_without_a_split_is_scored_as_a_whole(adapter, small_corpus, tm
     assert f"all of manifest:{tmp_path / 'other.csv'}, label likelihoods" in capsys.readouterr().out
     predictions = pd.read_parquet(kept)
     assert len(predictions) == 8 and set(predictions["speaker"]) == set(rows["Speaker"])
-    assert main([*flags, *corpus, "--on", "all", "--generate"]) == 0
+    assert main([*flags, *corpus, "--subset", "all", "--generate"]) == 0
     assert len(pd.read_parquet(kept)) == 8
-    assert main([*flags, *corpus, "--on", "test"]) == 2
+    assert main([*flags, *corpus, "--subset", "test"]) == 2
     assert "has no split; add --split speaker" in capsys.readouterr().err
     assert main([*flags, *corpus, "--split", "speaker"]) == 2
     assert "leave no voice" in capsys.readouterr().err
-    assert main([*flags, *corpus, "--split", "speaker", "--on", "all"]) == 2
+    assert main([*flags, *corpus, "--split", "speaker", "--subset", "all"]) == 2
     assert "nothing to say" in capsys.readouterr().err
 
 
@@ -84,7 +84,7 @@ def test_a_part_is_enough_to_be_scored(adapter, small_corpus, tmp_path, capsys):
     rows[["speaker", "gender", "split"]] = ["x", "female", "dev"]
     rows.to_csv(tmp_path / "dev.csv", index=False)
     flags = [*flags, "--corpus", f"manifest:{tmp_path / 'dev.csv'}"]
-    assert main([*flags, "--on", "dev"]) == 0
+    assert main([*flags, "--subset", "dev"]) == 0
     assert "dev of manifest" in capsys.readouterr().out
     assert main(flags) == 2
     assert "the test split of language de is empty" in capsys.readouterr().err

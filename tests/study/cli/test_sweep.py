@@ -101,7 +101,7 @@ def test_again_shows_it_at_once_and_runs_nothing(sweep, finished):
     ("flags", "words"),
     [
         (("--space", "schedules"), ["--space: 'fairness' there, 'schedules' now"]),
-        (("--fix", "objective.power=1"), ["objective.power: 2 there, 1 now"]),
+        (("--set", "loss.power=1"), ["loss.power: 2 there, 1 now"]),
         (("--modalities", "speech"), ["modalities"]),
     ],
 )
@@ -116,12 +116,12 @@ def test_a_folder_of_another_study_is_refused(sweep, finished, flags, words):
 
 def test_every_fault_is_named_before_anything_starts(sweep):
     done = sweep(
-        "--study", "faulty", "--ranks", "64",
-        "--fix", "objective.pwer=3", "--fix", "objective.coefficients.languages.de=-1",
+        "--study", "faulty", "--num-workers", "64",
+        "--set", "loss.pwer=3", "--set", "loss.coefficients.languages.de=-1",
         "--seeds", "a", "--zero-stage", "5", "--space", "none",
     )  # fmt: skip
     assert done.returncode == 2
-    for word in ("--ranks: 64", "objective.pwer", "languages.de", "--seeds: 'a'", "--zero-stage", "--space"):
+    for word in ("--num-workers: 64", "loss.pwer", "languages.de", "--seeds: 'a'", "--zero-stage", "--space"):
         assert word in done.stderr, done.stderr
     assert not (sweep.storage / "faulty").exists()
 
@@ -146,7 +146,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
 def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, status, word):
     name = f"cut-{number}"
     folder = StudyFolder.at(str(sweep.storage), name)
-    flags = ("--study", name, "--trials", "3", "--epochs", "10", "--fix", "optimisation.patience=10")
+    flags = ("--study", name, "--trials", "3", "--epochs", "10", "--set", "optimisation.patience=10")
     process = sweep(*flags, wait=False)
     deadline = time.monotonic() + 200
     while len(folder.names("trials")) < 1 and time.monotonic() < deadline:
@@ -174,7 +174,7 @@ def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, sta
 @pytest.mark.slow
 def test_a_trial_that_fails_is_recorded_with_its_reason_and_retried_by_the_next_call(sweep):
     # a learning rate that overflows: every trial's loss stops being finite
-    flags = ("--study", "broken", "--trials", "1", "--fix", "optimisation.learning_rate=1e30")
+    flags = ("--study", "broken", "--trials", "1", "--set", "optimisation.learning_rate=1e30")
     done = sweep(*flags)
     folder = StudyFolder.at(str(sweep.storage), "broken")
     assert done.returncode == 1 and "no run has finished" in done.stdout
@@ -188,10 +188,19 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_retried_by_the_next_
 @pytest.mark.slow
 def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confirmed(sweep, capsys):
     folder = StudyFolder.at(str(sweep.storage), "grown")
-    goals = ("--objectives", "w_f1:max,gap_tpr@de:min", "--require", "gap<=0.05", "--ranks", "1", "--study", "grown")
+    search_objectives = (
+        "--objectives",
+        "w_f1:max,gap_tpr@de:min",
+        "--constraint",
+        "gap<=0.05",
+        "--num-workers",
+        "1",
+        "--study",
+        "grown",
+    )
 
     def run(*flags):
-        done = sweep(*goals, *flags)
+        done = sweep(*search_objectives, *flags)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
@@ -213,9 +222,9 @@ def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confi
     assert {n: trial["config_id"] for n, trial in first.items()} == {
         n: trial["config_id"] for n, trial in second.items() if n in first
     }
-    assert "optimisation.learning_rate" in second[max(second)]["knobs"]
+    assert "optimisation.learning_rate" in second[max(second)]["hyperparameters"]
     flags = ("--trials", "5", "--space", "schedules+training", "--seeds", "0,1")
-    assert "as searched → on fresh seeds" in run(*flags, "--confirm", "10")
+    assert "as searched → on fresh seeds" in run(*flags, "--confirm-seeds", "10")
     again = load_study(StudyFolder(folder.path("confirm")))
     assert "ERM" in set(again.configurations["label"]) and again.seeds == (10,)
     assert set(again.configurations["config_id"]) <= {trial["config_id"] for trial in second.values()}
@@ -228,7 +237,9 @@ def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confi
 
 @pytest.mark.slow
 def test_a_profile_of_each_trial_is_left_by_its_first_seed(sweep):
-    done = sweep("--study", "profiled", "--trials", "2", "--seeds", "3,1", "--ranks", "1", "--epochs", "2", "--profile")
+    done = sweep(
+        "--study", "profiled", "--trials", "2", "--seeds", "3,1", "--num-workers", "1", "--epochs", "2", "--profile"
+    )
     assert done.returncode == 0, done.stderr
     pages = sorted(Path(sweep.storage, "profiled", "runs").glob("*/*/profile/summary.txt"))
     assert [page.parts[-3] for page in pages] == ["3", "3"]

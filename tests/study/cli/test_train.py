@@ -26,7 +26,7 @@ from study.cli.run_single import describe_single
 from study.common.errors import SettingsError
 from study.common.groups import SCORE_COLUMNS
 from study.config.presets import on_backbone
-from study.config.settings import Placement, Settings
+from study.config.settings import Parallelism, Settings
 from study.data.examples import answer_ids
 from study.models.pretrained import load_processor
 from study.models.qwen2_audio import EmotionModel
@@ -48,7 +48,7 @@ def command(small_corpus, tmp_path_factory):
 
     def make(*flags: str, script: str = "study/train.py") -> list[str]:
         fixed = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
-        return [script, *fixed, "--fix", "optimisation.batch_size=24", *flags]
+        return [script, *fixed, "--set", "optimisation.batch_size=24", *flags]
 
     make.storage = storage
     return make
@@ -67,7 +67,7 @@ def start(arguments: list[str], torchrun: int = 0, **options) -> subprocess.Pope
 @pytest.fixture(scope="module")
 def finished(command):
     """(output, study folder) of a run under torchrun with two ranks, both modalities."""
-    flags = ("--study", "one", "--epochs", "1", "--modalities", "speech,speech+text", "--fix", "objective.method=erm")
+    flags = ("--study", "one", "--epochs", "1", "--modalities", "speech,speech+text", "--set", "loss.method=erm")
     process = start(command(*flags), torchrun=2)
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
@@ -84,7 +84,7 @@ def test_two_ranks_of_torchrun_print_one_table_and_leave_a_study(finished):
             assert sum(line[:3] == ["de", modality, who] for line in lines) == 2  # dev and test
         assert sum(line[:3] == ["mean", modality, "all"] for line in lines) == 2
     (trial,) = read_trials(folder).values()
-    assert trial["config_id"] == config_id and trial["knobs"] == {"objective.method": "erm"}
+    assert trial["config_id"] == config_id and trial["hyperparameters"] == {"loss.method": "erm"}
     for name in ("adapter_config.json", "adapter_model.safetensors", "settings.json", "README.md"):
         assert folder.exists(f"runs/{config_id}/{seed}/adapter/{name}")
     assert folder.path("runs", config_id, str(seed), "adapter") in out
@@ -96,13 +96,13 @@ def test_the_card_has_figures_settings_and_the_corpus_notes(finished):
     card = folder.read_bytes(f"runs/{config_id}/{seed}/adapter/README.md").decode()
     study = folder.read_json("study.json")
     assert card.startswith("---\nbase_model: ") and "library_name" in card
-    assert '`objective.method`: "erm"' in card
+    assert '`loss.method`: "erm"' in card
     assert all(note in card for note in study["corpus"]["notes"]) and study["corpus"]["notes"]
     test_row = [line for line in out.splitlines() if line.startswith("mean")][-1]
     assert test_row in card
 
 
-@pytest.mark.parametrize("trainable", [(), ("projector", "tower")])
+@pytest.mark.parametrize("trainable", [(), ("projector", "audio_encoder")])
 def test_peft_loads_the_adapter_onto_the_stock_base_and_predicts_the_same(run_plan, trainable):
     plan = run_plan({"optimisation.epochs": 1, "backbone.trainable": trainable})
     train(plan, seed=0, report=lambda row: None, export=True)
@@ -135,12 +135,12 @@ def test_peft_loads_the_adapter_onto_the_stock_base_and_predicts_the_same(run_pl
 
 def test_a_config_is_dotted_or_nested_json_or_toml(tmp_path):
     nested = tmp_path / "a.json"
-    nested.write_text(json.dumps({"objective": {"method": "group_dro", "step_size": 0.1}, "modalities": ["speech"]}))
+    nested.write_text(json.dumps({"loss": {"method": "group_dro", "step_size": 0.1}, "modalities": ["speech"]}))
     dotted = tmp_path / "b.toml"
-    dotted.write_text('modalities = ["speech"]\n"objective.step_size" = 0.1\n[objective]\nmethod = "group_dro"\n')
+    dotted.write_text('modalities = ["speech"]\n"loss.step_size" = 0.1\n[loss]\nmethod = "group_dro"\n')
     settings = read_config(nested, None)
     assert settings == read_config(dotted, None)
-    assert settings.objective.step_size == 0.1 and settings.backbone.spec == "tiny"
+    assert settings.loss.step_size == 0.1 and settings.backbone.spec == "tiny"
     assert settings.optimisation.epochs == 3  # the tiny backbone's default
     assert read_config(nested, "Qwen/Qwen2-Audio-7B-Instruct").optimisation.epochs == 20
 
@@ -149,9 +149,9 @@ def test_a_trial_of_a_study_is_a_config(tmp_path):
     folder = StudyFolder.at(str(tmp_path), "search")
     base = Settings().with_overrides({"optimisation.epochs": 7, "corpus.loudness": "rms"})
     folder.write_json("study.json", {"settings": base.model_dump(mode="json")})
-    knobs = {"objective.method": "erm", "objective.sampling": "balanced"}
-    write_trial(folder, {"number": 4, "config_id": "x", "knobs": knobs})
-    assert read_config(tmp_path / "search/trials/00004.json", None) == base.with_overrides(knobs)
+    hyperparameters = {"loss.method": "erm", "loss.sampling": "balanced"}
+    write_trial(folder, {"number": 4, "config_id": "x", "hyperparameters": hyperparameters})
+    assert read_config(tmp_path / "search/trials/00004.json", None) == base.with_overrides(hyperparameters)
 
 
 def test_the_settings_of_a_run_or_adapter_are_a_config(tmp_path):
@@ -170,10 +170,10 @@ def test_a_corpus_is_looked_for_beside_the_config(tmp_path):
 def test_a_trial_moves_to_another_backbone_without_the_preset_of_the_tiny_one(tmp_path):
     folder = StudyFolder.at(str(tmp_path), "search")
     folder.write_json("study.json", {"settings": on_backbone(Settings(), "tiny").model_dump(mode="json")})
-    knobs = {"objective.method": "erm", "optimisation.learning_rate": 0.01}
-    write_trial(folder, {"number": 4, "config_id": "x", "knobs": knobs})
+    hyperparameters = {"loss.method": "erm", "optimisation.learning_rate": 0.01}
+    write_trial(folder, {"number": 4, "config_id": "x", "hyperparameters": hyperparameters})
     settings = read_config(tmp_path / "search/trials/00004.json", "some/model")
-    assert settings == Settings().with_overrides({"backbone.spec": "some/model", **knobs})
+    assert settings == Settings().with_overrides({"backbone.spec": "some/model", **hyperparameters})
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_a_trial_moves_to_another_backbone_without_the_preset_of_the_tiny_one(tm
     [
         ("{", "faulty.json cannot be read as JSON"),
         ("[]", "holds no settings"),
-        ('{"knobs": null, "config_id": "x"}', "study.json cannot be read"),
-        ('{"optimisation": {"epoch": 3}, "objective.power": -1}', "optimisation.epoch: there is no such setting"),
+        ('{"hyperparameters": null, "config_id": "x"}', "study.json cannot be read"),
+        ('{"optimisation": {"epoch": 3}, "loss.power": -1}', "optimisation.epoch: there is no such setting"),
     ],
 )
 def test_a_faulty_config_names_file_and_knob(tmp_path, text, words):
@@ -191,7 +191,7 @@ def test_a_faulty_config_names_file_and_knob(tmp_path, text, words):
     with pytest.raises(SettingsError) as caught:
         read_config(path, None)
     assert words in str(caught.value) and str(path) in str(caught.value)
-    assert ("objective.power" in str(caught.value)) == ("objective.power" in text)
+    assert ("loss.power" in str(caught.value)) == ("loss.power" in text)
 
 
 def single(command, *flags: str):
@@ -214,10 +214,10 @@ def single(command, *flags: str):
 def test_flags_go_before_the_file(command, tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"optimisation.epochs": 9, "modalities": ["speech"], "optimisation.batch_size": 48}))
-    draft = single(command, "--config", str(path), "--epochs", "4", "--fix", "optimisation.batch_size=30")
+    draft = single(command, "--config", str(path), "--epochs", "4", "--set", "optimisation.batch_size=30")
     optimisation = draft.settings.optimisation
     assert (optimisation.epochs, optimisation.batch_size) == (4, 30) and draft.settings.modalities == ("speech",)
-    assert draft.settings.corpus.spec == "embedded" and draft.settings.backbone.spec == "tiny" and not draft.faults
+    assert draft.settings.corpus.spec == "synthetic" and draft.settings.backbone.spec == "tiny" and not draft.errors
 
 
 def test_settings_are_shown_in_their_own_letters(small_study):
@@ -230,7 +230,11 @@ def test_settings_are_shown_in_their_own_letters(small_study):
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(("--ranks", "2"), "torchrun --nproc-per-node"), (("--seeds", "0,1"), "--seeds 0,1"), (("--config", "no"), "no")],
+    [
+        (("--num-workers", "2"), "torchrun --nproc-per-node"),
+        (("--seeds", "0,1"), "--seeds 0,1"),
+        (("--config", "no"), "no"),
+    ],
 )
 def test_what_one_run_cannot_do_is_refused(command, capsys, flags, words):
     assert run_script(lambda: single(command, *flags)) == 2
@@ -249,7 +253,7 @@ def test_main_trains_a_trial_of_a_study_and_exports_it(finished, command, capsys
     ((config_id, seed),) = finished_runs(again)
     settings = again.read_json(f"runs/{config_id}/{seed}/settings.json")["settings"]
     there = folder.read_json("study.json")["settings"]
-    assert settings == {**there, "modalities": ["speech"]} and settings["objective"]["method"] == "erm"
+    assert settings == {**there, "modalities": ["speech"]} and settings["loss"]["method"] == "erm"
     adapter = again.path("runs", config_id, str(seed), "adapter")
     assert f"adapter    {adapter}" in out and "memory     at least" in out
     # the adapter's own settings are a configuration too, and the same run
@@ -265,10 +269,12 @@ def test_a_run_of_another_placement_is_not_begun_anew(command, finished, capsys)
     shutil.copytree(folder.uri, cut.uri)
     cut.remove(f"{directory}/finished.json")
     cut.write_json("study.json", {**cut.read_json("study.json"), "name": "cut"})
-    cut.write_json(f"{directory}/checkpoint.json", {"placement": Placement(ranks=2, zero_stage=2).model_dump()})
+    cut.write_json(
+        f"{directory}/checkpoint.json", {"parallelism": Parallelism(num_workers=2, zero_stage=2).model_dump()}
+    )
     flags = ["--config", cut.path("trials", "00000.json"), "--storage", str(command.storage), "--study", "cut"]
     assert main(flags) == 2
-    assert "is an unfinished run of 2 rank(s), ZeRO-2, not of 1, ZeRO-2" in capsys.readouterr().err
+    assert "is an unfinished run of 2 worker(s), ZeRO-2, not of 1, ZeRO-2" in capsys.readouterr().err
     assert cut.exists(f"{directory}/checkpoint.json")
 
 
@@ -291,7 +297,7 @@ def test_a_study_that_never_began_takes_a_mended_backbone(command, small_study, 
 @pytest.mark.slow
 def test_it_goes_on_after_a_kill_and_ends_like_an_unbroken_run(command):
     folder = StudyFolder.at(str(command.storage), "killed")
-    length = ("--epochs", "12", "--fix", "optimisation.patience=12")  # no early stop: the last epoch is the twelfth
+    length = ("--epochs", "12", "--set", "optimisation.patience=12")  # no early stop: the last epoch is the twelfth
     arguments = command("--study", "killed", *length)
     process = start(arguments, start_new_session=True)
     deadline = time.monotonic() + 200

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from study.common import sharded_build
-from study.common.sharded_build import Parts
+from study.common.sharded_build import ShardedBuild
 from tests import REPO
 
 NAMES = ["0.txt", "1.txt", "2.txt", "3.txt"]
@@ -31,7 +31,7 @@ def test_an_interrupted_build_goes_on_and_leaves_nothing_half_written(tmp_path):
             raise KeyboardInterrupt
         path.write_text(f"whole {part}")
 
-    store = Parts(tmp_path / "store", NAMES)
+    store = ShardedBuild(tmp_path / "store", NAMES)
     with pytest.raises(KeyboardInterrupt):
         store.build("it", compute)
     assert files(store.folder) == {"0.txt": "whole 0", "1.txt": "whole 1"} and store.missing() == [2, 3]
@@ -43,14 +43,14 @@ def test_an_interrupted_build_goes_on_and_leaves_nothing_half_written(tmp_path):
 
 def test_progress_size_and_time_are_shown_by_the_first_rank_only(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sharded_build, "SHOW_EVERY", 0.0)
-    Parts(tmp_path / "first", NAMES).build("it", lambda part, path: path.write_text("x" * 5_000_000))
+    ShardedBuild(tmp_path / "first", NAMES).build("it", lambda part, path: path.write_text("x" * 5_000_000))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"it: 4 of 4 parts to compute in {tmp_path / 'first'}"
     assert [line.split(",")[0] for line in lines[1:4]] == [f"it: {done} of 4 parts" for done in (1, 2, 3)]
     assert lines[4].startswith("it: complete, 0.02 GB, after ") and lines[4].endswith("; 4 of 4 parts by this process")
-    Parts(tmp_path / "first", NAMES).build("it", lambda part, path: path.write_text("again"))
+    ShardedBuild(tmp_path / "first", NAMES).build("it", lambda part, path: path.write_text("again"))
     monkeypatch.setenv("RANK", "1")
-    Parts(tmp_path / "second", NAMES).build("it", lambda part, path: path.write_text("x"))
+    ShardedBuild(tmp_path / "second", NAMES).build("it", lambda part, path: path.write_text("x"))
     assert capsys.readouterr().out == ""
 
 
@@ -63,7 +63,7 @@ def test_helpers_join_in_and_what_one_fails_at_is_raised_here(tmp_path):
                 time.sleep(0.01)
         path.write_text("mine" if os.getpid() == mine else "helper's")
 
-    store = Parts(tmp_path / "store", NAMES)
+    store = ShardedBuild(tmp_path / "store", NAMES)
     store.build("it", compute, helpers=1)
     assert sorted(files(store.folder).values()) == ["helper's"] * 3 + ["mine"]
 
@@ -71,7 +71,7 @@ def test_helpers_join_in_and_what_one_fails_at_is_raised_here(tmp_path):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    store = Parts(tmp_path / "full", NAMES)
+    store = ShardedBuild(tmp_path / "full", NAMES)
     with pytest.raises(OSError, match="No space"):
         store.build("it", fail, helpers=2)
     assert files(store.folder) == {}
@@ -80,7 +80,7 @@ def test_helpers_join_in_and_what_one_fails_at_is_raised_here(tmp_path):
 BUILDER = """
 import sys, time
 from pathlib import Path
-from study.common.sharded_build import Parts
+from study.common.sharded_build import ShardedBuild
 
 def compute(part, path):
     with open(sys.argv[2], "a") as log:
@@ -89,7 +89,7 @@ def compute(part, path):
     time.sleep(0.2)
     path.write_text(f"whole {part}")
 
-store = Parts(Path(sys.argv[1]), [f"{part}.txt" for part in range(40)])
+store = ShardedBuild(Path(sys.argv[1]), [f"{part}.txt" for part in range(40)])
 print("ready", flush=True)
 input()
 store.build("it", compute, helpers=1)

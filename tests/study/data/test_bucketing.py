@@ -9,15 +9,15 @@ from study.data.bucketing import cut, deal, padded_tokens
 from study.data.samplers import balanced_batches
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
 @pytest.mark.parametrize("overhead", [None, 0, 200])
 @pytest.mark.parametrize(("most", "tokens"), [(64, None), (5, None), (64, 900), (7, 900), (64, 50)])
-def test_every_example_once_within_the_budget_and_alike_on_every_rank(ranks, overhead, most, tokens):
+def test_every_example_once_within_the_budget_and_alike_on_every_rank(num_workers, overhead, most, tokens):
     rng = np.random.default_rng(0)
     lengths = rng.integers(50, 400, 300)
     (batch,) = balanced_batches(rng.integers(0, 6, 300), 64, rng)[:1]
-    shares = deal(batch, lengths, ranks)
-    assert [len(share) for share in shares] == [64 // ranks] * ranks
+    shares = deal(batch, lengths, num_workers)
+    assert [len(share) for share in shares] == [64 // num_workers] * num_workers
     plans = cut(shares, lengths, most, tokens, overhead)
     sizes = [[[len(bucket) for bucket in buckets] for buckets in passes] for passes in plans]
     assert all(own == sizes[0] for own in sizes)

@@ -14,22 +14,22 @@ from study.common.errors import SettingsError
 from study.common.groups import Cell
 from study.config.config_id import config_id
 from study.config.settings import Settings
-from study.losses.base import Objective, Penalised, WholeBatch, utterance_weights
-from study.losses.baselines import METHODS
+from study.losses.base import GlobalBatch, Loss, PenalisedLoss, utterance_weights
+from study.losses.baselines import LOSSES
 from study.losses.gap_estimators import HeldOutGaps
 
 F0, M0, F1, M1 = 0, 1, 2, 3
 CELLS = (Cell("en", "speech"), Cell("de", "speech"))
-LOSSES, GROUPS = [1.0, 3.0, 4.0, 1.0], [F0, F0, M0, F1]  # group means 2, 4, 1
+BATCH_LOSSES, GROUPS = [1.0, 3.0, 4.0, 1.0], [F0, F0, M0, F1]  # group means 2, 4, 1
 
 
-def run(name, losses=LOSSES, groups=GROUPS, weight=None, memory=None, states=None, **knobs):
-    objective = METHODS[name](**knobs)
+def run(name, losses=BATCH_LOSSES, groups=GROUPS, weight=None, state=None, states=None, **hyperparameters):
+    loss = LOSSES[name](**hyperparameters)
     weights = () if weight is None else (weight,)
     if states is not None:
         states = torch.tensor(states, dtype=torch.float64)
-    batch = WholeBatch(torch.tensor(losses, dtype=torch.float64), torch.tensor(groups), CELLS, states)
-    return utterance_weights(objective, batch, weights, memory or {})
+    batch = GlobalBatch(torch.tensor(losses, dtype=torch.float64), torch.tensor(groups), CELLS, states)
+    return utterance_weights(loss, batch, weights, state or {})
 
 
 def test_erm():
@@ -46,11 +46,11 @@ def test_reweighting():
 
 def test_group_dro_moves_its_distribution_to_the_worst_group():
     weights, parts = run("group_dro", step_size=math.log(2))  # exp(eta L) = 2^L: 4, 16, 2, and 1 where absent
-    assert parts.memory["q"].tolist() == pytest.approx([4 / 23, 16 / 23, 2 / 23, 1 / 23])
+    assert parts.state["q"].tolist() == pytest.approx([4 / 23, 16 / 23, 2 / 23, 1 / 23])
     assert float(parts.total) == pytest.approx((4 * 2 + 16 * 4 + 2 * 1) / 22)  # over the groups present
     assert weights.losses.tolist() == pytest.approx([2 / 22, 2 / 22, 16 / 22, 2 / 22])
-    _, again = run("group_dro", step_size=math.log(2), memory=parts.memory)
-    assert again.memory["q"].tolist() == pytest.approx([16 / 277, 256 / 277, 4 / 277, 1 / 277])
+    _, again = run("group_dro", step_size=math.log(2), state=parts.state)
+    assert again.state["q"].tolist() == pytest.approx([16 / 277, 256 / 277, 4 / 277, 1 / 277])
 
 
 def test_v_rex():
@@ -93,24 +93,24 @@ def test_min_diff():
     assert float(run("min_diff", groups=[F0, F0, F1, F1], states=spread, weight=2.0)[1].penalty) == 0.0  # no men
 
 
-def weights_for(objective: Objective) -> tuple[float, ...]:
-    return (0.7,) * (objective.n_weights(len(CELLS)) if isinstance(objective, Penalised) else 0)
+def weights_for(loss: Loss) -> tuple[float, ...]:
+    return (0.7,) * (loss.n_weights(len(CELLS)) if isinstance(loss, PenalisedLoss) else 0)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", LOSSES)
 @settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.tuples(st.floats(0.0, 20.0, width=32), st.integers(-1, 3)), min_size=1, max_size=24),
     st.randoms(use_true_random=False),
 )
 def test_every_method_is_finite_and_blind_to_order_and_to_the_naming_of_genders(name, rows, random):
-    objective = METHODS[name]()
+    loss = LOSSES[name]()
 
     def total(pairs):
         losses, groups = zip(*pairs, strict=True)
         values = torch.tensor(losses, dtype=torch.float64)
-        batch = WholeBatch(values, torch.tensor(groups), CELLS, torch.stack([values, values**2], 1))
-        weights, parts = utterance_weights(objective, batch, weights_for(objective), {})
+        batch = GlobalBatch(values, torch.tensor(groups), CELLS, torch.stack([values, values**2], 1))
+        weights, parts = utterance_weights(loss, batch, weights_for(loss), {})
         assert torch.isfinite(weights.losses).all()
         assert weights.states is None or torch.isfinite(weights.states).all()
         return float(parts.total)
@@ -123,11 +123,15 @@ def test_every_method_is_finite_and_blind_to_order_and_to_the_naming_of_genders(
     assert total([(loss, group ^ 1 if group >= 0 else group) for loss, group in rows]) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("erm", "cvar_dro")])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("erm", "cvar_dro")])
 def test_an_utterance_of_unknown_gender_keeps_its_weight(name):
     states = [[0.0], [0.3], [1.0], [2.0], [5.0]]
     weights, _ = run(
-        name, [*LOSSES, 7.0], [*GROUPS, -1], 0.5 if issubclass(METHODS[name], Penalised) else None, states=states
+        name,
+        [*BATCH_LOSSES, 7.0],
+        [*GROUPS, -1],
+        0.5 if issubclass(LOSSES[name], PenalisedLoss) else None,
+        states=states,
     )
     assert weights.losses[4].item() == pytest.approx(1 / 5)
 
@@ -135,19 +139,19 @@ def test_an_utterance_of_unknown_gender_keeps_its_weight(name):
 def test_memory_is_plain_tensors_and_survives_a_round_trip(tmp_path):
     from safetensors.torch import load_file, save_file
 
-    batch = WholeBatch(torch.tensor(LOSSES), torch.tensor(GROUPS), CELLS)
+    batch = GlobalBatch(torch.tensor(BATCH_LOSSES), torch.tensor(GROUPS), CELLS)
     remembering = {
-        "group_dro": METHODS["group_dro"](),
-        "ema": METHODS["minmaxgap"].model_validate({"estimator": {"kind": "ema"}}),
-        "held_out": METHODS["minmaxgap"].model_validate({"estimator": {"kind": "held_out"}}),
+        "group_dro": LOSSES["group_dro"](),
+        "ema": LOSSES["minmaxgap"].model_validate({"estimator": {"kind": "ema"}}),
+        "held_out": LOSSES["minmaxgap"].model_validate({"estimator": {"kind": "held_out"}}),
     }
-    for name, objective in remembering.items():
+    for name, loss in remembering.items():
         start = HeldOutGaps().look(batch) if name == "held_out" else {}
-        _, first = utterance_weights(objective, batch, weights_for(objective), start)
-        save_file(dict(first.memory), tmp_path / name)
-        kept, _ = utterance_weights(objective, batch, weights_for(objective), first.memory)
-        read, _ = utterance_weights(objective, batch, weights_for(objective), load_file(tmp_path / name))
-        assert first.memory and kept.losses.tolist() == read.losses.tolist()
+        _, first = utterance_weights(loss, batch, weights_for(loss), start)
+        save_file(dict(first.state), tmp_path / name)
+        kept, _ = utterance_weights(loss, batch, weights_for(loss), first.state)
+        read, _ = utterance_weights(loss, batch, weights_for(loss), load_file(tmp_path / name))
+        assert first.state and kept.losses.tolist() == read.losses.tolist()
 
 
 def test_the_method_that_the_documentation_adds_works():
@@ -156,7 +160,7 @@ def test_the_method_that_the_documentation_adds_works():
     text = study.losses.baselines.__doc__.split("and compared.")[1].split("::", 1)[1]
     scope = dict(vars(study.losses.baselines))
     exec(textwrap.dedent(text), scope)
-    batch = WholeBatch(torch.tensor(LOSSES), torch.tensor(GROUPS), CELLS)
+    batch = GlobalBatch(torch.tensor(BATCH_LOSSES), torch.tensor(GROUPS), CELLS)
     weights, parts = utterance_weights(scope["WorstCell"](), batch, (), {})
     assert float(parts.total) == pytest.approx((1 + 3 + 4) / 3)  # cell 0; cell 1 has one loss of 1
     assert weights.losses.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
@@ -164,15 +168,15 @@ def test_the_method_that_the_documentation_adds_works():
 
 def test_a_method_without_terms_cannot_be_made():
     with pytest.raises(TypeError, match="terms"):
-        Objective()
+        Loss()
 
 
 def test_methods_have_names_knobs_and_ids_of_their_own():
     ids = set()
-    for name in METHODS:
-        chosen = Settings().with_overrides({"objective.method": name})
-        assert chosen.objective.method == name
+    for name in LOSSES:
+        chosen = Settings().with_overrides({"loss.method": name})
+        assert chosen.loss.method == name
         ids.add(config_id(chosen, CELLS, "corpus", "backbone"))
-    assert len(ids) == len(METHODS) == 8
-    with pytest.raises(SettingsError, match=r"objective\.power: there is no such setting"):
-        Settings().with_overrides({"objective.method": "group_dro", "objective.power": 1})
+    assert len(ids) == len(LOSSES) == 8
+    with pytest.raises(SettingsError, match=r"loss\.power: there is no such setting"):
+        Settings().with_overrides({"loss.method": "group_dro", "loss.power": 1})

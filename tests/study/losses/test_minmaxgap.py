@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.common.groups import Cell
-from study.losses.base import WholeBatch, signed_gaps, utterance_weights
+from study.losses.base import GlobalBatch, signed_gaps, utterance_weights
 from study.losses.gap_estimators import BatchGaps, HeldOutGaps, MovingGaps
 from study.losses.minmaxgap import Coefficients, ErmMinMaxGap
 from study.losses.schedules import AdaptiveWeight
@@ -21,15 +21,15 @@ TWO = CELLS[:2]
 
 
 def batch_of(losses, groups, cells=TWO, dtype=torch.float64):
-    return WholeBatch(torch.tensor(losses, dtype=dtype), torch.tensor(groups), cells)
+    return GlobalBatch(torch.tensor(losses, dtype=dtype), torch.tensor(groups), cells)
 
 
-def parts_of(losses, groups, weight=1.0, **knobs):
-    return ErmMinMaxGap(**knobs)(batch_of(losses, groups), (weight,))
+def parts_of(losses, groups, weight=1.0, **hyperparameters):
+    return ErmMinMaxGap(**hyperparameters)(batch_of(losses, groups), (weight,))
 
 
-def weights_of(losses, groups, weight, cells=TWO, **knobs):
-    return utterance_weights(ErmMinMaxGap(**knobs), batch_of(losses, groups, cells), (weight,), {})
+def weights_of(losses, groups, weight, cells=TWO, **hyperparameters):
+    return utterance_weights(ErmMinMaxGap(**hyperparameters), batch_of(losses, groups, cells), (weight,), {})
 
 
 def test_arithmetic_by_hand():
@@ -86,12 +86,12 @@ def test_unknown_gender_counts_in_the_risk_only():
 
 
 def test_a_weight_for_each_cell():
-    objective = ErmMinMaxGap(fairness_weight=AdaptiveWeight(per_cell=True))
-    assert objective.n_weights(2) == 2
-    parts = objective(batch_of([1.0, 3.0, 1.0, 2.0], [F0, M0, F1, M1]), (0.5, 2.0))
+    loss = ErmMinMaxGap(fairness_weight=AdaptiveWeight(per_cell=True))
+    assert loss.n_weights(2) == 2
+    parts = loss(batch_of([1.0, 3.0, 1.0, 2.0], [F0, M0, F1, M1]), (0.5, 2.0))
     assert float(parts.total) == pytest.approx(1.75 + 0.5 * 4.0 + 2.0 * 1.0)
     with pytest.raises(ValueError):
-        objective(batch_of([1.0], [F0]), (0.5,))  # two cells, one weight
+        loss(batch_of([1.0], [F0]), (0.5,))  # two cells, one weight
 
 
 def test_weights_are_those_of_the_formula():
@@ -100,7 +100,7 @@ def test_weights_are_those_of_the_formula():
     weights, _ = weights_of(losses, groups, 3.0, CELLS[:1])
     assert weights.losses[:8].tolist() == pytest.approx([1 / 16 + 0.75] * 8)
     assert weights.losses[8:].tolist() == pytest.approx([1 / 16 - 0.75] * 8)  # the better group is unlearned: N w = -11
-    floored, _ = weights_of(losses, groups, 3.0, CELLS[:1], weight_floor=0.0)
+    floored, _ = weights_of(losses, groups, 3.0, CELLS[:1], min_sample_weight=0.0)
     assert floored.losses.tolist() == pytest.approx([1 / 16 + 0.75] * 8 + [0.0] * 8)
 
 
@@ -108,15 +108,15 @@ def test_weighted_sum_has_the_gradient_of_the_objective():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(40, 5, generator=generator, dtype=torch.float64)
     groups = torch.randint(0, 4, (40,), generator=generator)
-    objective = ErmMinMaxGap(coefficients=Coefficients(cells={"en/speech": 0.5, "de/speech": 1.5}))
+    loss = ErmMinMaxGap(coefficients=Coefficients(cells={"en/speech": 0.5, "de/speech": 1.5}))
 
     def gradient(of):
         theta = torch.ones(5, dtype=torch.float64, requires_grad=True)
-        of(WholeBatch((features @ theta) ** 2, groups, TWO)).backward()
+        of(GlobalBatch((features @ theta) ** 2, groups, TWO)).backward()
         return theta.grad
 
-    direct = gradient(lambda batch: objective(batch, (0.7,)).total)
-    weighted = gradient(lambda b: (utterance_weights(objective, b, (0.7,), {})[0].losses * b.losses).sum())
+    direct = gradient(lambda batch: loss(batch, (0.7,)).total)
+    weighted = gradient(lambda b: (utterance_weights(loss, b, (0.7,), {})[0].losses * b.losses).sum())
     torch.testing.assert_close(weighted, direct, rtol=1e-12, atol=0)
 
 
@@ -135,27 +135,27 @@ def test_coefficients_are_shared_times_deviation_with_mean_one():
 
 def test_moving_gaps_by_hand():
     ema = MovingGaps(decay=0.5)
-    first, _, memory = ema.estimate(batch_of([3.0, 1.0], [F0, M0]), {})
+    first, _, state = ema.estimate(batch_of([3.0, 1.0], [F0, M0]), {})
     assert first.tolist() == [2.0, 0.0]  # no correction is needed at the first step
     # women: (0.5 * 3 + 1 + 1) / (0.5 + 2) = 1.4; men: (0.5 * 1 + 2) / (0.5 + 1) = 5/3
-    second, present, memory = ema.estimate(batch_of([1.0, 1.0, 2.0], [F0, F0, M0]), memory)
+    second, present, state = ema.estimate(batch_of([1.0, 1.0, 2.0], [F0, F0, M0]), state)
     assert second.tolist() == pytest.approx([1.4 - 5 / 3, 0.0]) and present.tolist() == [True, False]
     # a batch without men: their mean stays, and nothing is pushed
     losses = torch.tensor([5.0], dtype=torch.float64, requires_grad=True)
-    third, present, _ = ema.estimate(WholeBatch(losses, torch.tensor([F0]), TWO), memory)
+    third, present, _ = ema.estimate(GlobalBatch(losses, torch.tensor([F0]), TWO), state)
     assert third[0].item() == pytest.approx((0.5 * 0.5 * 3 + 0.5 * 2 + 5) / (0.25 + 1 + 1) - 5 / 3)
     (gradient,) = torch.autograd.grad(third.sum(), losses)
     assert gradient.tolist() == [0.0]
 
 
 def test_held_out_gaps_give_size_and_sign_and_the_batch_gives_the_direction():
-    objective = ErmMinMaxGap(estimator=HeldOutGaps())
-    memory = objective.estimator.look(batch_of([2.0, 1.5, 1.0, 1.0], [F0, M0, F1, M1]))  # +0.5 and 0
-    assert memory["gaps"].tolist() == [0.5, 0.0]
+    loss = ErmMinMaxGap(estimator=HeldOutGaps())
+    state = loss.estimator.look(batch_of([2.0, 1.5, 1.0, 1.0], [F0, M0, F1, M1]))  # +0.5 and 0
+    assert state["gaps"].tolist() == [0.5, 0.0]
     # on the batch the men of cell 0 are worse, on held-out utterances the women: the women are pushed
     batch = batch_of([1.0, 3.0, 9.0, 0.0], [F0, M0, F1, M1])
-    weights, parts = utterance_weights(objective, batch, (1.0,), memory)
-    assert float(parts.penalty) == 0.25 and parts.memory is memory
+    weights, parts = utterance_weights(loss, batch, (1.0,), state)
+    assert float(parts.penalty) == 0.25 and parts.state is state
     assert weights.losses.tolist() == pytest.approx([0.25 + 1.0, 0.25 - 1.0, 0.25, 0.25])  # 2 * 0.5 * (+-1) / 1
 
 
@@ -168,13 +168,13 @@ def test_the_gap_that_noise_alone_shows():
     generator = torch.Generator().manual_seed(0)
 
     def largest(estimator, size, balanced=True, warm_up=0, draws=400):
-        seen, memory = [], {}
+        seen, state = [], {}
         for step in range(warm_up + draws):
             groups = torch.randint(0, 6, (size,), generator=generator)
             if balanced:
                 groups = torch.arange(size) % 6
             losses = 1.2 * torch.randn(size, generator=generator)
-            gaps, _, memory = estimator.estimate(WholeBatch(losses, groups, CELLS), memory)
+            gaps, _, state = estimator.estimate(GlobalBatch(losses, groups, CELLS), state)
             if step >= warm_up:
                 seen.append(float(gaps.abs().max()))
         return sum(seen) / draws
@@ -199,23 +199,21 @@ forms = st.builds(
 )
 
 
-def total(objective, rows, weight=0.3):
+def total(loss, rows, weight=0.3):
     losses, groups = zip(*rows, strict=True)
-    return float(objective(batch_of(losses, groups), (weight,)).total)
+    return float(loss(batch_of(losses, groups), (weight,)).total)
 
 
 @settings(deadline=None, max_examples=80)
 @given(losses_and_groups, st.randoms(use_true_random=False), forms)
-def test_order_naming_of_genders_and_duplication_do_not_matter(rows, random, objective):
-    expected = total(objective, rows)
+def test_order_naming_of_genders_and_duplication_do_not_matter(rows, random, loss):
+    expected = total(loss, rows)
     assert math.isfinite(expected)
     shuffled = list(rows)
     random.shuffle(shuffled)
-    assert total(objective, shuffled) == pytest.approx(expected)
-    assert total(objective, [(loss, group ^ 1 if group >= 0 else group) for loss, group in rows]) == pytest.approx(
-        expected
-    )
-    assert total(objective, rows * 3) == pytest.approx(expected)  # means, not sums
+    assert total(loss, shuffled) == pytest.approx(expected)
+    assert total(loss, [(loss, group ^ 1 if group >= 0 else group) for loss, group in rows]) == pytest.approx(expected)
+    assert total(loss, rows * 3) == pytest.approx(expected)  # means, not sums
 
 
 @settings(deadline=None, max_examples=60)
@@ -230,18 +228,18 @@ def test_scaling_the_losses_scales_risk_and_penalty(rows, factor, power, reducti
 
 @settings(deadline=None, max_examples=60)
 @given(losses_and_groups, forms)
-def test_a_cell_that_vanishes_leaves_the_other_as_if_it_had_never_been(rows, objective):
+def test_a_cell_that_vanishes_leaves_the_other_as_if_it_had_never_been(rows, loss):
     kept = [(loss, group) for loss, group in rows if group != M1]  # cell 1 has no man, so no gap
     without = [(loss, -1 if group == F1 else group) for loss, group in kept]
     if kept:
-        assert total(objective, kept) == pytest.approx(total(objective, without))
+        assert total(loss, kept) == pytest.approx(total(loss, without))
 
 
 @settings(deadline=None, max_examples=60)
 @given(losses_and_groups, forms, st.floats(0.0, 10.0))
-def test_the_penalty_moves_no_weight_between_utterances_of_a_group_and_none_in_sum(rows, objective, weight):
+def test_the_penalty_moves_no_weight_between_utterances_of_a_group_and_none_in_sum(rows, loss, weight):
     losses, groups = zip(*rows, strict=True)
-    weights, _ = utterance_weights(objective, batch_of(losses, groups), (weight,), {})
+    weights, _ = utterance_weights(loss, batch_of(losses, groups), (weight,), {})
     assert torch.isfinite(weights.losses).all()
     assert float(weights.losses.sum()) == pytest.approx(1.0)  # what a woman gains, a man loses
     for group in set(groups):

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from study.common.errors import SettingsError
 from study.data import features
 from study.models import encoder_cache
-from study.models.encoder_cache import TowerCache, compute, lacking_room, open_cache
+from study.models.encoder_cache import EncoderCache, compute, lacking_room, open_cache
 from study.models.pretrained import is_deterministic
 from study.training.run import Run
 from study.training.trainer import train
@@ -32,7 +32,7 @@ def cached(plan_in, tmp_path_factory):
     """Runs of one seed: with the states kept, and with the tower in every pass."""
     runs = {}
     for kind in ("cached", "computed"):
-        plan = plan_in(tmp_path_factory.mktemp("tower"), {**FROZEN, "computation.tower_states": kind})
+        plan = plan_in(tmp_path_factory.mktemp("audio_encoder"), {**FROZEN, "computation.encoder_states": kind})
         runs[kind] = Run(plan, seed=0)
     yield runs
     for run in runs.values():
@@ -63,7 +63,7 @@ def test_the_tower_does_not_run_where_its_states_are_kept(cached, monkeypatch):
     def refuse(*_):
         raise AssertionError("the tower ran")
 
-    monkeypatch.setattr("study.models.qwen2_audio.tower_states", refuse)
+    monkeypatch.setattr("study.models.qwen2_audio.encoder_states", refuse)
     run = cached["cached"]
     assert run.examples["dev"].collate([0]).log_mel is None
     run.evaluate("dev")
@@ -76,19 +76,19 @@ def test_every_clip_has_its_own_states(cached, monkeypatch):
     dataset, store = examples.dataset, examples.states
     assert len(dataset) > encoder_cache.SHARD  # so that there is a second part
     rows = [0, encoder_cache.SHARD - 1, encoder_cache.SHARD, len(dataset) - 1]
-    tower = cached["computed"].engine.module.peft_model.get_base_model().model.audio_tower
+    encoder = cached["computed"].engine.module.peft_model.get_base_model().model.audio_tower
     for row in rows:
         clip = dataset[row]
         mel = features.mels_of([clip], examples.mel_bins)
         with torch.no_grad():
-            expected = encoder_cache.tower_states(tower, mel, torch.tensor([int(clip["frames"])]))[0]
+            expected = encoder_cache.encoder_states(encoder, mel, torch.tensor([int(clip["frames"])]))[0]
         torch.testing.assert_close(store[row], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_interrupted_build_goes_on(cached, small_study, tmp_path, monkeypatch):
     prepared, dataset = small_study[1], cached["cached"].examples["train"].dataset
     monkeypatch.setattr(encoder_cache, "SHARD", 100)
-    store = TowerCache(tmp_path, np.asarray(dataset["frames"]), 48, KIND)
+    store = EncoderCache(tmp_path, np.asarray(dataset["frames"]), 48, KIND)
     computed, states = [], encoder_cache._states
 
     def states_or_die(rows, *arguments):
@@ -112,12 +112,13 @@ def test_processes_share_the_work_and_compute_nothing_twice(cached, small_study,
     code = f"""
 import torch
 from pathlib import Path
-from study import features, tower_cache
-tower_cache.SHARD = 16
+from study.data import features
+from study.models import encoder_cache
+encoder_cache.SHARD = 16
 dataset = features.load(Path({str(prepared.features)!r}))
-store = tower_cache.TowerCache(Path({str(tmp_path / "shared")!r}), dataset.to_pandas()["frames"].to_numpy(), 48,
+store = encoder_cache.EncoderCache(Path({str(tmp_path / "shared")!r}), dataset.to_pandas()["frames"].to_numpy(), 48,
                                torch.float32)
-tower_cache.compute(store, dataset, {prepared.backbone!r}, torch.device("cpu"), 64)
+encoder_cache.compute(store, dataset, {prepared.backbone!r}, torch.device("cpu"), 64)
 """
     start = [
         subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in range(2)
@@ -130,29 +131,29 @@ tower_cache.compute(store, dataset, {prepared.backbone!r}, torch.device("cpu"), 
 
 
 def test_a_tower_on_30_seconds_is_run_in_every_pass(run_plan):
-    heard = {**FROZEN, "computation.tower_input": "30_seconds"}
+    heard = {**FROZEN, "computation.encoder_input": "30_seconds"}
     run = Run(run_plan(heard), 0)
     assert run.examples["train"].states is None
     run.close()
-    with pytest.raises(SettingsError, match="cached is not possible: computation.tower_input is 30_seconds"):
-        Run(run_plan({**heard, "computation.tower_states": "cached"}), 0)
+    with pytest.raises(SettingsError, match="cached is not possible: computation.encoder_input is 30_seconds"):
+        Run(run_plan({**heard, "computation.encoder_states": "cached"}), 0)
 
 
 def test_a_full_disk_means_the_tower_in_every_pass_or_a_refusal(run_plan, monkeypatch, capsys):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(encoder_cache.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 0))
-    monkeypatch.setattr(TowerCache, "missing", lambda self: list(range(len(self.shards))))
+    monkeypatch.setattr(EncoderCache, "missing", lambda self: list(range(len(self.shards))))
     run = Run(run_plan(FROZEN), 0)
     assert run.examples["train"].states is None
     assert "not kept: 0.0 GB are needed" in capsys.readouterr().out
     run.close()
-    with pytest.raises(SettingsError, match=r"computation\.tower_states: cached is not possible: .* GB are free"):
-        Run(run_plan({**FROZEN, "computation.tower_states": "cached"}), 0)
+    with pytest.raises(SettingsError, match=r"computation\.encoder_states: cached is not possible: .* GB are free"):
+        Run(run_plan({**FROZEN, "computation.encoder_states": "cached"}), 0)
 
 
 def test_a_tower_that_is_trained_or_drops_activations_has_no_cache(run_plan, small_study, tmp_path):
     with pytest.raises(SettingsError, match=r"the tower is trained"):
-        Run(run_plan({"computation.tower_states": "cached"}), 0)
+        Run(run_plan({"computation.encoder_states": "cached"}), 0)
     source = small_study[1].backbone
     config = Path(source, "config.json").read_text()
     assert is_deterministic(source) and '"dropout": 0.0' in config
@@ -161,7 +162,7 @@ def test_a_tower_that_is_trained_or_drops_activations_has_no_cache(run_plan, sma
 
 
 def test_a_part_of_another_shape_names_the_file_and_the_remedy(tmp_path):
-    store = TowerCache(tmp_path, np.array([100, 200]), 48, KIND)
+    store = EncoderCache(tmp_path, np.array([100, 200]), 48, KIND)
     assert store.bytes_of([0]) == (25 + 50) * 48 * 4
     save_file({"states": torch.zeros(3, 48)}, tmp_path / "00000.safetensors")
     with pytest.raises(ValueError, match=r"00000\.safetensors: holds \(3, 48\), not \(75, 48\); remove it"):
@@ -179,7 +180,7 @@ def test_another_backbone_or_type_has_another_folder(small_study, cached, tmp_pa
 def test_a_whole_run_is_the_same_with_and_without(run_plan):
     figures = []
     for kind in ("cached", "computed"):
-        plan = run_plan({**FROZEN, "optimisation.epochs": 1, "computation.tower_states": kind})
+        plan = run_plan({**FROZEN, "optimisation.epochs": 1, "computation.encoder_states": kind})
         finished = train(plan, seed=0, report=lambda row: None)
         figures.append(finished["test"]["w_f1"])
         plan.folder.remove("runs")

@@ -11,7 +11,7 @@ from rich.console import Console
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from study.common.errors import SettingsError
-from study.config.settings import BackboneSettings, Placement, Settings
+from study.config.settings import BackboneSettings, Parallelism, Settings
 from study.data.examples import Batch
 from study.data.features import audio_tokens, stored_length
 from study.models.lora import load_model
@@ -19,7 +19,7 @@ from study.models.memory_estimate import GB, SEVEN_B, Load, bytes_a_token, memor
 from study.models.qwen2_audio import EmotionModel
 from study.models.tiny import tiny_config
 from study.planning import memory_check
-from study.planning.memory_check import load_of, require_memory, room_faults
+from study.planning.memory_check import load_of, require_memory, room_errors
 
 LOAD = Load(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
 
@@ -30,7 +30,9 @@ def seven_b():
 
 
 def test_the_default_backbone(seven_b):
-    need = memory_need(seven_b, BackboneSettings(), Placement(ranks=1, zero_stage=2), LOAD, on_gpu=True, epochs=20)
+    need = memory_need(
+        seven_b, BackboneSettings(), Parallelism(num_workers=1, zero_stage=2), LOAD, on_gpu=True, epochs=20
+    )
     assert need.parameters == pytest.approx(8.40e9, rel=1e-3)
     assert need.trainable == 32 * 4 * 16 * (4096 + 4096)
     assert need.weights == pytest.approx(16.8e9, rel=2e-3)
@@ -41,8 +43,8 @@ def test_the_default_backbone(seven_b):
 
 def test_zero_divides_what_it_shards(seven_b):
     def need(stage, epochs=20):
-        placement = Placement(ranks=4, zero_stage=stage)
-        return memory_need(seven_b, BackboneSettings(), placement, LOAD, on_gpu=True, epochs=epochs)
+        parallelism = Parallelism(num_workers=4, zero_stage=stage)
+        return memory_need(seven_b, BackboneSettings(), parallelism, LOAD, on_gpu=True, epochs=epochs)
 
     nothing, optimiser, gradients, weights = map(need, range(4))
     assert optimiser.optimiser == nothing.optimiser / 4 and optimiser.gradients == nothing.gradients
@@ -54,19 +56,19 @@ def test_zero_divides_what_it_shards(seven_b):
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "hyperparameters",
     [{}, {"lora_targets": "all"}, {"lora_dropout": 0.0}, {"lora_targets": "all", "lora_dropout": 0.0},
-     {"trainable": ("projector", "tower")}, {"lora_rank": 4, "attention": "eager"}],
+     {"trainable": ("projector", "audio_encoder")}, {"lora_rank": 4, "attention": "eager"}],
 )  # fmt: skip
-def test_the_need_is_what_a_forward_pass_keeps(tmp_path, knobs):
+def test_the_need_is_what_a_forward_pass_keeps(tmp_path, hyperparameters):
     torch.manual_seed(0)
     text = {**SEVEN_B, "vocab_size": 700, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3}
     text |= {"num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0}
-    tower = {"model_type": "qwen2_audio_encoder", "num_mel_bins": 16, "d_model": 32, "encoder_layers": 2}
-    tower |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 128}
-    config = Qwen2AudioConfig(audio_config=tower, text_config=text, audio_token_index=5)
+    encoder = {"model_type": "qwen2_audio_encoder", "num_mel_bins": 16, "d_model": 32, "encoder_layers": 2}
+    encoder |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 128}
+    config = Qwen2AudioConfig(audio_config=encoder, text_config=text, audio_token_index=5)
     Qwen2AudioForConditionalGeneration(config).save_pretrained(tmp_path)
-    settings = BackboneSettings(spec=str(tmp_path), **knobs)
+    settings = BackboneSettings(spec=str(tmp_path), **hyperparameters)
     peft_model = load_model(str(tmp_path), settings, torch.float32).train()
     frames, text_tokens, size = 400, 60, 6
     heard = audio_tokens(frames)
@@ -95,7 +97,7 @@ def test_the_need_is_what_a_forward_pass_keeps(tmp_path, knobs):
     losses.sum().backward()
 
     load = Load(size, size, frames / 100, text_tokens, answer_tokens=3)
-    need = memory_need(config, settings, Placement(ranks=1, zero_stage=0), load, on_gpu=False, epochs=1)
+    need = memory_need(config, settings, Parallelism(num_workers=1, zero_stage=0), load, on_gpu=False, epochs=1)
     assert 0.75 * measured < need.activations < 1.05 * measured, (need.activations, measured)
     trained = [p for p in peft_model.parameters() if p.requires_grad]
     assert need.trainable == sum(p.numel() for p in trained)
@@ -104,55 +106,62 @@ def test_the_need_is_what_a_forward_pass_keeps(tmp_path, knobs):
 
 
 def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
-    def faults(have, stage=2, sharing=1, load=LOAD):
-        need = memory_need(seven_b, BackboneSettings(), Placement(ranks=2, zero_stage=stage), load, True, epochs=1)
-        return room_faults(need, Settings(), stage, have, sharing, on_gpu=True)
+    def errors(have, stage=2, sharing=1, load=LOAD):
+        need = memory_need(
+            seven_b, BackboneSettings(), Parallelism(num_workers=2, zero_stage=stage), load, True, epochs=1
+        )
+        return room_errors(need, Settings(), stage, have, sharing, on_gpu=True)
 
-    assert faults(141 * GB) == []
-    (too_small,) = faults(40 * GB)
+    assert errors(141 * GB) == []
+    (too_small,) = errors(40 * GB)
     assert "micro_batch_size" in too_small and "--zero-stage 3" in too_small and "40.0 GB are free" in too_small
     few = replace(LOAD, examples=1, scored=2)
-    (weights,) = faults(16 * GB, load=few)
+    (weights,) = errors(16 * GB, load=few)
     assert "micro_batch_size" not in weights
-    assert faults(40 * GB, load=few) == []
-    (sharded,) = faults(8 * GB, stage=3, load=few)
+    assert errors(40 * GB, load=few) == []
+    (sharded,) = errors(8 * GB, stage=3, load=few)
     assert "--zero-stage" not in sharded
-    (shared,) = faults(141 * GB, sharing=8)
-    assert "fewer --ranks" in shared and "8 rank(s)" in shared
+    (shared,) = errors(141 * GB, sharing=8)
+    assert "fewer --num-workers" in shared and "8 rank(s)" in shared
 
 
 def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, monkeypatch):
     plan, _ = small_study
-    load = load_of(plan.draft.settings, plan.corpus.utterances, ranks=1)
+    load = load_of(plan.draft.settings, plan.corpus.utterances, num_workers=1)
     assert load.examples == 24 and 0.5 < load.clip_seconds < 30 and 30 < load.text_tokens < 300
     out = io.StringIO()
     require_memory(plan, 2, Console(file=out, width=200))
     assert out.getvalue().startswith("memory     at least ") and "float32" in out.getvalue()
     monkeypatch.setattr(memory_check, "free_memory", lambda: 1e6)
-    with pytest.raises(SettingsError, match=r"memory: 2 rank\(s\) need at least .* 0\.0 GB .*fewer --ranks"):
+    with pytest.raises(SettingsError, match=r"memory: 2 rank\(s\) need at least .* 0\.0 GB .*fewer --num-workers"):
         require_memory(plan, 2, Console(file=out))
     require_memory(plan, None, Console(file=out))  # a cluster's memory is not this machine's
 
 
 def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, monkeypatch):
     plan, _ = small_study
-    load = replace(load_of(plan.draft.settings, plan.corpus.utterances, ranks=1), scored=1)
+    load = replace(load_of(plan.draft.settings, plan.corpus.utterances, num_workers=1), scored=1)
 
     def need(examples):
         return memory_need(
-            tiny_config(), plan.draft.settings.backbone, Placement(ranks=1), replace(load, examples=examples), False, 1
+            tiny_config(),
+            plan.draft.settings.backbone,
+            Parallelism(num_workers=1),
+            replace(load, examples=examples),
+            False,
+            1,
         ).total
 
     monkeypatch.setattr(memory_check, "free_memory", lambda: (need(1) + need(24)) / 2)
     out = io.StringIO()
-    memory_check.require_room(plan.draft.settings, Placement(ranks=1), load, 1, Console(file=out))
+    memory_check.require_room(plan.draft.settings, Parallelism(num_workers=1), load, 1, Console(file=out))
     assert "cut into several passes" in out.getvalue()
     given = plan.draft.settings.with_overrides({"optimisation.micro_batch_size": 24})
     with pytest.raises(SettingsError, match=r"memory: .*micro_batch_size"):
-        memory_check.require_room(given, Placement(ranks=1), load, 1, Console(file=out))
+        memory_check.require_room(given, Parallelism(num_workers=1), load, 1, Console(file=out))
 
 
 def test_bytes_of_a_token_by_hand(seven_b):
     # 64 clips of 3.6 s are 64 x 142 tokens; the logits of their answers are in it
-    whole = memory_need(seven_b, BackboneSettings(), Placement(ranks=1), LOAD, True, epochs=1).activations
+    whole = memory_need(seven_b, BackboneSettings(), Parallelism(num_workers=1), LOAD, True, epochs=1).activations
     assert bytes_a_token(seven_b, BackboneSettings(), each=2) * 64 * 142 == pytest.approx(whole)

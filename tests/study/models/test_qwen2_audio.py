@@ -15,10 +15,10 @@ from study.config.settings import BackboneSettings, Computation, Prompt
 from study.data import features
 from study.data.examples import Batch, Examples, answer_ids
 from study.models.lora import load_model
-from study.models.pretrained import load_processor, load_tower
+from study.models.pretrained import load_audio_encoder, load_processor
 from study.models.qwen2_audio import EmotionModel
 
-SETTINGS = BackboneSettings(spec="tiny", lora_targets="all", lora_dropout=0.0, trainable=("projector", "tower"))
+SETTINGS = BackboneSettings(spec="tiny", lora_targets="all", lora_dropout=0.0, trainable=("projector", "audio_encoder"))
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,13 @@ def test_tower_on_the_true_length_equals_stock(stock, ours, processor, seconds):
         waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
     )
     for i in range(len(waveforms)):
-        valid = features.tower_positions(int(frames[i]))
+        valid = features.encoder_positions(int(frames[i]))
         mask = torch.zeros(1, 1, 1500, 1500).masked_fill(torch.arange(1500) >= valid, torch.finfo(torch.float32).min)
         with torch.no_grad():
-            tower = stock.model.audio_tower(inputs["input_features"][i : i + 1], attention_mask=mask).last_hidden_state
-            expected = stock.model.multi_modal_projector(tower)[0, : features.audio_tokens(int(frames[i]))]
+            encoder = stock.model.audio_tower(
+                inputs["input_features"][i : i + 1], attention_mask=mask
+            ).last_hidden_state
+            expected = stock.model.multi_modal_projector(encoder)[0, : features.audio_tokens(int(frames[i]))]
         torch.testing.assert_close(embeddings[i][kept[i]], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -208,7 +210,7 @@ def test_a_checkpoint_without_a_weight_or_with_one_of_another_shape_is_refused(c
         load_model(str(folder), SETTINGS, torch.float32)
     if part.startswith("audio_tower"):
         with pytest.raises(SettingsError, match=words.format(name=part.removeprefix("audio_tower."))):
-            load_tower(str(folder), torch.float32, torch.device("cpu"))
+            load_audio_encoder(str(folder), torch.float32, torch.device("cpu"))
 
 
 def test_a_checkpoint_without_its_tokenizer_is_refused(checkpoint):
@@ -255,7 +257,7 @@ def test_an_attention_that_is_not_installed_names_the_setting(small_study):
 
 
 @pytest.mark.parametrize(
-    ("switch", "positions"), [({"tower_input": "30_seconds"}, 1500), ({"head": "every_position"}, 0)]
+    ("switch", "positions"), [({"encoder_input": "30_seconds"}, 1500), ({"head": "every_position"}, 0)]
 )
 def test_what_the_stock_model_does_can_be_switched_on_and_changes_no_result(ours, examples, switch, positions):
     batch = examples.collate([0, 5, 9])

@@ -7,21 +7,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from analysis.pareto.objectives_front import goals_front, goals_table
+from analysis.pareto.objectives_front import objectives_front, objectives_table
 from study.common.groups import cells
 from study.config.presets import TINY
-from study.config.settings import Placement, Settings
+from study.config.settings import Parallelism, Settings
 from study.planning.study_json import begun_study
 from study.ray_backend import tuner
 from study.ray_backend.tuner import FailureRecorder, TrialDriver
-from study.search.objectives import Goals
+from study.search.objectives import SearchObjectives
 from study.search.trial_records import TrialTemplate, result_record, trial_record, trials_without_seeds
 from study.storage.records import read_trial, read_trials, write_trial
 from study.storage.study_folder import StudyFolder
 from tests.analysis import studies
 
-KNOBS = {"objective.power": 1}
-SUGGESTION = {**KNOBS, "number": 3, "label": None}
+HYPERPARAMETERS = {"loss.power": 1}
+SUGGESTION = {**HYPERPARAMETERS, "number": 3, "label": None}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def template(tmp_path):
     settings = Settings().with_overrides(TINY)
     return TrialTemplate(
         settings=settings,
-        placement=Placement(),
+        parallelism=Parallelism(),
         seeds=(0, 1, 2),
         features=tmp_path,
         backbone="tiny",
@@ -58,7 +58,7 @@ def test_a_seed_that_fails_leaves_a_finished_trial_as_it_was(template, tmp_path)
     assert after == {**before, "failed_seeds": {"1": "FloatingPointError: epoch 2: the objective is nan"}}
     assert trials_without_seeds(template) == [after]  # the next call tries again
     plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "seeds": [0, 1, 2]}
-    assert goals_front(plan, [after]).empty  # incomplete, so in no front
+    assert objectives_front(plan, [after]).empty  # incomplete, so in no front
 
 
 def test_a_record_keeps_every_seed_and_their_spread(template):
@@ -71,7 +71,7 @@ def test_a_record_keeps_every_seed_and_their_spread(template):
     record = {**trial_record(SUGGESTION, template), "state": "finished", "seconds": 7.0, **outcome}
     write_trial(template.folder, record)
     plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "seeds": [0, 1, 2]}
-    table = goals_table(goals_front(plan, [read_trial(template.folder, 3)]), plan)
+    table = objectives_table(objectives_front(plan, [read_trial(template.folder, 3)]), plan)
     assert table[["dev_w_f1", "dev_gap"]].to_numpy().tolist() == [["50.0 ± 10.0", "20.0 ± 17.3"]]
     assert result_record(replace(template, seeds=(0,)), "aa")["spread"] is None
 
@@ -103,8 +103,8 @@ def test_a_driver_begins_with_its_first_step(template, monkeypatch):
 def test_a_trial_reports_its_own_goals_after_every_epoch(template):
     """Rungs rank by them; ``seconds``, which are known at the end of a run only, are left out."""
     driver = TrialDriver.__new__(TrialDriver)
-    goals = Goals((("dev_worst_group_w_f1", "max"), ("dev_gap@en", "min"), ("seconds", "min")))
-    driver.template = replace(template, goals=goals)
+    search_objectives = SearchObjectives((("dev_worst_group_w_f1", "max"), ("dev_gap@en", "min"), ("seconds", "min")))
+    driver.template = replace(template, search_objectives=search_objectives)
     dev = {**studies.figures(0.4, 0.1), "worst_group_w_f1": 0.25}
     row = {"seed": 1, "epoch": 2, "config_id": "aa", "dev": dev}
     driver.workers, driver.record = SimpleNamespace(next_row=lambda: row), {"number": 3}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.cli.describe import describe_subject
+from study.cli.describe import describe_data
 from study.cli.options import add_search_flags, add_study_flags, read_flags, read_search
 from study.common.errors import SettingsError
 from study.planning.build import complete
@@ -36,7 +36,7 @@ def plan(tmp_path, *flags):
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
     add_search_flags(parser)
-    given = ["--storage", str(tmp_path / "results"), "--fix", "optimisation.batch_size=8", "--ranks", "1", *flags]
+    given = ["--storage", str(tmp_path / "results"), "--set", "optimisation.batch_size=8", "--num-workers", "1", *flags]
     parsed = parser.parse_args(given)
     return complete(read_search(read_flags(parsed, cores=2), parsed))
 
@@ -55,7 +55,7 @@ def test_the_plan_names_clips_that_are_heard_in_part(tmp_path, manifest):
     spec = manifest(transcript="Ja.")
     write_wav(tmp_path / "3.wav", 90 * 16_000)
     lines = []
-    describe_subject(plan(tmp_path, "--corpus", spec), SimpleNamespace(print=lines.append))
+    describe_data(plan(tmp_path, "--corpus", spec), SimpleNamespace(print=lines.append))
     told = f"{tmp_path / 'm.csv'}, row 5: {tmp_path / '3.wav'}: 90.00 s long, only the first 30 s are heard"
     assert lines[-1] == f"shortened  {told}"
 
@@ -72,7 +72,7 @@ def test_the_split_is_that_of_the_flag(tmp_path, manifest):
 def test_a_study_at_another_loudness_is_another_one(tmp_path, manifest):
     spec = manifest(transcript="Ja.")
     recorded, level = (
-        plan(tmp_path, "--corpus", spec, "--fix", f"corpus.loudness={how}") for how in ("as_recorded", "rms")
+        plan(tmp_path, "--corpus", spec, "--set", f"corpus.loudness={how}") for how in ("as_recorded", "rms")
     )
     assert recorded.corpus.content_hash != level.corpus.content_hash
 
@@ -88,8 +88,8 @@ def test_every_faulty_row_is_shown_and_nothing_is_written(tmp_path, manifest):
 def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifest, monkeypatch):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     grid = plan(tmp_path, *given, "--sampler", "grid", "--trials", "42", "--objectives", "uar@de:max,seconds:min")
-    assert grid.draft.goals.objectives == (("dev_uar@de", "max"), ("seconds", "min"))
-    assert all(knob.choices for knob in grid.space.knobs)
+    assert grid.draft.search_objectives.objectives == (("dev_uar@de", "max"), ("seconds", "min"))
+    assert all(hyperparameter.choices for hyperparameter in grid.space.hyperparameters)
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler", "grid", "--trials", "43", "--objectives", "gap@ja:min,w_f1:max")
     # 39 points (tests/search_spaces/test_search_spaces.py) and three references
@@ -97,17 +97,17 @@ def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifes
     assert "there is no metric dev_gap@ja; choose from dev_w_f1" in str(caught.value)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("study.planning.validation.GRID_LIMIT", 38)
-    with pytest.raises(SettingsError, match="the space schedules has over 38 points; --fix some of its knobs"):
+    with pytest.raises(SettingsError, match="the space schedules has over 38 points; --set some of its knobs"):
         plan(tmp_path, *given, "--sampler", "grid")
     with pytest.raises(SettingsError) as caught:
-        plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--require", "gap", "--cache", "s3://b/c")
-    assert len(caught.value.faults) == 4 and "--cache s3://b/c: is read as memory-mapped files" in str(caught.value)
+        plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--constraint", "gap", "--cache", "s3://b/c")
+    assert len(caught.value.errors) == 4 and "--cache s3://b/c: is read as memory-mapped files" in str(caught.value)
     assert not (tmp_path / "s3:").exists()
 
 
 def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
-    given = ("--corpus", manifest(transcript="Ja."), "--space", "penalty", "--fix", "objective.estimator.kind=batch")
-    given = (*given, "--fix", "objective.temperature=0.1", "--trials")
+    given = ("--corpus", manifest(transcript="Ja."), "--space", "penalty", "--set", "loss.estimator.kind=batch")
+    given = (*given, "--set", "loss.temperature=0.1", "--trials")
     assert plan(tmp_path, *given, "8").space.finite  # two powers, three reductions, and ERM with and without balance
     with pytest.raises(SettingsError, match="--trials: 9 asked for, the space penalty has 6 points: at most 8"):
         plan(tmp_path, *given, "9")
@@ -115,10 +115,12 @@ def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
 
 def test_what_is_fixed_is_not_searched(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
-    fixed = plan(tmp_path, *given, "--fix", "objective.fairness_weight.step_size=1.0")
-    assert "objective.fairness_weight.step_size" not in {knob.name for knob in fixed.space.knobs}
-    with pytest.raises(SettingsError, match="--fix objective.method: the space schedules sets it"):
-        plan(tmp_path, *given, "--fix", "objective.method=group_dro")
+    fixed = plan(tmp_path, *given, "--set", "loss.fairness_weight.step_size=1.0")
+    assert "loss.fairness_weight.step_size" not in {
+        hyperparameter.name for hyperparameter in fixed.space.hyperparameters
+    }
+    with pytest.raises(SettingsError, match="--set loss.method: the space schedules sets it"):
+        plan(tmp_path, *given, "--set", "loss.method=group_dro")
 
 
 @pytest.mark.parametrize(
@@ -132,24 +134,24 @@ def test_what_is_fixed_is_not_searched(tmp_path, manifest):
 )
 def test_a_fixed_schedule_leaves_its_own_knobs_to_search(tmp_path, manifest, schedule, children):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
-    found = plan(tmp_path, *given, "--fix", f"objective.fairness_weight.schedule={schedule}")
-    assert [knob.name.rpartition(".")[2] for knob in found.space.knobs] == children
-    assert found.draft.settings.objective.fairness_weight.schedule == schedule
+    found = plan(tmp_path, *given, "--set", f"loss.fairness_weight.schedule={schedule}")
+    assert [hyperparameter.name.rpartition(".")[2] for hyperparameter in found.space.hyperparameters] == children
+    assert found.draft.settings.loss.fairness_weight.schedule == schedule
 
 
 def test_a_fixed_knob_of_some_configurations_is_held_there_and_another_value_is_another_study(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules+penalty")
-    ramp, decay = "objective.fairness_weight.ramp_fraction", "objective.estimator.decay"
-    found = plan(tmp_path, *given, "--fix", f"{ramp}=0.25", "--fix", f"{decay}=0.8")
-    choices = {knob.name: knob.choices for knob in found.space.knobs}
+    ramp, decay = "loss.fairness_weight.ramp_fraction", "loss.estimator.decay"
+    found = plan(tmp_path, *given, "--set", f"{ramp}=0.25", "--set", f"{decay}=0.8")
+    choices = {hyperparameter.name: hyperparameter.choices for hyperparameter in found.space.hyperparameters}
     assert choices[ramp] == (0.25,) and choices[decay] == (0.8,)
     there = study_record(found, "hash")
     assert conflicts(there, found.draft) == []
-    assert conflicts(there, plan(tmp_path, *given, "--fix", f"{ramp}=0.25").draft) == [f"{decay}: 0.8 there, None now"]
+    assert conflicts(there, plan(tmp_path, *given, "--set", f"{ramp}=0.25").draft) == [f"{decay}: 0.8 there, None now"]
     with pytest.raises(SettingsError, match="ramp_fraction at 7: .*less than or equal to 1"):
-        plan(tmp_path, *given, "--fix", f"{ramp}=7")
-    with pytest.raises(SettingsError, match="objective.estimator.decay: there is no such setting"):
-        plan(tmp_path, *given[:3], "schedules", "--fix", f"{decay}=0.8")
+        plan(tmp_path, *given, "--set", f"{ramp}=7")
+    with pytest.raises(SettingsError, match="loss.estimator.decay: there is no such setting"):
+        plan(tmp_path, *given[:3], "schedules", "--set", f"{decay}=0.8")
 
 
 def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path, manifest):
@@ -165,8 +167,8 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
         "--objectives: 'dev_w_f1:max,dev_gap:min' there, 'dev_uar:max,dev_gap:min' now",
         "--seeds: [0, 1] there, [1] now",
     ]
-    shorter = {**there, "knobs": [dict(knob) for knob in there["knobs"]]}
-    shorter["knobs"][1]["high"] = 5.0
+    shorter = {**there, "hyperparameters": [dict(hyperparameter) for hyperparameter in there["hyperparameters"]]}
+    shorter["hyperparameters"][1]["high"] = 5.0
     (narrower,) = space_conflicts(shorter, space_record(narrow))
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
 
@@ -181,7 +183,7 @@ def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manif
     keep_plan(second.draft, study_record(second, "hash"))
     there = read_study(second.draft.folder)
     assert (there["sampler"], there["space"], there["trials"]) == ("nsga2", "schedules+training", 9)
-    assert there["early_stopping"] == {"eta": 3, "grace": 1}
+    assert there["early_stopping"] == {"reduction_factor": 3, "grace_period": 1}
 
 
 def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_path, manifest):
@@ -195,17 +197,17 @@ def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_pa
     assert conflicts(there, plan(tmp_path, *given).draft) == []
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler-seed", "-1", "--retries", "-1")
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["--sampler-seed", "--retries"]
+    assert [message.split(":")[0] for message in caught.value.errors] == ["--sampler-seed", "--retries"]
 
 
 def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
     flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping")
-    assert plan(tmp_path, *flags, "mo-asha:grace=2").draft.early_stopping.rungs(3) == (2,)
+    assert plan(tmp_path, *flags, "mo-asha:grace_period=2").draft.early_stopping.rungs(3) == (2,)
     assert plan(tmp_path, *flags, "none").draft.early_stopping is None
     with pytest.raises(SettingsError, match="--early-stopping: nothing to stop, grace 3 is not before the last of 3"):
-        plan(tmp_path, *flags, "mo-asha:grace=3")
-    with pytest.raises(SettingsError, match="--early-stopping: eta: "):
-        plan(tmp_path, *flags, "mo-asha:eta=1")
+        plan(tmp_path, *flags, "mo-asha:grace_period=3")
+    with pytest.raises(SettingsError, match="--early-stopping: reduction_factor: "):
+        plan(tmp_path, *flags, "mo-asha:reduction_factor=1")
 
 
 def test_early_stopping_ranks_by_any_figure_of_dev_but_not_by_seconds(tmp_path, manifest):
@@ -216,11 +218,11 @@ def test_early_stopping_ranks_by_any_figure_of_dev_but_not_by_seconds(tmp_path, 
 
 
 def test_trackers_are_known_and_installed(tmp_path, manifest, monkeypatch):
-    given = ("--corpus", manifest(transcript="Ja."), "--track")
+    given = ("--corpus", manifest(transcript="Ja."), "--report-to")
     monkeypatch.setattr("study.ray_backend.loggers.find_spec", lambda name: None if name == "wandb" else object())
     assert plan(tmp_path, *given, "mlflow").draft.trackers == ("mlflow",)
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "wandb,tape")
-    unknown, absent = caught.value.faults
-    assert unknown == "--track: there is no 'tape'; choose from mlflow, wandb"
-    assert absent == "--track: wandb is not installed; pip install wandb"
+    unknown, absent = caught.value.errors
+    assert unknown == "--report-to: there is no 'tape'; choose from mlflow, wandb"
+    assert absent == "--report-to: wandb is not installed; pip install wandb"

@@ -9,7 +9,7 @@ from study.ablation import make_arms
 from study.common.errors import SettingsError
 from study.config.presets import TINY
 from study.config.settings import Settings
-from study.planning.tuned_arms import choose, found_arms
+from study.planning.tuned_arms import choose, read_tuned_arms
 from study.storage.study_folder import StudyFolder
 from tests.analysis.studies import write_plan
 
@@ -19,15 +19,18 @@ LANGUAGES = ["en", "ja", "de"]
 
 def study(path, space, proposals, failed=(), **changes):
     """A search: ERM with W-F1 0.50 and gap 0.08, then proposals of (W-F1, gap)."""
-    knobs = [knob.model_dump(mode="json") for knob in space_maker(space)(LANGUAGES, SETTINGS).knobs]
-    plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "knobs": knobs, "space": space}
+    hyperparameters = [
+        hyperparameter.model_dump(mode="json")
+        for hyperparameter in space_maker(space)(LANGUAGES, SETTINGS).hyperparameters
+    ]
+    plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "hyperparameters": hyperparameters, "space": space}
     folder = write_plan(path, **{"settings": SETTINGS.model_dump(mode="json"), **plan, **changes})
     for number, values in enumerate([(0.50, 0.08), *proposals]):
         record = {
             "number": number,
             "label": None if number else "ERM",
             "config_id": f"{path.name}{number}",
-            "knobs": {"objective.fairness_weight.initial": number / 10},
+            "hyperparameters": {"loss.fairness_weight.initial": number / 10},
             "state": "failed" if number in failed else "finished",
             "values": list(values),
             "seconds": 1.0,
@@ -40,32 +43,32 @@ def test_every_search_is_cut_to_the_shortest_and_gives_its_smallest_gap_near_erm
     uniform = study(tmp_path / "u", "schedules", [(0.49, 0.06), (0.40, 0.01), (0.48, 0.02)])
     cells = study(tmp_path / "c", "schedules+coefficients_per_language", [(0.50, 0.07), (0.495, 0.05)], failed=(1,))
     # two finished trials in the second study, so the first counts with two: its trial 1, not its trial 3
-    one, two = found_arms([uniform, cells])
-    assert one.reference.label == "coefficients uniform (u, trial 1)"
-    assert two.reference.label == "coefficients per language (c, trial 2)"
-    assert one.reference.fixed == {"objective.fairness_weight.initial": 0.1}
-    assert "first 2 finished trials" in one.reference.note and "seeds 0" in one.reference.note
+    one, two = read_tuned_arms([uniform, cells])
+    assert one.baseline.label == "coefficients uniform (u, trial 1)"
+    assert two.baseline.label == "coefficients per language (c, trial 2)"
+    assert one.baseline.fixed == {"loss.fairness_weight.initial": 0.1}
+    assert "first 2 finished trials" in one.baseline.note and "seeds 0" in one.baseline.note
     space = make_arms(LANGUAGES, SETTINGS, ("ERM", "minimax"), [one, two])
-    assert [r.label for r in space.references] == ["ERM", "minimax", one.reference.label, two.reference.label]
+    assert [r.label for r in space.baselines] == ["ERM", "minimax", one.baseline.label, two.baseline.label]
 
 
 def test_a_search_of_other_settings_is_no_arm_here(tmp_path):
-    found = found_arms([study(tmp_path / "u", "schedules", [(0.5, 0.06)])])
+    found = read_tuned_arms([study(tmp_path / "u", "schedules", [(0.5, 0.06)])])
     with pytest.raises(SettingsError, match=r"--from .*: searched with control.fraction 0.0, here it is 0.5"):
         make_arms(LANGUAGES, SETTINGS.with_overrides({"control.fraction": 0.5}), ("ERM",), found)
 
 
-@pytest.mark.parametrize("fixed", [{"objective.power": 1}, {"objective.estimator.kind": "ema"}])
+@pytest.mark.parametrize("fixed", [{"loss.power": 1}, {"loss.estimator.kind": "ema"}])
 def test_the_objective_that_a_search_started_from_comes_with_its_arm(tmp_path, fixed):
-    """``--fix`` cannot give it, since it would change every arm."""
+    """``--set`` cannot give it, since it would change every arm."""
     searched = SETTINGS.with_overrides(fixed)
-    (found,) = found_arms(
+    (found,) = read_tuned_arms(
         [study(tmp_path / "u", "schedules", [(0.5, 0.06)], settings=searched.model_dump(mode="json"))]
     )
-    here = SETTINGS.with_overrides({"objective.power": 2})
-    (_, arm) = make_arms(LANGUAGES, here, ("ERM",), [found]).references
-    chosen = {"objective.fairness_weight.initial": 0.1}
-    assert found.faults(here) == [] and here.with_overrides(arm.fixed) == searched.with_overrides(chosen)
+    here = SETTINGS.with_overrides({"loss.power": 2})
+    (_, arm) = make_arms(LANGUAGES, here, ("ERM",), [found]).baselines
+    chosen = {"loss.fairness_weight.initial": 0.1}
+    assert found.errors(here) == [] and here.with_overrides(arm.fixed) == searched.with_overrides(chosen)
 
 
 @pytest.mark.parametrize(
@@ -80,20 +83,20 @@ def test_searches_that_cannot_be_compared_are_refused(tmp_path, changes, words):
     one = study(tmp_path / "u", "schedules", [(0.5, 0.06)])
     two = study(tmp_path / "c", "coefficients_per_language", [(0.5, 0.06)], **changes)
     with pytest.raises(SettingsError, match=words):
-        found_arms([one, two])
+        read_tuned_arms([one, two])
 
 
 def test_without_a_proposal_near_erm_the_nearest_is_taken_and_said(tmp_path):
-    (far,) = found_arms([study(tmp_path / "u", "schedules", [(0.46, 0.01), (0.48, 0.02)])])
-    assert far.reference.label == "coefficients uniform (u, trial 2)"
-    assert "highest dev W-F1" in far.reference.note and "of none the dev W-F1 is at most" in far.reference.note
+    (far,) = read_tuned_arms([study(tmp_path / "u", "schedules", [(0.46, 0.01), (0.48, 0.02)])])
+    assert far.baseline.label == "coefficients uniform (u, trial 2)"
+    assert "highest dev W-F1" in far.baseline.note and "of none the dev W-F1 is at most" in far.baseline.note
 
 
 def test_a_search_without_erm_or_a_proposal_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="there is no proposal among its first 1 finished"):
-        found_arms([study(tmp_path / "u", "schedules", [])])
+        read_tuned_arms([study(tmp_path / "u", "schedules", [])])
     with pytest.raises(SettingsError, match="there is no ERM among its first 0"):
-        found_arms([study(tmp_path / "e", "schedules", [], failed=(0,))])
+        read_tuned_arms([study(tmp_path / "e", "schedules", [], failed=(0,))])
 
 
 def test_ties_go_to_the_higher_w_f1():
@@ -105,4 +108,4 @@ def test_ties_go_to_the_higher_w_f1():
 
 
 def test_nothing_given_is_nothing_found(tmp_path):
-    assert found_arms([]) == [] and not StudyFolder(str(tmp_path)).exists("study.json")
+    assert read_tuned_arms([]) == [] and not StudyFolder(str(tmp_path)).exists("study.json")

@@ -6,10 +6,10 @@ import pandas as pd
 
 from search_spaces import ablation
 from study.config.presets import TINY
-from study.config.settings import ControlSplit, Placement, Settings
+from study.config.settings import ControlSplit, Parallelism, Settings
 from study.data.corpora import Corpus
-from study.data.corpus_checks import corpus_faults, split_faults
-from study.planning.validation import reference_faults
+from study.data.corpus_checks import corpus_errors, split_errors
+from study.planning.validation import baseline_errors
 
 LANGUAGES = ("en", "de")
 HALF = Settings().with_overrides({**TINY, "control.fraction": 0.5})
@@ -31,29 +31,29 @@ def corpus(n_dialogues: int) -> Corpus:
 
 
 def test_a_control_split_that_would_empty_dev_is_named():
-    assert split_faults(corpus(1), ControlSplit()) == []
-    faults = split_faults(corpus(1), ControlSplit(fraction=0.5))
-    assert len(faults) == 2 and all("control.fraction" in fault and "dev would not" in fault for fault in faults)
-    assert split_faults(corpus(8), ControlSplit(fraction=0.5)) == []
+    assert split_errors(corpus(1), ControlSplit()) == []
+    errors = split_errors(corpus(1), ControlSplit(fraction=0.5))
+    assert len(errors) == 2 and all("control.fraction" in message and "dev would not" in message for message in errors)
+    assert split_errors(corpus(8), ControlSplit(fraction=0.5)) == []
 
 
 def test_a_batch_larger_than_the_corpus_is_named():
     settings = HALF.with_overrides({"optimisation.batch_size": 128})
-    (fault,) = corpus_faults(corpus(8), settings)
-    assert "optimisation.batch_size: 128 is more than the 64 training examples" in fault
+    (message,) = corpus_errors(corpus(8), settings)
+    assert "optimisation.batch_size: 128 is more than the 64 training examples" in message
     carved = HALF.with_overrides({"optimisation.batch_size": 64, "control.source": "train"})
-    (fault,) = corpus_faults(corpus(8), carved)  # half of them control
-    assert "optimisation.batch_size: 64 is more than the 32" in fault
+    (message,) = corpus_errors(corpus(8), carved)  # half of them control
+    assert "optimisation.batch_size: 64 is more than the 32" in message
 
 
 def test_arms_are_checked_with_what_is_fixed():
-    def faults_of(settings):
-        return reference_faults(ablation(LANGUAGES, settings), settings, Placement(), LANGUAGES)
+    def errors_of(settings):
+        return baseline_errors(ablation(LANGUAGES, settings), settings, Parallelism(), LANGUAGES)
 
-    assert faults_of(HALF) == []
-    without = faults_of(HALF.with_overrides({"control.fraction": 0.0}))
+    assert errors_of(HALF) == []
+    without = errors_of(HALF.with_overrides({"control.fraction": 0.0}))
     assert len(without) == 3 and all("held-out" in f and "control.fraction" in f for f in without)
-    same = faults_of(HALF.with_overrides({"objective.power": 1}))
-    assert same == ["--fix: with it, 'power 1' is the same configuration as \"paper's setting\""]
-    loose = faults_of(HALF.with_overrides({"objective.fairness_weight.tolerance": 0.3}))
+    same = errors_of(HALF.with_overrides({"loss.power": 1}))
+    assert same == ["--set: with it, 'power 1' is the same configuration as \"paper's setting\""]
+    loose = errors_of(HALF.with_overrides({"loss.fairness_weight.tolerance": 0.3}))
     assert loose == []

@@ -13,7 +13,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from study.common.errors import SettingsError
-from study.config.settings import Placement
+from study.config.settings import Parallelism
 from study.ray_backend import cluster
 
 
@@ -54,7 +54,7 @@ def test_what_ray_says_stands_in_one_line_with_the_remedy(monkeypatch, address, 
     monkeypatch.setattr("os.environ", {"RAY_TMPDIR": "/tmp/x", **({"RAY_ADDRESS": address} if address else {})})
     with pytest.raises(SettingsError) as caught:
         cluster.connect()
-    (said,) = caught.value.faults
+    (said,) = caught.value.errors
     assert words in said and str(error).partition("\n")[0] in said and "More" not in said
     assert "unset it" in said if address else "/tmp/x/ray/session_latest/logs" in said
 
@@ -105,7 +105,7 @@ def test_places_are_given_back_that_a_dead_actor_of_this_sweep_has_left(monkeypa
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
-        ([{"CPU": 1.0, "memory": 8e9}], "--ranks: 2 workers asked for, the cluster has 0 GPUs and 1 cores"),
+        ([{"CPU": 1.0, "memory": 8e9}], "--num-workers: 2 workers asked for, the cluster has 0 GPUs and 1 cores"),
         ([{"CPU": 8.0, "memory": 8e8}, {"CPU": 8.0, "memory": 8e8}], "no node of Ray's has the 1 GiB of memory left"),
         ([{"CPU": 8.0, "memory": 8e8, "driver": 9.0}, {"CPU": 8.0, "memory": 8e9}], "no node of Ray's has the 1 GiB"),
     ],
@@ -117,9 +117,9 @@ def test_a_trial_that_could_never_be_placed_is_refused(monkeypatch, nodes, words
 
     there(*nodes)
     with pytest.raises(SettingsError, match=words):
-        cluster.require_room(Placement(ranks=2))
+        cluster.require_room(Parallelism(num_workers=2))
     there({"CPU": 8.0, "memory": 8e9})
-    cluster.require_room(Placement(ranks=2))
+    cluster.require_room(Parallelism(num_workers=2))
 
 
 def test_drivers_are_counted_by_the_memory_of_the_nodes_where_they_may_live(monkeypatch):

@@ -31,8 +31,8 @@ from tests import REPO
 from tests.conftest import PLANTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-SEARCH = ("--fix", "optimisation.patience=20", "--epochs", "20")  # long enough to be hit in the middle
-SEARCH += ("--sampler", "random", "--space", "schedules", "--ranks", "1", "--trials")
+SEARCH = ("--set", "optimisation.patience=20", "--epochs", "20")  # long enough to be hit in the middle
+SEARCH += ("--sampler", "random", "--space", "schedules", "--num-workers", "1", "--trials")
 TRIALS = 4
 OF_STORE = {**PLANTED, "AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1"}
 AWAY_SECONDS = 30.0
@@ -196,16 +196,16 @@ def kept_on_store(sweep, on_store, store):
     folder = StudyFolder.at(options["storage"], "away")
     process = sweep(*SEARCH, str(TRIALS), "--study", "away", wait=False, **options)
     try:
-        for fault, end, finished in ((store.close, store.open, 0), (store.refuse_writes, store.take_writes, 2)):
+        for message, end, finished in ((store.close, store.open, 0), (store.refuse_writes, store.take_writes, 2)):
             # Train writes to the store once, without patience, as each of the two worker groups begins
             config_id = wait_for(partial(halfway, folder, finished, begun=2), process)[0]
             kept, epochs = markers_of(folder), epochs_of(folder, config_id) or 1
-            fault()
+            message()
             time.sleep(AWAY_SECONDS)
             end()
             began = time.monotonic()
             wait_for(partial(further, folder, config_id, epochs), process)
-            print(f"seconds after {fault.__name__}: {round(time.monotonic() - began, 1)} s")
+            print(f"seconds after {message.__name__}: {round(time.monotonic() - began, 1)} s")
         out = ended(process)
     finally:
         if process.poll() is None:
@@ -396,7 +396,7 @@ sys.stdin.read()
 def test_workers_that_never_start_fail_their_trial_and_nothing_worked(sweep, cluster):
     variables = {**cluster.variables, "RAY_ADDRESS": cluster.address}
     limit = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3"}
-    flags = ("--study", "never", "--trials", "1", "--retries", "0", "--ranks", "2", "--space", "schedules")
+    flags = ("--study", "never", "--trials", "1", "--retries", "0", "--num-workers", "2", "--space", "schedules")
     with subprocess.Popen(
         [sys.executable, "-c", PLACE_TAKEN], env=os.environ | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -445,7 +445,7 @@ def test_a_job_is_stopped_and_submitted_again(sweep, small_corpus, expected, clu
     def submit(name, *words):
         job(
             "submit", "--working-dir", ".", "--submission-id", name, *words, "--",
-            "python", "study/sweep.py", *SEARCH, str(TRIALS), "--fix", "optimisation.batch_size=24",
+            "python", "study/sweep.py", *SEARCH, str(TRIALS), "--set", "optimisation.batch_size=24",
             "--study", "job", "--storage", str(sweep.storage), "--corpus", f"meld-st:{small_corpus}",
         )  # fmt: skip
 

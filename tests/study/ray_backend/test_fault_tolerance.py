@@ -23,7 +23,12 @@ from tests.conftest import without_times
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 EPOCHS = 8
 FLAGS = ("--sampler", "random", "--space", "schedules", "--trials", "4", "--epochs", str(EPOCHS))
-FLAGS += ("--fix", f"optimisation.patience={EPOCHS}", "--ranks", "2")  # so on two cores, one trial after the other
+FLAGS += (
+    "--set",
+    f"optimisation.patience={EPOCHS}",
+    "--num-workers",
+    "2",
+)  # so on two cores, one trial after the other
 PATIENCE = 600  # seconds that anything may take on a busy machine
 
 
@@ -101,12 +106,12 @@ def ended(process):
 def test_a_worker_is_killed_then_a_trials_driver_then_a_worker_hangs(sweep, begin, undisturbed):
     folder = StudyFolder.at(str(sweep.storage), "processes")
     process = begin(*FLAGS, "--study", "processes", variables={"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "30"})
-    faults = [
+    errors = [
         ("RayTrainWorker", psutil.Process.kill),
         ("ResourceTrainable", psutil.Process.kill),
         ("RayTrainWorker", psutil.Process.suspend),
     ]
-    for number, (title, inflict) in enumerate(faults):
+    for number, (title, inflict) in enumerate(errors):
         run = middle_of_a_trial(process, folder, finished=number)
         before = kept(folder)
         inflict(wait_for(lambda title=title: descendants(process, title), process, f"a {title}")[-1])
@@ -142,7 +147,7 @@ def test_the_sweep_is_killed_and_goes_on(sweep, begin, undisturbed):
 
 
 def test_trials_that_run_out_of_memory_say_so_and_are_tried_again(sweep):
-    flags = ("--study", "starved", "--trials", "2", "--ranks", "1", "--retries", "0")
+    flags = ("--study", "starved", "--trials", "2", "--num-workers", "1", "--retries", "0")
     starved = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}  # Ray ends every worker
     folder = StudyFolder.at(str(sweep.storage), "starved")
     done = sweep(*flags, variables=starved)
@@ -177,7 +182,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_told_at_the_start_and_with_room_the_same_command_works(sweep, small_disk):
-    flags = ("--study", "full", "--trials", "1", "--ranks", "1", "--cache", str(sweep.storage / "cache"))
+    flags = ("--study", "full", "--trials", "1", "--num-workers", "1", "--cache", str(sweep.storage / "cache"))
     rest = small_disk / "rest"
     with suppress(OSError), open(rest, "wb", buffering=0) as file:
         while file.write(bytes(2**20)):
@@ -206,12 +211,18 @@ def test_a_cluster_that_does_not_answer_is_told_at_the_start(sweep):
 
 
 def test_a_space_that_comes_to_its_end_is_told_before_and_run_whole(sweep):
-    fixed = ("objective.estimator.kind=batch", "objective.temperature=0.1", "objective.reduction=mean")
-    flags = ("--study", "small", "--space", "penalty", *(part for knob in fixed for part in ("--fix", knob)))
+    fixed = ("loss.estimator.kind=batch", "loss.temperature=0.1", "loss.reduction=mean")
+    flags = (
+        "--study",
+        "small",
+        "--space",
+        "penalty",
+        *(part for hyperparameter in fixed for part in ("--set", hyperparameter)),
+    )
     refused = sweep(*flags, "--trials", "10")
     assert refused.returncode == 2 and "the space penalty has 2 points: at most 5" in refused.stderr
     done = sweep(*flags, "--trials", "5")
     assert done.returncode == 0 and "5 trials" in done.stdout, done.stderr[-3000:]
     trials = read_trials(StudyFolder.at(str(sweep.storage), "small")).values()
     assert len({trial["config_id"] for trial in trials}) == 5  # ERM, ERM balanced, the paper's, and the two points
-    assert {trial["knobs"]["objective.power"] for trial in trials if not trial["label"]} <= {1, 2}
+    assert {trial["hyperparameters"]["loss.power"] for trial in trials if not trial["label"]} <= {1, 2}

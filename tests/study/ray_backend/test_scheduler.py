@@ -17,7 +17,7 @@ from study.common.errors import SettingsError
 from study.config.settings import Settings
 from study.ray_backend.scheduler import MoAsha
 from study.ray_backend.searcher import make_searcher
-from study.search.mo_asha import Halving, Rungs, read_rule
+from study.search.mo_asha import HalvingRule, Rungs, read_rule
 from study.search.objectives import epoch_metrics
 from study.search.optuna_study import Search, open_journal, open_study, reconcile
 from study.storage.records import read_trials, run_directory
@@ -43,7 +43,7 @@ def decision(moasha, number, epoch, w_f1, gap, label=None, seed=0):
 
 def test_three_reach_a_rung_and_one_goes_on():
     stopped = {}
-    moasha = scheduler(Rungs(Halving(eta=3), epochs=9), stopped)
+    moasha = scheduler(Rungs(HalvingRule(reduction_factor=3), epochs=9), stopped)
     assert decision(moasha, 0, 1, 0.40, 0.10) == TrialScheduler.CONTINUE  # the first has nobody to beat
     assert decision(moasha, 1, 1, 0.39, 0.11) == TrialScheduler.STOP  # dominated
     assert decision(moasha, 2, 1, 0.45, 0.05) == TrialScheduler.CONTINUE  # dominates both
@@ -55,7 +55,7 @@ def test_three_reach_a_rung_and_one_goes_on():
 
 def test_references_and_later_seeds_are_never_stopped_and_an_undefined_gap_is_worst():
     stopped = {}
-    moasha = scheduler(Rungs(Halving(), epochs=9), stopped)
+    moasha = scheduler(Rungs(HalvingRule(), epochs=9), stopped)
     decision(moasha, 0, 1, 0.40, 0.10)
     assert decision(moasha, 1, 1, 0.10, 0.90, label="ERM") == TrialScheduler.CONTINUE
     assert decision(moasha, 2, 1, 0.10, 0.90, seed=1) == TrialScheduler.CONTINUE
@@ -64,14 +64,14 @@ def test_references_and_later_seeds_are_never_stopped_and_an_undefined_gap_is_wo
 
 
 def test_a_rung_compares_what_the_search_would_be_told_then():
-    moasha = scheduler(Rungs(Halving(), epochs=9))
+    moasha = scheduler(Rungs(HalvingRule(), epochs=9))
     for epoch, w_f1, gap in ((1, 0.40, 0.10), (2, 0.50, 0.05), (3, 0.30, 0.90)):
         decision(moasha, 0, epoch, w_f1, gap)
     assert moasha.rungs.reached[3] == {"c0": (-0.50, 0.05)}  # the second epoch is selected
 
 
 def test_a_run_that_ended_early_stands_at_the_later_rungs():
-    moasha = scheduler(Rungs(Halving(), epochs=20))
+    moasha = scheduler(Rungs(HalvingRule(), epochs=20))
     decision(moasha, 0, 1, 0.40, 0.10)
     moasha.on_trial_complete(None, None, {"config_id": "c0", "complete": True})
     assert moasha.rungs.reached == {1: {"c0": (-0.4, 0.1)}, 3: {"c0": (-0.4, 0.1)}, 9: {"c0": (-0.4, 0.1)}}
@@ -79,44 +79,44 @@ def test_a_run_that_ended_early_stands_at_the_later_rungs():
 
 @given(st.lists(POINTS, min_size=1, max_size=30), st.integers(2, 5))
 @settings(deadline=None)
-def test_whoever_nothing_dominates_goes_on_while_there_are_places(points, eta):
-    rungs = Rungs(Halving(eta=eta), epochs=2)
+def test_whoever_nothing_dominates_goes_on_while_there_are_places(points, reduction_factor):
+    rungs = Rungs(HalvingRule(reduction_factor=reduction_factor), epochs=2)
     for n, point in enumerate(points, start=1):
         standing = rungs.report(f"c{n}", 1, 0.0, point)
         before = np.array(points[:n])
         dominated = ((before <= point).all(axis=1) & (before < point).any(axis=1)).any()
         front = sum(not ((before <= other).all(axis=1) & (before < other).any(axis=1)).any() for other in before)
-        assert standing.reached == n and standing.places >= n / eta
+        assert standing.reached == n and standing.places >= n / reduction_factor
         if not dominated and front <= standing.places:
             assert standing.goes_on
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=30), st.integers(2, 5))
 @settings(deadline=None)
-def test_with_one_objective_it_is_plain_asha(values, eta):
-    rungs = Rungs(Halving(eta=eta), epochs=2)
+def test_with_one_objective_it_is_plain_asha(values, reduction_factor):
+    rungs = Rungs(HalvingRule(reduction_factor=reduction_factor), epochs=2)
     for n, value in enumerate(values, start=1):
         better_or_first = sum(other <= value for other in values[: n - 1])
-        expected = better_or_first < -(-n // eta)  # fewer are in front than places
+        expected = better_or_first < -(-n // reduction_factor)  # fewer are in front than places
         assert rungs.report(f"c{n}", 1, 0.0, (float(value),)).goes_on == expected
 
 
 @given(st.lists(POINTS, min_size=1, max_size=30), st.integers(2, 5))
 @settings(deadline=None)
-def test_one_in_eta_of_a_rung_has_a_place(points, eta):
-    rungs = Rungs(Halving(eta=eta), epochs=2)
+def test_one_in_eta_of_a_rung_has_a_place(points, reduction_factor):
+    rungs = Rungs(HalvingRule(reduction_factor=reduction_factor), epochs=2)
     for n, point in enumerate(points):
         rungs.report(f"c{n}", 1, 0.0, point)
     again = [rungs.report(f"c{n}", 1, 0.0, point).goes_on for n, point in enumerate(points)]
-    assert sum(again) == -(-len(points) // eta)
+    assert sum(again) == -(-len(points) // reduction_factor)
 
 
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
         ("asha", "there is no 'asha'"),
-        ("mo-asha:eta=1", "eta: "),
-        ("mo-asha:grace=0", "grace: "),
+        ("mo-asha:reduction_factor=1", "reduction_factor: "),
+        ("mo-asha:grace_period=0", "grace_period: "),
         ("mo-asha:x=1", "x: "),
     ],
 )
@@ -132,29 +132,29 @@ def test_earlier_runs_count_at_the_rungs(tmp_path):
     folder.write_json(f"{run_directory('done', 0)}/finished.json", {})
     folder.write_jsonl(f"{run_directory('cut', 0)}/epochs.jsonl", rows[:2])
     folder.write_jsonl(f"{run_directory('other', 7)}/epochs.jsonl", rows)  # another seed
-    rungs = Rungs(Halving(), epochs=20)
+    rungs = Rungs(HalvingRule(), epochs=20)
     rungs.refill(folder, 0, OBJECTIVES)
     first, second = (-0.3, 0.1), (-0.5, 0.2)
     assert rungs.reached == {1: {"cut": first, "done": first}, 3: {"done": second}, 9: {"done": second}}
-    rungs = Rungs(Halving(), epochs=20)
+    rungs = Rungs(HalvingRule(), epochs=20)
     rungs.refill(folder, 0, [("dev_uar", "max"), ("dev_gap@de", "min")])  # which these records do not have
     assert not any(rungs.reached.values())
 
 
 def test_rungs_rank_by_any_figure_of_dev_that_workers_reported_or_left(tmp_path):
-    goals = [("dev_worst_group_w_f1", "max"), ("dev_gap_tpr@de", "min")]
+    search_objectives = [("dev_worst_group_w_f1", "max"), ("dev_gap_tpr@de", "min")]
     folder = StudyFolder(str(tmp_path / "s"))
     dev = studies.figures(0.6, 0.1)
     dev["worst_group_w_f1"] = 0.25
     dev["cells"]["de/speech"] = {**dev["cells"]["en/speech+text"], "absolute": {"tpr": 0.5}}
     row = {"epoch": 1, "dev": dev}
     folder.write_jsonl(f"{run_directory('aa', 0)}/epochs.jsonl", [row])
-    rungs = Rungs(Halving(), epochs=3)
-    rungs.refill(folder, 0, goals)
+    rungs = Rungs(HalvingRule(), epochs=3)
+    rungs.refill(folder, 0, search_objectives)
     assert rungs.reached == {1: {"aa": (-0.25, 0.5)}}
-    moasha = MoAsha(rungs, goals, 0, lambda *stopped: None)
+    moasha = MoAsha(rungs, search_objectives, 0, lambda *stopped: None)
     better = {**row, "dev": {**dev, "worst_group_w_f1": 0.26}}
-    told = epoch_metrics(["dev_w_f1", "seconds", *dict(goals)], better)  # as the driver of a trial does
+    told = epoch_metrics(["dev_w_f1", "seconds", *dict(search_objectives)], better)  # as the driver of a trial does
     assert told == {"dev_w_f1": dev["w_f1"], "dev_worst_group_w_f1": 0.26, "dev_gap_tpr@de": 0.5}
     trial = SimpleNamespace(config={"number": 1, "label": None})
     moasha.on_trial_result(None, trial, {"config_id": "bb", "seed": 0, "epoch": 1, **told})
@@ -174,7 +174,7 @@ def test_pruned_trials_are_told_once_and_not_run_again(tmp_path):
     assert study.trials[3].state == TrialState.PRUNED and study.trials[3].values is None
     records = {
         number: {"state": "pruned" if number > 2 else "finished", "label": suggestion["label"], "values": [0.4, 0.1]}
-        | {"knobs": {key: value for key, value in suggestion.items() if key not in ("number", "label")}}
+        | {"hyperparameters": {key: value for key, value in suggestion.items() if key not in ("number", "label")}}
         for number, suggestion in enumerate(suggestions)
     }
     reconcile(study, records)  # the process died after it had written the record of trial 4, before Optuna heard
@@ -190,7 +190,12 @@ def test_pruned_trials_stand_in_no_front(tmp_path):
     for number, config_id in enumerate(("aa", "bb", "cc")):
         studies.write_trial(folder, number, config_id)
         studies.write_run(folder, config_id, 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
-    pruned = {"label": None, "knobs": {}, "state": "pruned", "reason": "stopped early, seed 0, epoch 1: place 2 of 2"}
+    pruned = {
+        "label": None,
+        "hyperparameters": {},
+        "state": "pruned",
+        "reason": "stopped early, seed 0, epoch 1: place 2 of 2",
+    }
     pruned["seconds"] = 5.0
     folder.write_json("trials/00001.json", {"number": 1, "config_id": "bb", **pruned})
     folder.write_json("trials/00003.json", {"number": 3, "config_id": "cc", **pruned})  # it had finished before
@@ -223,7 +228,16 @@ def test_the_benchmark_replays_a_studys_curves_with_every_engine(tmp_path):
 def test_a_sweep_stops_trials_keeps_its_references_and_grows(sweep):
     # one place at the rung, so searched trials that another one beats stop after the first epoch; on a machine of two
     # cores a stopped trial that kept its places would leave none for the next
-    flags = ("--study", "stopping", "--epochs", "2", "--ranks", "2", "--early-stopping", "mo-asha:eta=99")
+    flags = (
+        "--study",
+        "stopping",
+        "--epochs",
+        "2",
+        "--num-workers",
+        "2",
+        "--early-stopping",
+        "mo-asha:reduction_factor=99",
+    )
     done = sweep(*flags, "--trials", "5")
     assert done.returncode == 0, done.stderr[-3000:]
     folder = StudyFolder.at(str(sweep.storage), "stopping")

@@ -7,7 +7,15 @@ import pytest
 
 from study.common.groups import EMOTIONS, cells
 from study.evaluation.metrics import evaluate
-from study.search.objectives import Goals, Requirement, goal_faults, mean_metrics, metric_value, metrics_of, read_goals
+from study.search.objectives import (
+    Constraint,
+    SearchObjectives,
+    mean_metrics,
+    metric_value,
+    metrics_of,
+    objective_errors,
+    parse_search_objectives,
+)
 
 CELLS = cells(["en", "de"], ["speech", "speech+text"])
 
@@ -84,28 +92,33 @@ def test_means_are_over_seeds_and_an_undefined_one_is_an_error(finished):
     ],
 )
 def test_faulty_goals_are_named(objectives, require, words):
-    _, faults = read_goals(objectives, require)
-    assert len(faults) == 1 and words in faults[0]
+    _, errors = parse_search_objectives(objectives, require)
+    assert len(errors) == 1 and words in errors[0]
 
 
 def test_a_bound_on_seconds_is_no_fraction():
-    goals, faults = read_goals("w_f1:max,gap:min", ["seconds<=90"])
-    assert faults == [] and goals.requirements == (Requirement("seconds", "<=", 90.0),)
+    search_objectives, errors = parse_search_objectives("w_f1:max,gap:min", ["seconds<=90"])
+    assert errors == [] and search_objectives.constraints == (Constraint("seconds", "<=", 90.0),)
 
 
 def test_unknown_metrics_are_answered_with_the_known_ones():
-    goals, faults = read_goals("w_f1@ja:max,test_gap:min", ["uar@de>=0.4", "uar@ja>=0.4"])
-    assert faults == []
-    found = goal_faults(goals, CELLS)
-    assert [fault.split(";")[0] for fault in found] == [
+    search_objectives, errors = parse_search_objectives("w_f1@ja:max,test_gap:min", ["uar@de>=0.4", "uar@ja>=0.4"])
+    assert errors == []
+    found = objective_errors(search_objectives, CELLS)
+    assert [message.split(";")[0] for message in found] == [
         "--objectives: there is no metric dev_w_f1@ja",
         "--objectives: there is no metric dev_test_gap",
-        "--require: there is no metric dev_uar@ja",
+        "--constraint: there is no metric dev_uar@ja",
     ]
     assert "dev_gap_tpr@de/speech" in found[0] and "seconds" in found[0] and "test" not in found[0].split(";")[1]
 
 
 def test_requirements_say_what_is_missing():
-    goals = Goals(requirements=(Requirement("dev_gap", "<=", 0.03), Requirement("dev_w_f1", ">=", 0.5)))
-    assert goals.metrics == ("dev_w_f1", "dev_gap")
-    assert goals.violations({"dev_gap": 0.02, "dev_w_f1": 0.45}) == {"dev_gap<=0.03": -0.01, "dev_w_f1>=0.5": 0.05}
+    search_objectives = SearchObjectives(
+        constraints=(Constraint("dev_gap", "<=", 0.03), Constraint("dev_w_f1", ">=", 0.5))
+    )
+    assert search_objectives.metrics == ("dev_w_f1", "dev_gap")
+    assert search_objectives.violations({"dev_gap": 0.02, "dev_w_f1": 0.45}) == {
+        "dev_gap<=0.03": -0.01,
+        "dev_w_f1>=0.5": 0.05,
+    }

@@ -10,16 +10,16 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from search_spaces import Knob, Space, ablation, space_maker
+from search_spaces import Hyperparameter, Space, ablation, space_maker
 from search_spaces.ablation_arms import arms_of
 from study.common.groups import cells
 from study.config.config_id import config_id
 from study.config.presets import TINY
-from study.config.settings import Placement, Settings
-from study.planning.validation import context_faults
+from study.config.settings import Parallelism, Settings
+from study.planning.validation import context_errors
 from study.ray_backend.searcher import Listed, make_searcher
 from study.search.nsga import Nsga2
-from study.search.objectives import Goals, Requirement
+from study.search.objectives import Constraint, SearchObjectives
 from study.search.optuna_study import SAMPLERS, Search, open_journal, open_study, reconcile
 from study.search.random_sampler import RandomSearch
 
@@ -39,17 +39,17 @@ def searcher_of(journal, seed=0, records=None):
     return study, make_searcher(journal, search, seed)
 
 
-def knobs_of(suggestion):
+def hyperparameters_of(suggestion):
     return {key: value for key, value in suggestion.items() if key not in ("number", "label")}
 
 
 def test_erm_and_the_papers_setting_come_first_and_optuna_gets_their_values(journal):
     study, searcher = searcher_of(journal)
     first, second, third = (searcher.suggest(str(i)) for i in range(3))
-    assert first["label"] == "ERM" and knobs_of(first) == {"objective.method": "erm"}
+    assert first["label"] == "ERM" and hyperparameters_of(first) == {"loss.method": "erm"}
     assert second["label"] == "paper's setting"
-    assert knobs_of(second)["objective.fairness_weight.schedule"] == "adaptive"
-    assert knobs_of(second)["objective.coefficients.languages.de"] == 1.0
+    assert hyperparameters_of(second)["loss.fairness_weight.schedule"] == "adaptive"
+    assert hyperparameters_of(second)["loss.coefficients.languages.de"] == 1.0
     assert third["label"] == "ERM, balanced" and [first["number"], second["number"], third["number"]] == [0, 1, 2]
     for i in range(3):
         searcher.on_trial_complete(str(i), {"dev_w_f1": (0.4, 0.41, 0.42)[i], "dev_gap": 0.05, "complete": True})
@@ -62,10 +62,10 @@ def test_coefficients_of_cells_keep_their_names(journal):
     search = Search("s", space_maker("coefficients_per_cell")(["en", "de"], both), both)
     open_study(journal, search, {})
     searcher = make_searcher(journal, search, 0)
-    made = [knobs_of(searcher.suggest(str(i))) for i in range(4)][3]
-    cells_of = [f"objective.coefficients.cells.{cell}" for cell in ("de/speech", "en/speech+text", "de/speech+text")]
+    made = [hyperparameters_of(searcher.suggest(str(i))) for i in range(4)][3]
+    cells_of = [f"loss.coefficients.cells.{cell}" for cell in ("de/speech", "en/speech+text", "de/speech+text")]
     assert sorted(made) == sorted(cells_of)
-    assert both.with_overrides(made).objective.coefficients.cells["de/speech"] == made[cells_of[0]]
+    assert both.with_overrides(made).loss.coefficients.cells["de/speech"] == made[cells_of[0]]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_interrupted_study_goes_on_with_what_was_running(journal):
     _, searcher = searcher_of(journal)
     for i in range(4):
         searcher.suggest(str(i))
-    first = {"label": "ERM", "knobs": {"objective.method": "erm"}}
+    first = {"label": "ERM", "hyperparameters": {"loss.method": "erm"}}
     records = {0: {**first, "state": "finished", "values": [0.5, 0.04]}}  # written before the process died
     study, _ = searcher_of(journal, records=records)
     running = study.trials[3].params
@@ -98,7 +98,7 @@ def test_an_interrupted_study_goes_on_with_what_was_running(journal):
     _, resumed = searcher_of(journal, seed=4, records=records)
     again = [resumed.suggest(f"again{i}") for i in range(3)]
     assert [suggestion["label"] for suggestion in again] == ["paper's setting", "ERM, balanced", None]
-    assert knobs_of(again[2]) == running
+    assert hyperparameters_of(again[2]) == running
 
 
 def test_a_lost_journal_is_rebuilt_from_the_records(journal, tmp_path):
@@ -108,7 +108,11 @@ def test_a_lost_journal_is_rebuilt_from_the_records(journal, tmp_path):
         suggestion = searcher.suggest(str(i))
         failed = i == 3
         searcher.on_trial_complete(str(i), {"dev_w_f1": 0.4, "dev_gap": i / 100, "complete": True}, error=failed)
-        records[i] = {"label": suggestion["label"], "knobs": knobs_of(suggestion), "values": [0.4, i / 100]}
+        records[i] = {
+            "label": suggestion["label"],
+            "hyperparameters": hyperparameters_of(suggestion),
+            "values": [0.4, i / 100],
+        }
         records[i]["state"] = "failed" if failed else "finished"
     del records[0]  # cut off before it left one
     rebuilt, _ = searcher_of(open_journal(str(tmp_path / "new.log")), records=records)
@@ -126,8 +130,13 @@ def test_a_journal_with_a_line_that_was_cut_off_goes_on(tmp_path, after):
     search = Search("s", SPACE, SETTINGS, sampler="random")
     first = played(open_journal(str(path)), search, 5, records)
     path.write_bytes(path.read_bytes()[:-9] + after)
-    more = [knobs for _ in range(2) for knobs in played(open_journal(str(path)), search, 2, records)]
-    assert sorted(records) == list(range(9)) and [records[number]["knobs"] for number in range(9)] == first + more
+    more = [
+        hyperparameters for _ in range(2) for hyperparameters in played(open_journal(str(path)), search, 2, records)
+    ]
+    assert (
+        sorted(records) == list(range(9))
+        and [records[number]["hyperparameters"] for number in range(9)] == first + more
+    )
     assert first + more == played(open_journal(str(tmp_path / "whole.log")), search, 9, {})
 
 
@@ -153,7 +162,11 @@ def test_what_has_no_record_any_more_is_redone(journal, state):
         suggestion, complete = searcher.suggest(str(i)), i != 4 or state == "finished"
         result = {"dev_w_f1": 0.4, "dev_gap": i / 100, "complete": complete, "done": True}
         searcher.on_trial_complete(str(i), result)
-        records[i] = {"label": suggestion["label"], "knobs": knobs_of(suggestion), "values": [0.4, i / 100]}
+        records[i] = {
+            "label": suggestion["label"],
+            "hyperparameters": hyperparameters_of(suggestion),
+            "values": [0.4, i / 100],
+        }
         records[i]["state"] = "finished"
     moved = {number: records.pop(number) for number in (0, 4)}
     study, again = searcher_of(journal, seed=6, records=records)
@@ -161,8 +174,10 @@ def test_what_has_no_record_any_more_is_redone(journal, state):
         TrialState.COMPLETE if number in records else TrialState.FAIL for number in range(6)
     ] + [TrialState.WAITING] * 2
     suggestions = [again.suggest(f"again{i}") for i in range(2)]
-    assert {knobs["label"] for knobs in suggestions} == {"ERM", None}
-    assert all(knobs_of(suggestion) in [m["knobs"] for m in moved.values()] for suggestion in suggestions)
+    assert {hyperparameters["label"] for hyperparameters in suggestions} == {"ERM", None}
+    assert all(
+        hyperparameters_of(suggestion) in [m["hyperparameters"] for m in moved.values()] for suggestion in suggestions
+    )
 
 
 def test_a_failed_trial_is_tried_again_once_a_call(journal):
@@ -180,10 +195,10 @@ def test_a_failed_trial_is_tried_again_once_a_call(journal):
 
 def test_a_continuation_does_not_repeat_its_suggestions(journal):
     _, first = searcher_of(journal, seed=0)
-    one = [knobs_of(first.suggest(str(i))) for i in range(5)][3:]
+    one = [hyperparameters_of(first.suggest(str(i))) for i in range(5)][3:]
     _, second = searcher_of(journal, seed=4)
-    two = [knobs_of(second.suggest(f"b{i}")) for i in range(2)]
-    assert not any(knobs in one for knobs in two)
+    two = [hyperparameters_of(second.suggest(f"b{i}")) for i in range(2)]
+    assert not any(hyperparameters in one for hyperparameters in two)
 
 
 def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
@@ -196,7 +211,7 @@ def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
 
     def finish(searcher, trial_id, suggestion):
         searcher.on_trial_complete(trial_id, {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True})
-        record = {"label": suggestion["label"], "state": "finished", "knobs": knobs_of(suggestion)}
+        record = {"label": suggestion["label"], "state": "finished", "hyperparameters": hyperparameters_of(suggestion)}
         records[suggestion["number"]] = {**record, "values": [0.4, 0.1]}
 
     study, searcher = study_of("ERM", "minimax", "V-REx")
@@ -205,7 +220,7 @@ def test_arms_can_be_added_and_those_of_another_call_are_not_run(journal):
     finish(searcher, "0", suggestion)
     _, searcher = study_of("ERM", "CVaR-DRO")  # the other two were still in the queue
     suggestion = searcher.suggest("1")
-    assert suggestion["label"] == "CVaR-DRO" and suggestion["objective.method"] == "cvar_dro"
+    assert suggestion["label"] == "CVaR-DRO" and suggestion["loss.method"] == "cvar_dro"
     finish(searcher, "1", suggestion)
     _, searcher = study_of("minimax")
     assert searcher.suggest("2")["label"] == "minimax"
@@ -216,7 +231,7 @@ def test_every_arm_is_a_configuration_of_its_own():
     in_use = cells(["en", "de"], plain.modalities)
     arms = arms_of(plain.modalities)
     chosen = [plain.with_overrides(arm.fixed) for arm in arms]
-    assert all(not context_faults(settings, Placement(), ["en", "de"], 2) for settings in chosen)
+    assert all(not context_errors(settings, Parallelism(), ["en", "de"], 2) for settings in chosen)
     ids = {config_id(settings, in_use, "corpus", "backbone") for settings in chosen}
     assert len(ids) == len(arms) == len({arm.label for arm in arms})
 
@@ -225,7 +240,7 @@ def test_every_arm_is_a_configuration_of_its_own():
 @pytest.mark.parametrize("killed", [False, True])
 def test_references_that_failed_run_again_before_those_that_have_not_run(journal, killed, sampler):
     """Else a study of two trials, both of which failed or were cut off, would go on without the paper's setting."""
-    space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS)
+    space = space_maker("penalty", ("loss.estimator.kind",))(["en", "de"], SETTINGS)
     search, records = Search("s", space.on_grid(3) if sampler == "grid" else space, SETTINGS, sampler=sampler), {}
     open_study(journal, search, records)
     searcher = make_searcher(journal, search, seed=0)
@@ -233,8 +248,13 @@ def test_references_that_failed_run_again_before_those_that_have_not_run(journal
         suggestion = searcher.suggest(str(i))
         if not killed:
             searcher.on_trial_complete(str(i), None, error=True)
-            knobs = knobs_of(suggestion)
-            records[i] = {"label": suggestion["label"], "state": "failed", "knobs": knobs, "values": None}
+            hyperparameters = hyperparameters_of(suggestion)
+            records[i] = {
+                "label": suggestion["label"],
+                "state": "failed",
+                "hyperparameters": hyperparameters,
+                "values": None,
+            }
     reconcile(open_study(journal, search, records), records)
     searcher = make_searcher(journal, search, seed=3)
     labels = [searcher.suggest(f"again {i}")["label"] for i in range(3)]
@@ -261,7 +281,7 @@ def test_an_arm_that_failed_runs_again_whenever_it_is_asked_for_and_no_other_doe
             result = None if fails else {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True}
             searcher.on_trial_complete(str(len(records)), result, error=fails)
             state = "failed" if fails else "finished"
-            record = {"label": suggestion["label"], "state": state, "knobs": knobs_of(suggestion)}
+            record = {"label": suggestion["label"], "state": state, "hyperparameters": hyperparameters_of(suggestion)}
             records[suggestion["number"]] = {**record, "values": [0.4, 0.1]}
         return ran
 
@@ -283,14 +303,14 @@ def played(journal, search, calls, records, metrics=lambda number: {"dev_w_f1": 
         suggestion = searcher.suggest(str(i))
         values = metrics(suggestion["number"])
         searcher.on_trial_complete(str(i), {**values, "complete": True})
-        suggested.append(knobs_of(suggestion))
+        suggested.append(hyperparameters_of(suggestion))
         records[suggestion["number"]] = {
             "number": suggestion["number"],
             "label": suggestion["label"],
-            "knobs": suggested[-1],
+            "hyperparameters": suggested[-1],
             "state": "finished",
-            "values": [values[metric] for metric, _ in search.goals.objectives],
-            "violations": search.goals.violations(values),
+            "values": [values[metric] for metric, _ in search.search_objectives.objectives],
+            "violations": search.search_objectives.violations(values),
         }
     return suggested
 
@@ -305,7 +325,7 @@ def test_a_continuation_of_any_sampler_repeats_nothing_and_a_repetition_everythi
         return [*played(journal, search, 8, records), *played(journal, search, 8, records)]
 
     one = whole("one.log")
-    assert len({json.dumps(knobs, sort_keys=True) for knobs in one}) == 16
+    assert len({json.dumps(hyperparameters, sort_keys=True) for hyperparameters in one}) == 16
     assert whole("two.log") == one  # seeded
 
 
@@ -316,16 +336,16 @@ def test_another_seed_of_the_sampler_proposes_others_and_the_same_one_the_same(t
         return played(open_journal(str(tmp_path / name)), search, 5, {})[3:]
 
     zero, one, again = (proposed(name, seed) for name, seed in (("a", 0), ("b", 1), ("c", 1)))
-    assert one == again and not any(knobs in zero for knobs in one)
+    assert one == again and not any(hyperparameters in zero for hyperparameters in one)
 
 
 def test_a_grid_is_run_whole_and_once_however_often_it_is_cut(journal):
-    space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
+    space = space_maker("penalty", ("loss.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
     search, records = Search("s", space, SETTINGS, sampler="grid"), {}
-    suggested = [knobs for calls in (4, 2, 5) for knobs in played(journal, search, calls, records)]
+    suggested = [hyperparameters for calls in (4, 2, 5) for hyperparameters in played(journal, search, calls, records)]
     # power 1 or 2, reduction max, mean or softmax at 3 temperatures: 10 points, the paper's among them, and two of ERM
-    points = [knobs for knobs in suggested if "objective.method" not in knobs]
-    assert len(points) == 9 and len({json.dumps(knobs, sort_keys=True) for knobs in points}) == 9
+    points = [hyperparameters for hyperparameters in suggested if "loss.method" not in hyperparameters]
+    assert len(points) == 9 and len({json.dumps(hyperparameters, sort_keys=True) for hyperparameters in points}) == 9
     (last,) = played(journal, search, 1, records)
     assert sorted([*points, last], key=str) == sorted(space.points(), key=str)
 
@@ -338,34 +358,38 @@ def test_a_new_head_at_every_call_leaves_grid_and_random_search_their_configurat
     records = {}
     for head in range(4):  # the journal of each is lost with it
         played(open_journal(str(tmp_path / f"{head}.log")), search, 3, records)
-    assert [records[number]["knobs"] for number in range(12)] == undisturbed
+    assert [records[number]["hyperparameters"] for number in range(12)] == undisturbed
 
 
 @pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental", "ignore:Nsga3 is experimental")
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "random"])
 def test_a_repeated_configuration_takes_no_trial_and_a_small_space_comes_to_its_end(journal, sampler):
-    fixed = ("objective.estimator.kind", "objective.temperature")
+    fixed = ("loss.estimator.kind", "loss.temperature")
     space = space_maker("penalty", fixed)(["en", "de"], SETTINGS)
     search, records = Search("s", space, SETTINGS, sampler=sampler), {}
     # power 1 or 2, reduction max, mean or softmax: 6 configurations, the paper's among them, and ERM twice
     suggested = [*played(journal, search, 5, records), *played(journal, search, 3, records)]
-    assert len({search.identity(knobs) for knobs in suggested}) == 8
+    assert len({search.identity(hyperparameters) for hyperparameters in suggested}) == 8
     searcher = make_searcher(journal, search, seed=9)
     assert searcher.suggest("x") == searcher.FINISHED
     assert all(trial.state != TrialState.RUNNING for trial in open_study(journal, search, records).trials)
 
 
 def test_a_point_of_a_grid_that_failed_runs_once_more_and_not_twice(journal):
-    space = space_maker("penalty", ("objective.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
+    space = space_maker("penalty", ("loss.estimator.kind",))(["en", "de"], SETTINGS).on_grid(3)
     search = Search("s", space, SETTINGS, sampler="grid")
     open_study(journal, search, {})
     searcher = make_searcher(journal, search, seed=0)
     records = {}
     for i in range(4):
         suggestion = searcher.suggest(str(i))
-        failed = knobs_of(suggestion)
+        failed = hyperparameters_of(suggestion)
         searcher.on_trial_complete(str(i), {"dev_w_f1": 0.4, "dev_gap": 0.1, "complete": True}, error=i == 3)
-        records[i] = {"label": suggestion["label"], "state": "failed" if i == 3 else "finished", "knobs": failed}
+        records[i] = {
+            "label": suggestion["label"],
+            "state": "failed" if i == 3 else "finished",
+            "hyperparameters": failed,
+        }
         records[i] |= {"values": None if i == 3 else [0.4, 0.1]}
     study = open_study(journal, search, records)
     reconcile(study, records)
@@ -374,11 +398,11 @@ def test_a_point_of_a_grid_that_failed_runs_once_more_and_not_twice(journal):
 
 
 def test_optuna_knows_what_a_requirement_lacks(journal, tmp_path):
-    goals = Goals(
+    search_objectives = SearchObjectives(
         objectives=(("dev_uar", "max"), ("seconds", "min"), ("dev_gap@de", "min")),
-        requirements=(Requirement("dev_worst_gap", "<=", 0.1),),
+        constraints=(Constraint("dev_worst_gap", "<=", 0.1),),
     )
-    search, records = Search("s", SPACE, SETTINGS, goals), {}
+    search, records = Search("s", SPACE, SETTINGS, search_objectives), {}
 
     def metrics(number):
         return {"dev_uar": 0.4, "seconds": 9.0, "dev_gap@de": 0.02, "dev_worst_gap": 0.1 + 0.01 * (number - 2)}
@@ -407,8 +431,8 @@ def test_a_study_with_more_knobs_keeps_its_trials_where_they_ran(journal):
         if "fixed" not in trial.user_attrs:  # the value that they ran with, though nobody searched it then
             assert trial.params["optimisation.learning_rate"] == SETTINGS.optimisation.learning_rate
             assert (
-                trial.params["objective.fairness_weight.schedule"]
-                == (records[trial.number]["knobs"]["objective.fairness_weight.schedule"])
+                trial.params["loss.fairness_weight.schedule"]
+                == (records[trial.number]["hyperparameters"]["loss.fairness_weight.schedule"])
             )
     (new,) = played(journal, wide, 1, records)
     assert "optimisation.learning_rate" in new and max(records) == 6
@@ -420,7 +444,7 @@ def test_more_seeds_change_the_values_that_optuna_has(journal):
     records[3]["values"] = [0.45, 0.02]  # the mean over one seed more
     study = open_study(journal, search, records)
     assert study.trials[3].values == [0.45, 0.02] and study.trials[2].values == records[2]["values"]
-    assert study.trials[3].params == records[3]["knobs"]
+    assert study.trials[3].params == records[3]["hyperparameters"]
     again = open_study(journal, search, records)
     assert [trial.number for trial in again.trials] == [trial.number for trial in study.trials]
 
@@ -429,9 +453,9 @@ def test_a_trial_that_ended_badly_after_its_record_was_written_has_finished(jour
     search = Search("s", SPACE, SETTINGS)
     open_study(journal, search, {})
     searcher = make_searcher(journal, search, 0)
-    knobs = knobs_of(searcher.suggest("0"))
+    hyperparameters = hyperparameters_of(searcher.suggest("0"))
     searcher.on_trial_complete("0", None, error=True)
-    records = {0: {"label": "ERM", "state": "finished", "knobs": knobs, "values": [0.4, 0.1]}}
+    records = {0: {"label": "ERM", "state": "finished", "hyperparameters": hyperparameters, "values": [0.4, 0.1]}}
     study = open_study(journal, search, records)
     reconcile(study, records)
     assert study.trials[0].values == [0.4, 0.1]
@@ -439,18 +463,20 @@ def test_a_trial_that_ended_badly_after_its_record_was_written_has_finished(jour
 
 
 def test_trials_that_lack_seeds_are_given_as_they_are_and_no_others():
-    given = Listed([{"number": 3, "label": None, "objective.power": 1}])
-    assert given.suggest("a") == {"number": 3, "label": None, "objective.power": 1}
+    given = Listed([{"number": 3, "label": None, "loss.power": 1}])
+    assert given.suggest("a") == {"number": 3, "label": None, "loss.power": 1}
     assert given.suggest("b") == Listed.FINISHED
 
 
 @pytest.mark.filterwarnings("ignore:NSGAIIISampler is experimental", "ignore:Nsga3 is experimental")
 def test_nsga_converges_where_random_does_not_with_references_outside_the_space():
-    knobs = tuple(
-        Knob(name=f"optimisation.{name}", reason="-", default=1.0, low=0.0, high=1.0)
+    hyperparameters = tuple(
+        Hyperparameter(name=f"optimisation.{name}", reason="-", default=1.0, low=0.0, high=1.0)
         for name in ("warmup_fraction", "weight_decay", "gradient_clipping")
     )
-    space = Space("box", knobs, SPACE.references[::2])  # ERM, with and without balanced batches: no knob of the space
+    space = Space(
+        "box", hyperparameters, SPACE.baselines[::2]
+    )  # ERM, with and without balanced batches: no knob of the space
 
     def missed(sampler):
         """How far the last 20 of 200 trials lie from the front, on which the last two knobs are 0."""
@@ -459,7 +485,7 @@ def test_nsga_converges_where_random_does_not_with_references_outside_the_space(
         far = []
         for i in range(200):
             suggestion = searcher.suggest(str(i))
-            first, *others = (suggestion.get(knob.name, 1.0) for knob in knobs)
+            first, *others = (suggestion.get(hyperparameter.name, 1.0) for hyperparameter in hyperparameters)
             far.append(sum(others))
             values = {"dev_w_f1": first - far[-1], "dev_gap": first + far[-1]}
             searcher.on_trial_complete(str(i), {**values, "complete": True})
@@ -481,9 +507,10 @@ def test_nsga2_crosses_conditional_knobs_also_from_a_journal_written_anew(tmp_pa
     played(journal, search, 24, records, metrics)
     journal = open_journal(str(tmp_path / "two.log")) if rebuilt else journal
     suggested = played(journal, search, 10, records, metrics)
-    known = {(name, value) for number in range(24) for name, value in records[number]["knobs"].items()}
+    known = {(name, value) for number in range(24) for name, value in records[number]["hyperparameters"].items()}
     handed_on = [
-        sum((name, value) in known for name, value in knobs.items() if "." in str(value)) for knobs in suggested
+        sum((name, value) in known for name, value in hyperparameters.items() if "." in str(value))
+        for hyperparameters in suggested
     ]
     assert sum(handed_on) >= 10  # numbers that a parent had; random ones would have none
 
@@ -495,56 +522,62 @@ def test_a_trial_that_another_head_ran_with_other_knobs_is_not_told_to_this_head
     suggestions = [searcher.suggest(str(i)) for i in range(4)]
     for suggestion in suggestions:
         values = {"state": "finished", "values": [0.5, 0.1]}
-        records[suggestion["number"]] = {"label": suggestion["label"], "knobs": knobs_of(suggestion), **values}
-    weight = "objective.fairness_weight.schedule"
-    other = {**dict(SPACE.references[1].knobs), weight: "constant", "objective.fairness_weight.weight": 0.25}
-    records[3]["knobs"] = {k: v for k, v in other.items() if k.endswith((".schedule", ".weight")) or "coeff" in k}
+        records[suggestion["number"]] = {
+            "label": suggestion["label"],
+            "hyperparameters": hyperparameters_of(suggestion),
+            **values,
+        }
+    weight = "loss.fairness_weight.schedule"
+    other = {**dict(SPACE.baselines[1].hyperparameters), weight: "constant", "loss.fairness_weight.weight": 0.25}
+    records[3]["hyperparameters"] = {
+        k: v for k, v in other.items() if k.endswith((".schedule", ".weight")) or "coeff" in k
+    }
     study = open_study(journal, search, records)
     reconcile(study, records)
     assert study.trials[3].state == TrialState.COMPLETE
-    assert search.identity(study.trials[3].params) == search.identity(records[3]["knobs"])
+    assert search.identity(study.trials[3].params) == search.identity(records[3]["hyperparameters"])
 
 
 def test_a_random_search_that_is_interrupted_proposes_what_it_would_have_proposed(tmp_path):
     search = Search("s", SPACE, SETTINGS, sampler="random")
-    references = len(SPACE.references)
+    baselines = len(SPACE.baselines)
 
     def proposals(name, cuts):
         """Knobs of the trials that finish; at each of ``cuts`` the process dies with a trial under way."""
         records, journal = {}, tmp_path / f"{name}.log"
-        for cut in (*cuts, references + 6):
+        for cut in (*cuts, baselines + 6):
             storage = open_journal(str(journal))
             study = open_study(storage, search, records)
             reconcile(study, records)
             searcher = make_searcher(storage, search, len(study.get_trials(deepcopy=False)))
             while len(records) < cut:
                 suggestion = searcher.suggest(str(len(records)))
-                knobs = {key: value for key, value in suggestion.items() if key not in ("number", "label")}
+                hyperparameters = {key: value for key, value in suggestion.items() if key not in ("number", "label")}
                 number = suggestion["number"]
-                records[number] = {"number": number, "label": suggestion["label"], "knobs": knobs}
+                records[number] = {"number": number, "label": suggestion["label"], "hyperparameters": hyperparameters}
                 records[number] |= {"state": "finished", "values": [0.5, 0.1]}
                 told = {"dev_w_f1": 0.5, "dev_gap": 0.1, "complete": True}
                 searcher.on_trial_complete(str(len(records) - 1), told)
-            if cut < references + 6:
+            if cut < baselines + 6:
                 searcher.suggest("cut off")
             if name == "new head":
                 journal.unlink()
-        return [record["knobs"] for record in records.values() if not record["label"]]
+        return [record["hyperparameters"] for record in records.values() if not record["label"]]
 
     whole = proposals("whole", ())
-    assert len({str(knobs) for knobs in whole}) == 6
-    assert proposals("cut", (references + 1, references + 4)) == whole
-    assert sorted(map(str, proposals("new head", (references + 2,)))) == sorted(map(str, whole))
+    assert len({str(hyperparameters) for hyperparameters in whole}) == 6
+    assert proposals("cut", (baselines + 1, baselines + 4)) == whole
+    assert sorted(map(str, proposals("new head", (baselines + 2,)))) == sorted(map(str, whole))
 
 
 def test_nsga2_takes_over_a_study_of_more_generations_than_python_calls_deep():
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=Nsga2(seed=0, population_size=2))
-    knob = optuna.distributions.FloatDistribution(0.0, 1.0)
+    hyperparameter = optuna.distributions.FloatDistribution(0.0, 1.0)
     values = [[i / 1200, 1 - i / 1200] for i in range(1200)]
     study.add_trials(
-        [optuna.trial.create_trial(values=v, params={"x": v[0]}, distributions={"x": knob}) for v in values]
+        [optuna.trial.create_trial(values=v, params={"x": v[0]}, distributions={"x": hyperparameter}) for v in values]
     )
-    assert 0 <= study.ask({"x": knob}).params["x"] <= 1
+    assert 0 <= study.ask({"x": hyperparameter}).params["x"] <= 1
 
 
 def test_a_random_search_counts_its_proposals_in_any_order():
@@ -561,9 +594,9 @@ def test_a_proposal_looks_at_the_trials_before_it_as_often_with_many_knobs_as_wi
     of_study = optuna.Study.get_trials
     monkeypatch.setattr(optuna.Study, "get_trials", lambda *a, **k: looks.append(1) or of_study(*a, **k))
 
-    def looked(knobs):
+    def looked(hyperparameters):
         study = optuna.create_study(directions=["minimize"] * 2, sampler=SAMPLERS[sampler](0))
-        distributions = {f"x{i}": optuna.distributions.FloatDistribution(0.0, 1.0) for i in range(knobs)}
+        distributions = {f"x{i}": optuna.distributions.FloatDistribution(0.0, 1.0) for i in range(hyperparameters)}
         for _ in range(45):
             study.tell(study.ask(distributions), [0.1, 0.2])
         before = len(looks)

@@ -19,7 +19,7 @@ from study.storage.locks import hold
 from study.storage.records import SCHEMA_VERSION, finished_runs, read_study, read_trial, read_trials, write_trial
 from study.storage.study_folder import StudyFolder
 
-TRIAL = {"number": 3, "config_id": "abc", "label": None, "knobs": {}, "state": "finished", "seconds": 1.0}
+TRIAL = {"number": 3, "config_id": "abc", "label": None, "hyperparameters": {}, "state": "finished", "seconds": 1.0}
 TRIAL["values"] = [0.4, None]
 
 
@@ -68,7 +68,7 @@ def test_a_retry_replaces_its_record(folder):
     [
         ([], "holds no record"),
         (None, "holds no record"),
-        ({"number": 3}, "lacks config_id, state, label, knobs, seconds"),
+        ({"number": 3}, "lacks config_id, state, label, hyperparameters, seconds"),
         ({**TRIAL, "number": "3"}, "number: Input should be a valid integer"),
         ({**TRIAL, "state": "done"}, "state: Input should be 'finished', 'failed' or 'pruned'"),
         ({**TRIAL, "values": None}, "values: .*a finished trial has one for each objective"),
@@ -171,7 +171,7 @@ def test_a_storage_that_does_not_answer_at_the_start_is_asked_once(remote, monke
 
 
 def test_a_bucket_whose_region_is_not_found_is_told_with_the_remedy(monkeypatch):
-    """S3 asks for it as soon as the URL is opened; ``--confirm`` reads the study before anything else."""
+    """S3 asks for it as soon as the URL is opened; ``--confirm-seeds`` reads the study before anything else."""
 
     def nowhere(uri):
         raise OSError("When resolving region for bucket 'bucket': AWS Error NETWORK_CONNECTION during HeadBucket")
@@ -180,7 +180,7 @@ def test_a_bucket_whose_region_is_not_found_is_told_with_the_remedy(monkeypatch)
     monkeypatch.setattr("study.storage.study_folder.time.sleep", None)
     folder = StudyFolder("s3://bucket/a")
     monkeypatch.setattr("study.sweep.read_draft", lambda flags: SimpleNamespace(folder=folder))
-    for ask in (folder.require_storage, lambda: sweep.run(SimpleNamespace(confirm="10"), None)):
+    for ask in (folder.require_storage, lambda: sweep.run(SimpleNamespace(confirm_seeds="10"), None)):
         with pytest.raises(
             RecordError, match=r"--storage: cannot read s3://bucket/a: When resolving.*scheme, region\)"
         ):

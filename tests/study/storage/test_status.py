@@ -10,16 +10,16 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from analysis.comparison.confirmation import confirmation, confirmation_table, with_goals
+from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
 from analysis.loading.study import load_study
-from analysis.pareto.objectives_front import goals_front, goals_table
+from analysis.pareto.objectives_front import objectives_front, objectives_table
 from analysis.report.build import write_report
 from study.cli.options import add_search_flags, add_study_flags, read_flags, read_search
 from study.common.errors import SettingsError
 from study.planning.build import complete
-from study.planning.confirmation import confirm_draft, confirm_folder, confirm_references
+from study.planning.confirmation import confirm_draft, confirm_folder, confirmation_runs
 from study.planning.cost import Pace, measured_pace, require_budget
-from study.search.objectives import Goals
+from study.search.objectives import SearchObjectives
 from study.storage.locks import hold
 from study.storage.records import read_trials, write_trial
 from study.storage.status import read_status
@@ -30,13 +30,13 @@ from tests.analysis.studies import write_trial as write_figures_trial
 
 
 def trial(folder, number, config_id, state="finished", seconds=60.0, **more):
-    record = {"number": number, "label": None, "config_id": config_id, "knobs": {"objective.power": 1}}
+    record = {"number": number, "label": None, "config_id": config_id, "hyperparameters": {"loss.power": 1}}
     record["values"] = [0.4, 0.1]
     write_trial(folder, {**record, "state": state, "seconds": seconds, **more})
 
 
 def test_the_status_counts_what_is_done_running_and_left(tmp_path):
-    folder = write_plan(tmp_path / "s", seeds=(0, 1), placement={"ranks": 2, "zero_stage": 2})
+    folder = write_plan(tmp_path / "s", seeds=(0, 1), parallelism={"num_workers": 2, "zero_stage": 2})
     trial(folder, 0, "a", values=[0.4, 0.1])
     for seed in (0, 1):
         folder.write_json(f"runs/a/{seed}/finished.json", {})
@@ -62,7 +62,7 @@ def test_a_sweep_some_of_whose_trials_failed_says_how_many_and_ends_well(tmp_pat
             write_run(folder, f"c{number}", 0, figures(0.5, 0.05), figures(0.45, 0.06))
         else:
             trial(folder, number, f"c{number}", "failed", reason="killed: no memory", log="there")
-    draft = SimpleNamespace(folder=folder, trials=3, goals=Goals(), profile=False)
+    draft = SimpleNamespace(folder=folder, trials=3, search_objectives=SearchObjectives(), profile=False)
     assert show(Console(soft_wrap=True), draft, write=False) == status
     said = capsys.readouterr().out
     assert f"{worked} of 3 trials are done, {3 - worked} failed; the same command goes on" in said
@@ -95,7 +95,7 @@ def test_a_failure_that_worked_when_it_was_tried_again_is_none(tmp_path):
     assert status.open == {"running": "seed 0: not begun"}
 
 
-PLAN = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "requirements": ["dev_gap<=0.1"], "seeds": [0]}
+PLAN = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "constraints": ["dev_gap<=0.1"], "seeds": [0]}
 
 
 def test_the_front_is_over_the_studys_own_objectives_and_keeps_its_requirements():
@@ -104,7 +104,7 @@ def test_the_front_is_over_the_studys_own_objectives_and_keeps_its_requirements(
             "number": number,
             "label": label,
             "config_id": config_id or str(number),
-            "knobs": {"objective.power": 1},
+            "hyperparameters": {"loss.power": 1},
             "state": "finished",
             "values": values,
             "violations": {"dev_gap<=0.1": violation},
@@ -119,15 +119,15 @@ def test_the_front_is_over_the_studys_own_objectives_and_keeps_its_requirements(
         record(4, [0.50, 20.0], config_id="0"),  # proposed twice
         record(5, [0.95, 1.0], seeds=0),  # lacks its seed
     ]
-    points = goals_front(PLAN, trials)
+    points = objectives_front(PLAN, trials)
     assert points.set_index("config_id")["on_front"].to_dict() == {"0": True, "1": True, "2": False, "3": False}
     assert points.set_index("config_id").loc["3", "missed"] == {"dev_gap<=0.1": 0.02}
-    table = goals_table(points, PLAN)
+    table = objectives_table(points, PLAN)
     assert table[["configuration", "dev_uar", "seconds"]].to_numpy().tolist() == [
         ["trial 0", "50.0", "20.0"],
         ["ERM", "40.0", "10.0"],
     ]
-    assert goals_front(PLAN, []).empty
+    assert objectives_front(PLAN, []).empty
 
 
 def test_what_was_found_stands_beside_the_same_on_fresh_seeds(tmp_path):
@@ -148,20 +148,24 @@ def test_what_was_found_stands_beside_the_same_on_fresh_seeds(tmp_path):
 
 
 def test_a_studys_own_objectives_are_confirmed(tmp_path):
-    goals = {key: PLAN[key] for key in ("objectives", "requirements")}
-    search = write_plan(tmp_path / "s", **goals)
-    again = write_plan(tmp_path / "s" / "confirm", seeds=(10,), **goals)
+    search_objectives = {key: PLAN[key] for key in ("objectives", "constraints")}
+    search = write_plan(tmp_path / "s", **search_objectives)
+    again = write_plan(tmp_path / "s" / "confirm", seeds=(10,), **search_objectives)
     for folder, seed, values, lacks in ((search, 0, [0.5, 20.0], -0.01), (again, 10, [0.45, 21.0], 0.02)):
         trial(folder, 4, "aaa", values=values, by_seed={str(seed): values}, violations={"dev_gap<=0.1": lacks})
         write_run(folder, "aaa", seed, figures(0.5, 0.05), figures(0.45, 0.06))
     found, fresh = load_study(search), load_study(again)
-    table = confirmation_table(with_goals(confirmation(found, fresh), found, fresh))
+    table = confirmation_table(with_objectives(confirmation(found, fresh), found, fresh))
     assert table["dev_uar"].item() == "50.0 → 45.0" and table["seconds"].item() == "20.0 → 21.0"
     assert table["misses"].item() == "nothing → dev_gap<=0.1"
-    cut_off = write_plan(tmp_path / "s" / "cut", seeds=(10, 11), **goals)  # one of two fresh seeds has finished
+    cut_off = write_plan(
+        tmp_path / "s" / "cut", seeds=(10, 11), **search_objectives
+    )  # one of two fresh seeds has finished
     write_run(cut_off, "aaa", 10, figures(0.5, 0.05), figures(0.45, 0.06))
     fresh = load_study(cut_off)
-    assert confirmation_table(with_goals(confirmation(found, fresh), found, fresh))["misses"].item() == "nothing → –"
+    assert (
+        confirmation_table(with_objectives(confirmation(found, fresh), found, fresh))["misses"].item() == "nothing → –"
+    )
     assert "dev_uar" not in confirmation_table(confirmation(found, fresh))
 
 
@@ -184,13 +188,13 @@ def test_a_confirmation_is_in_the_report_of_its_study(tmp_path, monkeypatch, cap
 
 def test_configurations_run_again_keep_their_names(tmp_path):
     trials = [
-        {"number": 0, "label": None, "config_id": "a", "state": "finished", "knobs": {"objective.power": 1}},
-        {"number": 1, "label": "ERM", "config_id": "b", "state": "finished", "knobs": {"objective.method": "erm"}},
-        {"number": 2, "label": "paper's setting", "config_id": "a", "state": "finished", "knobs": {}},
-        {"number": 3, "label": None, "config_id": "c", "state": "failed", "knobs": {}},
+        {"number": 0, "label": None, "config_id": "a", "state": "finished", "hyperparameters": {"loss.power": 1}},
+        {"number": 1, "label": "ERM", "config_id": "b", "state": "finished", "hyperparameters": {"loss.method": "erm"}},
+        {"number": 2, "label": "paper's setting", "config_id": "a", "state": "finished", "hyperparameters": {}},
+        {"number": 3, "label": None, "config_id": "c", "state": "failed", "hyperparameters": {}},
     ]
-    found = confirm_references(trials, ("b", "a", "c"))
-    assert [reference.label for reference in found] == ["ERM", "paper's setting"]
+    found = confirmation_runs(trials, ("b", "a", "c"))
+    assert [baseline.label for baseline in found] == ["ERM", "paper's setting"]
 
 
 @pytest.fixture
@@ -201,8 +205,17 @@ def planned(small_corpus, tmp_path):
         parser = argparse.ArgumentParser()
         add_study_flags(parser)
         add_search_flags(parser)
-        given = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--ranks", "2", "--epochs", "3"]
-        flags = parser.parse_args([*given, "--fix", "optimisation.batch_size=24", *more])
+        given = [
+            "--corpus",
+            f"meld-st:{small_corpus}",
+            "--storage",
+            str(tmp_path),
+            "--num-workers",
+            "2",
+            "--epochs",
+            "3",
+        ]
+        flags = parser.parse_args([*given, "--set", "optimisation.batch_size=24", *more])
         return complete(read_search(read_flags(flags, cores=4), flags))
 
     return make
@@ -226,14 +239,16 @@ def test_the_cost_is_that_of_runs_like_these_and_a_budget_holds_so_many(planned,
     corpus = {"spec": settings["corpus"]["spec"], "hash": plan.corpus.content_hash}
     for name, spec in (("like", "tiny"), ("unlike", "other")):
         changes = {"settings": settings, "corpus": corpus, "backbone": {"spec": spec, "hash": "x"}}
-        folder = write_plan(tmp_path / name, placement={"ranks": 2, "zero_stage": 2}, **changes)
+        folder = write_plan(tmp_path / name, parallelism={"num_workers": 2, "zero_stage": 2}, **changes)
         trial(folder, 0, "a", seconds=75.0)
         # 10 s to start and two epochs of 20 s, then 15 s and one of 20 s; the trial took 75, so 5 in none of them
         for seed, setup, epochs in ((0, 10.0, 2), (1, 15.0, 1)):
             seconds = {"setup": setup, "total": (setup + 20.0 * epochs) * (1 if name == "like" else 100)}
             folder.write_json(f"runs/a/{seed}/finished.json", {"epochs_run": epochs, "seconds": seconds})
     write_plan(
-        tmp_path / "damaged", placement={"ranks": 2, "zero_stage": 2}, **changes | {"backbone": {"spec": "tiny"}}
+        tmp_path / "damaged",
+        parallelism={"num_workers": 2, "zero_stage": 2},
+        **changes | {"backbone": {"spec": "tiny"}},
     )
     (tmp_path / "damaged" / "trials").mkdir()
     (tmp_path / "damaged" / "trials" / "00000.json").write_text("[]")  # which the new study has nothing to do with
@@ -255,7 +270,7 @@ def measured(planned, tmp_path):
     settings = plan.draft.settings.model_dump(mode="json")
     corpus = {"spec": settings["corpus"]["spec"], "hash": plan.corpus.content_hash}
     changes = {"settings": settings, "corpus": corpus, "backbone": {"spec": "tiny", "hash": "x"}}
-    folder = write_plan(tmp_path / "beside", placement={"ranks": 2, "zero_stage": 2}, **changes)
+    folder = write_plan(tmp_path / "beside", parallelism={"num_workers": 2, "zero_stage": 2}, **changes)
     folder.write_json("runs/a/0/finished.json", {"epochs_run": 3, "seconds": {"setup": 10.0, "total": 70.0}})
 
 
@@ -293,9 +308,9 @@ def test_a_budget_is_a_number_of_hours(planned, hours):
 
 def test_the_end_of_a_grid_counts_the_papers_setting_once(planned):
     # of the power alone 2 points, one of them the paper's setting; ERM stands beside them, on two kinds of batches
-    fixed = ("--fix", "objective.reduction=max", "--fix", "objective.estimator.kind=batch")
+    fixed = ("--set", "loss.reduction=max", "--set", "loss.estimator.kind=batch")
     grid = ("--space", "penalty", "--sampler", "grid", *fixed)
-    assert len(planned(*grid, "--trials", "4").space.references) == 3
+    assert len(planned(*grid, "--trials", "4").space.baselines) == 3
     with pytest.raises(SettingsError, match="5 asked for, the grid has 2 points: at most 4"):
         planned(*grid, "--trials", "5")
 
@@ -309,6 +324,6 @@ def test_a_confirmation_needs_fresh_seeds_and_the_studys_own_settings(planned, t
     for seeds, words in (("1,10", "the search has used 1"), ("5,5", "must differ"), ("x", "whole numbers")):
         with pytest.raises(SettingsError, match=words):
             confirm_draft(plan.draft, seeds)
-    with pytest.raises(SettingsError, match="objective.power: 2 there, 1 now"):
-        confirm_draft(planned("--study", "s", "--fix", "objective.power=1").draft, "10")
+    with pytest.raises(SettingsError, match="loss.power: 2 there, 1 now"):
+        confirm_draft(planned("--study", "s", "--set", "loss.power=1").draft, "10")
     assert read_trials(plan.draft.folder) == {}

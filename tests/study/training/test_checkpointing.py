@@ -25,13 +25,13 @@ from tests.conftest import without_times
 def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_stage):
     plan, prepared = small_study
     settings = plan.draft.settings.with_overrides(
-        {"optimisation.epochs": 10, "objective.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
+        {"optimisation.epochs": 10, "loss.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
     )
 
     def start(name: str) -> tuple[subprocess.Popen, StudyFolder]:
         spec = {
             "settings": settings.model_dump(mode="json"),
-            "placement": {"ranks": 2, "zero_stage": zero_stage},
+            "parallelism": {"num_workers": 2, "zero_stage": zero_stage},
             "features": str(prepared.features),
             "backbone": prepared.backbone,
             "folder": str(tmp_path / name),
@@ -76,7 +76,7 @@ POINTS = (*CHECKPOINT, "/adapter_model", "/adapter_config", "/predictions", "/fi
 @pytest.mark.slow
 def test_a_kill_inside_any_write_costs_nothing(plan_in, tmp_path, monkeypatch):
     """The process ends in the middle of a file of the checkpoint, of the export or of the end, one after the other."""
-    overrides = {"optimisation.epochs": 2, "objective.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
+    overrides = {"optimisation.epochs": 2, "loss.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
     whole, cut = (plan_in(tmp_path / name, overrides) for name in ("whole", "cut"))
     finished = train(whole, seed=3, report=lambda row: None, export=True)
 

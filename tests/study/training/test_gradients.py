@@ -22,7 +22,7 @@ OBJECTIVES = {
         "estimator": {"kind": "ema", "decay": 0.9},
         "coefficients": {"languages": {"de": 3.0}},
     },
-    "held-out-floor": {"method": "minmaxgap", "estimator": {"kind": "held_out"}, "weight_floor": 0.0},
+    "held-out-floor": {"method": "minmaxgap", "estimator": {"kind": "held_out"}, "min_sample_weight": 0.0},
     "per-cell": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "per_cell": True}},
     "group-dro": {"method": "group_dro", "step_size": 1.0},
     "v-rex": {"method": "v_rex"},
@@ -39,7 +39,7 @@ def gradient(small_study, tmp_path_factory):
 
     @functools.cache
     def run(
-        ranks: int,
+        num_workers: int,
         zero_stage: int = 0,
         micro: int | None = None,
         order: str = "drawn",
@@ -56,18 +56,18 @@ def gradient(small_study, tmp_path_factory):
                 "control.fraction": 0.5,
             }
         )
-        name = f"{ranks}-{zero_stage}-{micro}-{order}-{tokens}-{buckets}"
+        name = f"{num_workers}-{zero_stage}-{micro}-{order}-{tokens}-{buckets}"
         spec = {
             "settings": settings.model_dump(mode="json"),
             "objectives": OBJECTIVES,
-            "placement": {"ranks": ranks, "zero_stage": zero_stage},
+            "parallelism": {"num_workers": num_workers, "zero_stage": zero_stage},
             "features": str(prepared.features),
             "backbone": prepared.backbone,
             "folder": str(folder / "study"),
             "order": order,
         }
         (folder / f"{name}.json").write_text(json.dumps(spec))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_workers)]
         command += [
             str(REPO / "tests/study/training/worker_gradient.py"),
             str(folder / f"{name}.json"),
@@ -84,18 +84,18 @@ def gradient(small_study, tmp_path_factory):
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
     assert one.keys() == other.keys()
     seen = []
-    for objective, tree in OBJECTIVES.items():
+    for loss, tree in OBJECTIVES.items():
         part, other_part = (
-            {key.split(":")[1]: value for key, value in gradients.items() if key.startswith(f"{objective}:")}
+            {key.split(":")[1]: value for key, value in gradients.items() if key.startswith(f"{loss}:")}
             for gradients in (one, other)
         )
         if tree["method"] in ("minmaxgap", "v_rex", "min_diff"):
-            assert part["penalty"] > 0, objective  # a gap is there, so the penalty's gradient is tested too
-        assert other_part["total"] == pytest.approx(part["total"], rel=1e-5), objective
+            assert part["penalty"] > 0, loss  # a gap is there, so the penalty's gradient is tested too
+        assert other_part["total"] == pytest.approx(part["total"], rel=1e-5), loss
         names = [name for name in part if name not in ("penalty", "total")]
         flat, flat_other = (np.concatenate([p[name].ravel() for name in names]) for p in (part, other_part))
-        assert len(names) > 10 and np.linalg.norm(flat) > 1e-3, objective
-        assert np.linalg.norm(flat - flat_other) <= 1e-5 * np.linalg.norm(flat), objective
+        assert len(names) > 10 and np.linalg.norm(flat) > 1e-3, loss
+        assert np.linalg.norm(flat - flat_other) <= 1e-5 * np.linalg.norm(flat), loss
         seen.append(flat / np.linalg.norm(flat))
     similar = np.array(seen) @ np.array(seen).T - np.eye(len(seen))
     assert similar.max() < 1 - 1e-6  # the objectives are different ones
@@ -110,9 +110,9 @@ def test_two_ranks_of_one_gender_each_with_accumulation_equal_one(gradient):
     assert_same(gradient(1), gradient(2, zero_stage=2, micro=6, order="gender"))
 
 
-@pytest.mark.parametrize(("ranks", "zero_stage", "tokens"), [(1, 0, None), (2, 2, 400)])
-def test_buckets_and_passes_by_tokens_equal_one(gradient, ranks, zero_stage, tokens):
-    assert_same(gradient(1), gradient(ranks, zero_stage, tokens=tokens, buckets=True))
+@pytest.mark.parametrize(("num_workers", "zero_stage", "tokens"), [(1, 0, None), (2, 2, 400)])
+def test_buckets_and_passes_by_tokens_equal_one(gradient, num_workers, zero_stage, tokens):
+    assert_same(gradient(1), gradient(num_workers, zero_stage, tokens=tokens, buckets=True))
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from study.common.groups import cells
-from study.losses.base import WholeBatch, utterance_weights
+from study.losses.base import GlobalBatch, utterance_weights
 from study.losses.minmaxgap import ErmMinMaxGap
 from study.training.metrics_log import epoch_record, step_record
 
@@ -14,7 +14,7 @@ CELLS = cells(["en", "de"], ["speech"])
 
 
 def record(losses, groups, weights=(2.0,)):
-    batch = WholeBatch(torch.tensor(losses), torch.tensor(groups), CELLS)
+    batch = GlobalBatch(torch.tensor(losses), torch.tensor(groups), CELLS)
     by_utterance, parts = utterance_weights(ErmMinMaxGap(power=1), batch, weights, {})
     return step_record(CELLS, weights, parts, by_utterance)
 

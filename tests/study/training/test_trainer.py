@@ -14,7 +14,7 @@ from study.training.run import Run
 from study.training.train_step import LossNotFinite
 from study.training.trainer import train
 
-CONSTANT = {"objective.fairness_weight.schedule": "constant", "objective.fairness_weight.weight": 0.5}
+CONSTANT = {"loss.fairness_weight.schedule": "constant", "loss.fairness_weight.weight": 0.5}
 
 
 def test_a_run_leaves_its_records_and_learns(run_plan):
@@ -67,15 +67,15 @@ def test_schedules_reach_the_training_record(run_plan):
         return [row["fairness_weight"] for row in rows]
 
     assert weights(CONSTANT) == [0.5, 0.5]
-    assert weights({"objective.method": "erm"}) == [0.0, 0.0]
-    first, second = weights({"objective.fairness_weight.step_size": 3.0, "objective.fairness_weight.initial": 0.1})
+    assert weights({"loss.method": "erm"}) == [0.0, 0.0]
+    first, second = weights({"loss.fairness_weight.step_size": 3.0, "loss.fairness_weight.initial": 0.1})
     assert first == 0.1 and second != 0.1  # moved by the dev gap after the first epoch
-    by_loss = weights({"objective.fairness_weight.driver": "loss_gap", "objective.fairness_weight.initial": 0.1})
+    by_loss = weights({"loss.fairness_weight.driver": "loss_gap", "loss.fairness_weight.initial": 0.1})
     assert by_loss[0] == 0.1 and by_loss[1] != 0.1
 
 
 def test_every_step_is_recorded(run_plan):
-    plan = run_plan({"objective.fairness_weight.per_cell": True, "objective.fairness_weight.initial": 0.5})
+    plan = run_plan({"loss.fairness_weight.per_cell": True, "loss.fairness_weight.initial": 0.5})
     train(plan, seed=0, report=lambda row: None)
     steps = plan.folder.read_parquet("runs/abc/0/steps.parquet")
     epochs = plan.folder.read_jsonl("runs/abc/0/epochs.jsonl")
@@ -91,10 +91,14 @@ def test_every_step_is_recorded(run_plan):
 
 
 def test_a_weight_can_move_several_times_an_epoch_and_by_the_control_split(run_plan):
-    knobs = {"objective.looks_per_epoch": 3, "objective.fairness_weight.step_size": 5.0, "control.fraction": 0.5}
+    hyperparameters = {
+        "loss.fairness_updates_per_epoch": 3,
+        "loss.fairness_weight.step_size": 5.0,
+        "control.fraction": 0.5,
+    }
     by_split = {}
     for split in ("dev", "control"):
-        plan = run_plan({**knobs, "objective.fairness_weight.split": split})
+        plan = run_plan({**hyperparameters, "loss.fairness_weight.split": split})
         finished = train(plan, seed=0, report=lambda row: None)
         by_split[split] = plan.folder.read_parquet("runs/abc/0/steps.parquet")["fairness_weight"]
         assert by_split[split].nunique() >= 5  # 0, and after five of the six looks (the last one is after the end)
@@ -105,7 +109,7 @@ def test_a_weight_can_move_several_times_an_epoch_and_by_the_control_split(run_p
 
 
 def test_held_out_gaps_are_those_of_the_control_split(run_plan):
-    plan = run_plan({"objective.estimator.kind": "held_out", "control.fraction": 0.5, **CONSTANT})
+    plan = run_plan({"loss.estimator.kind": "held_out", "control.fraction": 0.5, **CONSTANT})
     run = Run(plan, 0)
     run.measure_control()
     scores, figures = run.evaluate("control")
@@ -115,7 +119,7 @@ def test_held_out_gaps_are_those_of_the_control_split(run_plan):
     expected = [
         losses[examples.groups == 2 * cell].mean() - losses[examples.groups == 2 * cell + 1].mean() for cell in range(3)
     ]
-    assert run.memory["gaps"].tolist() == pytest.approx(expected, abs=1e-5)  # differences of float32 losses near 2
+    assert run.loss_state["gaps"].tolist() == pytest.approx(expected, abs=1e-5)  # differences of float32 losses near 2
     run.engine.eval()
     with torch.no_grad():  # and these losses are those of training
         parts = [
@@ -128,15 +132,15 @@ def test_held_out_gaps_are_those_of_the_control_split(run_plan):
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "hyperparameters",
     [
-        {"objective.estimator.kind": "ema", "objective.fairness_weight.initial": 0.3, "backbone.lora_dropout": 0.2},
-        {"objective.method": "group_dro", "objective.sampling": "natural"},
+        {"loss.estimator.kind": "ema", "loss.fairness_weight.initial": 0.3, "backbone.lora_dropout": 0.2},
+        {"loss.method": "group_dro", "loss.sampling": "natural"},
     ],
 )
 @pytest.mark.parametrize("cut_at", [1, 2])
-def test_a_run_that_was_cut_off_ends_like_one_that_was_not(run_plan, knobs, cut_at):
-    plan = run_plan({**knobs, "optimisation.epochs": 3})
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(run_plan, hyperparameters, cut_at):
+    plan = run_plan({**hyperparameters, "optimisation.epochs": 3})
     whole = train(plan, seed=1, report=lambda row: None)
     kept = plan.folder.read_parquet("runs/abc/1/steps.parquet")
     assert not [name for name in plan.folder.names("runs/abc/1") if name.startswith("checkpoint")]

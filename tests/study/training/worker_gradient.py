@@ -14,7 +14,7 @@ from deepspeed.utils import safe_get_full_grad
 import study.training.run
 from study.config.settings import Settings
 from study.data.samplers import balanced_batches
-from study.losses.base import Penalised
+from study.losses.base import PenalisedLoss
 from study.training.engine import join_process_group
 from study.training.run import Run
 from tests.study.training.worker_plan import read_plan
@@ -47,16 +47,16 @@ def main() -> None:
 
     run.engine.step = keep_gradients_then_step
     for name, tree in spec["objectives"].items():  # noqa: B007  (the closure above reads it)
-        run.objective = objective = Settings.model_validate({**spec["settings"], "objective": tree}).objective
-        run.memory = {}
+        run.loss = loss = Settings.model_validate({**spec["settings"], "loss": tree}).loss
+        run.loss_state = {}
         run.measure_control()
         weights = ()
-        if isinstance(objective, Penalised):
-            weights = (2.0, 1.0, 3.0)[: objective.n_weights(len(run.cells))]
+        if isinstance(loss, PenalisedLoss):
+            weights = (2.0, 1.0, 3.0)[: loss.n_weights(len(run.cells))]
         for batch in (first, second):  # the second step is the one that is kept: memory has something to say in it
             # with one gender (or cell) after the other, each rank and micro-batch holds one only
             batch = batch[np.argsort([order(group) for group in groups[batch]], kind="stable")]
-            passes = run.collated(np.split(batch, run.ranks))
+            passes = run.collated(np.split(batch, run.num_workers))
             assert sum(map(len, passes)) > 1 or not plan.settings.computation.length_buckets
             parts, _ = run.step(passes, weights)
         gradients |= {f"{name}:penalty": np.array(float(parts.penalty)), f"{name}:total": np.array(float(parts.total))}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from study.config.settings import Placement, Settings
+from study.config.settings import Parallelism, Settings
 from study.storage.study_folder import StudyFolder
 from study.training.run import RunPlan
 
@@ -16,7 +16,7 @@ def read_plan(path: str) -> tuple[RunPlan, dict[str, Any]]:
     spec = json.loads(Path(path).read_text())
     plan = RunPlan(
         settings=Settings.model_validate(spec["settings"]),
-        placement=Placement(**spec["placement"]),
+        parallelism=Parallelism(**spec["parallelism"]),
         config_id="abc",
         features=Path(spec["features"]),
         backbone=spec["backbone"],

@@ -1,4 +1,4 @@
-"""The embedded corpus: synthetic speech with known gaps, written in MELD-ST's own layout and read by its reader.
+"""The synthetic corpus: synthetic speech with known gaps, written in MELD-ST's own layout and read by its reader.
 
 It tests the pipeline and the statistics, since its gaps are known. It says nothing about people.
 """
@@ -24,9 +24,9 @@ from study.common.groups import EMOTIONS, GENDERS, LANGUAGES
 from study.data.corpora.corpus import Listing
 from study.data.corpora.meld_st import CSV_SPLIT, PAIRS, list_meld_st
 from study.data.corpora.speaker_gender import GENDER_FILE
-from study.data.corpora.synthetic.dialogues import FULL, Size, Utterance, write_scenes
+from study.data.corpora.synthetic.dialogues import FULL, Size, Utterance, write_dialogues
 from study.data.corpora.synthetic.espeak import SAMPLE_RATE, synthesise
-from study.data.corpora.synthetic.planted_gaps import Plant, chosen
+from study.data.corpora.synthetic.planted_gaps import PlantedGap, chosen
 
 VERSION = 1  # raised with every change of the bytes
 VOICE = {"en": "en-us", "de": "de", "ja": "ja"}
@@ -43,8 +43,8 @@ ABSENT = (
 )
 
 
-def list_embedded(cache: Path, plants: tuple[str, ...], seed: int = 0, size: Size = FULL) -> Listing:
-    """The embedded corpus, written under ``cache`` on the first call and read from there ever after.
+def list_synthetic(cache: Path, planted_gaps: tuple[str, ...], seed: int = 0, size: Size = FULL) -> Listing:
+    """The synthetic corpus, written under ``cache`` on the first call and read from there ever after.
 
     Its own split holds speakers, sentences and parallel utterances apart, so it is never divided otherwise.
 
@@ -54,34 +54,34 @@ def list_embedded(cache: Path, plants: tuple[str, ...], seed: int = 0, size: Siz
     Raises:
         CorpusError: a plant is unknown, espeakng-loader is not installed, or the cache cannot be written.
     """
-    rows = chosen(plants)
+    rows = chosen(planted_gaps)
     digest = hashlib.sha256(json.dumps([VERSION, seed, [p.name for p in rows], asdict(size)]).encode()).hexdigest()
-    label = "+".join(plant.name for plant in rows) or "twin"
-    root = Path(os.path.abspath(cache)) / f"embedded-{label}-{digest[:8]}"
+    label = "+".join(planted_gap.name for planted_gap in rows) or "twin"
+    root = Path(os.path.abspath(cache)) / f"synthetic-{label}-{digest[:8]}"
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{root}.lock"):
             if not (root / "corpus.json").exists():
                 for leftover in (root, *root.parent.glob(f"{root.name}.*.tmp")):  # of a process that was killed
                     shutil.rmtree(leftover, ignore_errors=True)
-                write(root, plants, seed, size)
+                write(root, planted_gaps, seed, size)
     except (OSError, RuntimeError) as error:
         raise CorpusError(f"cannot write {root}: {error}. Free some space, or choose another cache folder.") from error
     try:
-        return list_meld_st(root, name="embedded", notes=(note(rows),))
+        return list_meld_st(root, name="synthetic", notes=(note(rows),))
     except CorpusError as error:
         raise CorpusError(f"{error} Or remove {root}: it is then written anew.") from error
 
 
-def note(plants: tuple[Plant, ...]) -> str:
+def note(planted_gaps: tuple[PlantedGap, ...]) -> str:
     """The sentence that every report on this corpus shows."""
-    if not plants:
+    if not planted_gaps:
         return "Synthetic speech without planted gaps: no evidence about people."
-    what = "; ".join(plant.what for plant in plants)
+    what = "; ".join(planted_gap.what for planted_gap in planted_gaps)
     return f"Synthetic speech with planted gaps ({what}): no evidence about people."
 
 
-def write(root: Path, plants: tuple[str, ...], seed: int = 0, size: Size = FULL) -> str:
+def write(root: Path, planted_gaps: tuple[str, ...], seed: int = 0, size: Size = FULL) -> str:
     """Write the corpus to ``root`` (which must not exist) and return the SHA-256 over all its files.
 
     Everything is written aside and renamed at the end, so ``root`` is whole or absent. ``corpus.json`` beside the
@@ -91,18 +91,18 @@ def write(root: Path, plants: tuple[str, ...], seed: int = 0, size: Size = FULL)
         CorpusError: a plant is unknown or espeakng-loader is not installed.
         OSError, RuntimeError: ``root`` exists, or the disk is full or cannot be written.
     """
-    rows = chosen(plants)
+    rows = chosen(planted_gaps)
     if importlib.util.find_spec("espeakng_loader") is None:
-        raise CorpusError("the embedded corpus needs espeakng-loader: pip install '.[embedded]'.")
+        raise CorpusError("the synthetic corpus needs espeakng-loader: pip install '.[synthetic]'.")
     if root.exists():
         raise FileExistsError(f"{root} exists already")
     aside = root.with_name(f"{root.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        utterances = write_scenes(seed, size)
+        utterances = write_dialogues(seed, size)
         dropped = _dropped(utterances, rows, seed)
         _write_pairs(aside, utterances, dropped, {(p.language, p.gender): p.cue for p in rows})
         digest = _hash_files(aside)
-        about = {"version": VERSION, "seed": seed, "plants": [p.name for p in rows], "size": asdict(size)}
+        about = {"version": VERSION, "seed": seed, "planted_gaps": [p.name for p in rows], "size": asdict(size)}
         (aside / "corpus.json").write_text(json.dumps({**about, "sha256": digest}, indent=1) + "\n")
         aside.rename(root)
     finally:
@@ -110,17 +110,17 @@ def write(root: Path, plants: tuple[str, ...], seed: int = 0, size: Size = FULL)
     return digest
 
 
-def _dropped(utterances: list[Utterance], plants: tuple[Plant, ...], seed: int) -> dict[str, set[int]]:
+def _dropped(utterances: list[Utterance], planted_gaps: tuple[PlantedGap, ...], seed: int) -> dict[str, set[int]]:
     """Language -> indices of the training utterances that its pair leaves out."""
     dropped: dict[str, set[int]] = {language: set() for language in LANGUAGES}
-    for plant in plants:
-        for place, (emotion, share) in enumerate(zip(EMOTIONS, plant.kept, strict=True)):
+    for planted_gap in planted_gaps:
+        for place, (emotion, share) in enumerate(zip(EMOTIONS, planted_gap.kept, strict=True)):
             group = [
                 i for i, u in enumerate(utterances)
-                if (u.character.split, u.character.gender, u.emotion) == ("train", plant.gender, emotion)
+                if (u.character.split, u.character.gender, u.emotion) == ("train", planted_gap.gender, emotion)
             ]  # fmt: skip
             order = np.random.default_rng([seed, place]).permutation(group)
-            dropped[plant.language].update(order[max(1, round(share * len(group))) :].tolist())
+            dropped[planted_gap.language].update(order[max(1, round(share * len(group))) :].tolist())
     return dropped
 
 

@@ -1,4 +1,4 @@
-"""Who says what, and how, in the embedded corpus: characters, dialogues and prosody, all from one seed.
+"""Who says what, and how, in the synthetic corpus: characters, dialogues and prosody, all from one seed.
 
 A character is a voice variant with a pitch and a rate of its own; it keeps its gender in the three languages, as a
 dubbed one does. The variants are shared by the splits, the characters and the sentences are not.
@@ -95,7 +95,7 @@ class Utterance:
         }
 
 
-def write_scenes(seed: int, size: Size = FULL) -> list[Utterance]:
+def write_dialogues(seed: int, size: Size = FULL) -> list[Utterance]:
     """All utterances of the corpus, split by split and dialogue by dialogue."""
     rng = np.random.default_rng(seed)
     utterances: list[Utterance] = []

@@ -1,4 +1,4 @@
-"""The planted gaps of the embedded corpus: the whole truth about it, in one table."""
+"""The planted gaps of the synthetic corpus: the whole truth about it, in one table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ALL = (1.0,) * len(EMOTIONS)
 
 
 @dataclass(frozen=True)
-class Plant:
+class PlantedGap:
     """One planted gap.
 
     Attributes:
@@ -33,8 +33,8 @@ class Plant:
     cue: float = 1.0
 
 
-PLANTS: tuple[Plant, ...] = (
-    Plant(
+PLANTED_GAPS: tuple[PlantedGap, ...] = (
+    PlantedGap(
         name="scarcity",
         language="de",
         gender="male",
@@ -42,7 +42,7 @@ PLANTS: tuple[Plant, ...] = (
         closable=True,
         kept=(0.1,) * len(EMOTIONS),
     ),
-    Plant(
+    PlantedGap(
         name="prior",
         language="ja",
         gender="female",
@@ -50,7 +50,7 @@ PLANTS: tuple[Plant, ...] = (
         closable=True,
         kept=(1.0, 1.0, 0.03, 0.03, 1.0, 0.03, 0.03),
     ),
-    Plant(
+    PlantedGap(
         name="cue",
         language="en",
         gender="female",
@@ -60,17 +60,17 @@ PLANTS: tuple[Plant, ...] = (
     ),
 )
 
-PLANT_NAMES: tuple[str, ...] = tuple(plant.name for plant in PLANTS)
+PLANTED_GAP_NAMES: tuple[str, ...] = tuple(planted_gap.name for planted_gap in PLANTED_GAPS)
 
 
-def chosen(names: Iterable[str]) -> tuple[Plant, ...]:
+def chosen(names: Iterable[str]) -> tuple[PlantedGap, ...]:
     """The rows of the table with these names, in the order of the table.
 
     Raises:
         CorpusError: a name is not in the table.
     """
     names = set(names)
-    unknown = sorted(names - set(PLANT_NAMES))
+    unknown = sorted(names - set(PLANTED_GAP_NAMES))
     if unknown:
-        raise CorpusError(f"planted gap {unknown[0]!r} is not known: use {', '.join(PLANT_NAMES)}, or none.")
-    return tuple(plant for plant in PLANTS if plant.name in names)
+        raise CorpusError(f"planted gap {unknown[0]!r} is not known: use {', '.join(PLANTED_GAP_NAMES)}, or none.")
+    return tuple(planted_gap for planted_gap in PLANTED_GAPS if planted_gap.name in names)

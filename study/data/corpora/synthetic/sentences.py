@@ -1,4 +1,4 @@
-"""The sentences of the embedded corpus: parallel in English, German and Japanese, written for it.
+"""The sentences of the synthetic corpus: parallel in English, German and Japanese, written for it.
 
 A plain sentence may be said with any emotion. A cue sentence holds a word that carries one emotion; the cue words are
 the same in all splits, the sentences are not. Japanese is in kana, which is all that the synthesiser can read.

@@ -210,9 +210,9 @@ def test_every_faulty_row_is_named_at_once(tmp_path):
         row |= {"split": "train", **changes.get(i, {})}
     with pytest.raises(CorpusError) as caught:
         rewrite(tmp_path, rows)
-    title, *faults = str(caught.value).splitlines()
+    title, *errors = str(caught.value).splitlines()
     assert title == "7 faults:"
-    said = {fault.removeprefix(f"{tmp_path / 'manifest.csv'}, ").partition(". ")[0] for fault in faults}
+    said = {message.removeprefix(f"{tmp_path / 'manifest.csv'}, ").partition(". ")[0] for message in errors}
     assert said == {
         "row 3: emotion 'calm' is none of neutral, joy, surprise, anger, sadness, disgust, fear",
         "row 4: gender 'x' is none of female, male, unknown",
@@ -353,7 +353,7 @@ def test_long_clips_and_levels_far_apart_are_noted(tmp_path):
     corpus = rewrite(tmp_path, rows)
     assert corpus.notes[1:] == (
         "1 clips are longer than 30 s; only their first 30 s are heard.",
-        "de is 20 dB louder than en; --fix corpus.loudness=rms takes loudness out.",
+        "de is 20 dB louder than en; --set corpus.loudness=rms takes loudness out.",
     )
     level = rewrite(tmp_path, rows, loudness="rms")
     assert level.notes[1:] == corpus.notes[1:2]

