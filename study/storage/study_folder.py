@@ -179,6 +179,14 @@ class StudyFolder:
         return sorted(i.base_name for i in system.get_file_info(selector) if not i.base_name.endswith(".tmp"))
 
     @_patient
+    def files(self, directory: str) -> list[str]:
+        """Return the sorted paths, relative to ``directory``, of all files below it; empty where there is none."""
+        system, root = self._open()
+        selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True, recursive=True)
+        found = [info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File]
+        return sorted(path.removeprefix(f"{root}/{directory}/") for path in found if not path.endswith(".tmp"))
+
+    @_patient
     def sweep(self, directory: str) -> None:
         """Delete what writers that were killed left half-written in a directory of the study; nobody else may write."""
         system, root = self._open()
