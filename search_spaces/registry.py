@@ -68,18 +68,18 @@ class SpaceFile(Frozen):
     hyperparameter: tuple[Hyperparameter, ...]
 
 
-def space_maker(name: str, fixed: Sequence[str] = (), held: Mapping[str, Any] | None = None) -> SpaceMaker:
+def space_maker(name: str, fixed: Sequence[str] = (), pinned: Mapping[str, Any] | None = None) -> SpaceMaker:
     """The maker of a space.
 
     Args:
         name: names of ``SPACES`` and paths of TOML files, joined with ``+``.
         fixed: dotted settings that are given and so not searched.
-        held: values of conditional knobs that are given: each has this value wherever it exists.
+        pinned: values of conditional knobs that are given: each has this value wherever it exists.
 
     Raises:
         SettingsError: a name that is none, or a file that cannot be read; the message names the knob and the remedy.
     """
-    return partial(_make, name, _parts(name), tuple(fixed), held or {})
+    return partial(_make, name, _parts(name), tuple(fixed), pinned or {})
 
 
 def split_fixed(name: str, base: Settings, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,14 +112,14 @@ def split_fixed(name: str, base: Settings, given: Mapping[str, Any]) -> tuple[di
         if hyperparameter.when
     ]
     plain = flatten(base.model_dump(mode="json"))
-    overrides, held = dict(given), {}
+    overrides, pinned = dict(given), {}
     for hyperparameter in hyperparameters:
         if exists(hyperparameter, {**plain, **overrides}):
             if any(overrides.get(parent, plain.get(parent)) != plain.get(parent) for parent in hyperparameter.when):
                 overrides.setdefault(hyperparameter.name, hyperparameter.default)
         elif hyperparameter.name in overrides and hyperparameter.name not in plain:
-            held[hyperparameter.name] = overrides.pop(hyperparameter.name)
-    return overrides, held
+            pinned[hyperparameter.name] = overrides.pop(hyperparameter.name)
+    return overrides, pinned
 
 
 def _parts(name: str) -> tuple[tuple[str, HyperparameterMaker], ...]:
@@ -138,7 +138,7 @@ def _make(
     name: str,
     parts: Sequence[tuple[str, HyperparameterMaker]],
     fixed: Sequence[str],
-    held: Mapping[str, Any],
+    pinned: Mapping[str, Any],
     languages: Sequence[str],
     settings: Settings,
 ) -> Space:
@@ -150,12 +150,12 @@ def _make(
     nowhere = [
         hyperparameter
         for hyperparameter in hyperparameters
-        if hyperparameter.name in held and hyperparameter.name not in {there.name for there in left}
+        if hyperparameter.name in pinned and hyperparameter.name not in {there.name for there in left}
     ]
     if nowhere:
         raise SettingsError([_nowhere(hyperparameter, name) for hyperparameter in nowhere])
     left = tuple(
-        hyperparameter.held_at(held[hyperparameter.name]) if hyperparameter.name in held else hyperparameter
+        hyperparameter.held_at(pinned[hyperparameter.name]) if hyperparameter.name in pinned else hyperparameter
         for hyperparameter in left
     )
     if not left:

@@ -28,12 +28,12 @@ from search_spaces import Space, ablation
 from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
 from study.cli.app import run_script
 from study.cli.options import add_study_flags
-from study.cli.run_study import Script, read_draft, run_study
+from study.cli.run_study import Script, read_request, run_study
 from study.common.errors import SettingsError
 from study.common.groups import Modality
 from study.config.settings import Settings
 from study.planning.paths import folder_of
-from study.planning.plan import Draft
+from study.planning.request import StudyRequest
 from study.planning.tuned_arms import TunedArm, read_tuned_arms
 
 CONTROL = "control.fraction"
@@ -75,7 +75,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     make_space = partial(make_arms, names=arms, found=found)
     labels = (*arms, *(arm.baseline.label for arm in found))
     script = Script(make_space, labels, hyperparameters_in_words, partial(show, console))
-    return run_study(read_draft(flags), script, flags.dry_run, console)
+    return run_study(read_request(flags), script, flags.dry_run, console)
 
 
 def refuse_objectives(fixed: Sequence[str]) -> None:
@@ -127,23 +127,23 @@ def chosen(text: str | None, modalities: Sequence[str] = (Modality.SPEECH_TEXT.v
     return tuple(name for name in known if name in asked or name == ERM)
 
 
-def show(console: Console, draft: Draft, write: bool) -> int:
+def show(console: Console, request: StudyRequest, write: bool) -> int:
     """Print every arm against ERM on dev, and where the report is, writing it first if asked."""
-    study = load_study(draft.folder)
+    study = load_study(request.folder)
     for trial in study.failed.itertuples():
         console.print(f"arm {trial.label} failed: {trial.reason} (logs: {trial.log})")
     if study.configuration(ERM) is None or len(study.configurations) < 2:
         console.print("fewer than two arms have finished, so there is nothing to compare")
         return 1
     if write:
-        write_report(draft.folder)
+        write_report(request.folder)
     comparison = adjusted(compare(study, ERM))
     console.print(as_text(shown(comparison, ("w_f1", "avg"), scope=comparison.overall)))
     console.print("dev, in points, paired over seeds; W-F1 up and the AVG gap down are better")
     for note in comparison.notes:
         console.print(f"note: {note}")
-    console.print(f"{'cells':8}python -m analysis.tables.comparison {draft.folder.uri} --reference {ERM}")
-    console.print(f"{'report':8}{draft.folder.path('report', 'report.html')}")
+    console.print(f"{'cells':8}python -m analysis.tables.comparison {request.folder.uri} --reference {ERM}")
+    console.print(f"{'report':8}{request.folder.path('report', 'report.html')}")
     return 0
 
 

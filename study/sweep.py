@@ -28,11 +28,11 @@ from analysis.report.build import write_report
 from analysis.tables.format import front_table
 from study.cli.app import run_script
 from study.cli.options import add_search_flags, add_study_flags
-from study.cli.run_study import Script, read_draft, run_study
+from study.cli.run_study import Script, read_request, run_study
 from study.common.errors import SettingsError
-from study.planning.confirmation import confirm_draft, confirm_folder, confirm_space, confirmation_runs
+from study.planning.confirmation import confirm_folder, confirm_space, confirmation_request, confirmation_runs
 from study.planning.paths import folder_of
-from study.planning.plan import Draft
+from study.planning.request import StudyRequest
 from study.search.objectives import SearchObjectives
 from study.storage.records import objectives_of, read_study, read_trials, run_directory, trials_done
 from study.storage.status import read_status
@@ -66,12 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(flags: argparse.Namespace, console: Console) -> int:
-    draft = read_draft(flags)
+    request = read_request(flags)
     if flags.confirm_seeds is None:
         return run_study(
-            draft, Script(None, (), hyperparameters_in_words, partial(show, console)), flags.dry_run, console
+            request, Script(None, (), hyperparameters_in_words, partial(show, console)), flags.dry_run, console
         )
-    folder = draft.folder
+    folder = request.folder
     folder.require_storage()
     front_ids = [*_front_of(folder)["config_id"]]
     if not front_ids:
@@ -83,54 +83,54 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     script = Script(
         confirm_space(baselines), labels, hyperparameters_in_words, partial(show_confirmation, console, folder)
     )
-    return run_study(confirm_draft(draft, flags.confirm_seeds), script, flags.dry_run, console)
+    return run_study(confirmation_request(request, flags.confirm_seeds), script, flags.dry_run, console)
 
 
-def show(console: Console, draft: Draft, write: bool) -> int:
+def show(console: Console, request: StudyRequest, write: bool) -> int:
     """Print the front and where the report is, writing it first if asked."""
-    study = load_study(draft.folder)
-    done = trials_done(read_trials(draft.folder).values())
-    if done < draft.trials:
+    study = load_study(request.folder)
+    done = trials_done(read_trials(request.folder).values())
+    if done < request.trials:
         failed = f", {len(study.failed)} failed" if len(study.failed) else ""
-        console.print(f"{done} of {draft.trials} trials are done{failed}; the same command goes on with the others")
+        console.print(f"{done} of {request.trials} trials are done{failed}; the same command goes on with the others")
     if len(study.pruned):
         console.print(f"{len(study.pruned)} of {done} trials were stopped early and stand in no front")
     for trial in study.failed.itertuples():
         console.print(f"trial {trial.number} failed: {trial.reason} (logs: {trial.log})")
-    for record in read_trials(draft.folder).values():
+    for record in read_trials(request.folder).values():
         for seed, reason in record.get("failed_seeds", {}).items():
             console.print(f"trial {record['number']} is incomplete, seed {seed} failed: {reason}")
     if study.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
     if write:
-        write_report(draft.folder)
-    if draft.search_objectives == SearchObjectives():
+        write_report(request.folder)
+    if request.search_objectives == SearchObjectives():
         console.print("\nPareto front on dev (percentage points; test beside it, not used to choose)")
         console.print(as_text(front_table(front(study.configurations))))
     else:
-        show_objectives(console, draft.folder)
+        show_objectives(console, request.folder)
     for note in study.plan["corpus"]["notes"]:
         console.print(f"note: {note}")
     spent = time_in_words(time_spent(study))
     if spent:
         console.print(f"{'time':8}{spent}")
     for name, file in (("report", "report.html"), ("figure", "pareto.png"), ("", "pareto.svg")):
-        console.print(f"{name:8}{draft.folder.path('report', file)}")
-    if draft.profile:
-        show_profiles(console, draft)
+        console.print(f"{name:8}{request.folder.path('report', file)}")
+    if request.profile:
+        show_profiles(console, request)
     return 0
 
 
-def show_profiles(console: Console, draft: Draft) -> None:
+def show_profiles(console: Console, request: StudyRequest) -> None:
     """Print where the pages of the profiled runs are."""
     from study.training.profiler import SUMMARY  # torch: not for --help
 
     name = "profile"
-    for record in read_trials(draft.folder).values():
-        page = f"{run_directory(record['config_id'], draft.seeds[0])}/{SUMMARY}"
-        if draft.folder.exists(page):
-            console.print(f"{name:8}{draft.folder.path(page)}")
+    for record in read_trials(request.folder).values():
+        page = f"{run_directory(record['config_id'], request.seeds[0])}/{SUMMARY}"
+        if request.folder.exists(page):
+            console.print(f"{name:8}{request.folder.path(page)}")
             name = ""
 
 
@@ -146,25 +146,25 @@ def show_objectives(console: Console, folder: StudyFolder) -> None:
         console.print(f"{missed} of {len(points)} configurations miss {' or '.join(plan['constraints'])}")
 
 
-def show_confirmation(console: Console, folder: StudyFolder, draft: Draft, write: bool) -> int:
+def show_confirmation(console: Console, folder: StudyFolder, request: StudyRequest, write: bool) -> int:
     """Print what was found beside the same on fresh seeds; the study's own report shows both as well.
 
     Args:
         folder: of the study that was confirmed.
-        draft: of the confirmation.
+        request: of the confirmation.
         write: whether to write both reports.
     """
-    again = load_study(draft.folder)
+    again = load_study(request.folder)
     if again.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
     if write:
         write_report(folder)  # first: where the other report stands, this one has the confirmation
-        write_report(draft.folder)
+        write_report(request.folder)
     console.print("\nas searched → on fresh seeds (percentage points); the front was chosen on the first of each pair")
     search = load_study(folder)
     console.print(as_text(confirmation_table(with_objectives(confirmation(search, again), search, again))))
-    for place, words in ((folder, "both"), (draft.folder, "fresh seeds alone")):
+    for place, words in ((folder, "both"), (request.folder, "fresh seeds alone")):
         console.print(f"{'report':8}{place.path('report', 'report.html')} ({words})")
     return 0
 

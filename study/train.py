@@ -23,7 +23,7 @@ from study.cli.app import run_script
 from study.cli.options import add_study_flags
 from study.cli.run_single import SingleRun, run_single
 from study.common.environment import quiet_libraries, rank_and_world_size
-from study.planning.plan import SINGLE
+from study.planning.request import SINGLE
 from study.storage.records import read_study
 
 
@@ -56,7 +56,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
 
 def show(done: SingleRun, console: Console) -> None:
     """Print the figures and where everything is; write the adapter's card."""
-    folder = done.draft.folder
+    folder = done.request.folder
     tables = {split: as_text(groups_table(done.finished[split])) for split in ("dev", "test")}
     for split, text in tables.items():
         console.print(f"\n{split}, in points" + (f" (epoch {done.finished['epoch']} was chosen on it)"
@@ -68,7 +68,7 @@ def show(done: SingleRun, console: Console) -> None:
         from study.models.adapter import CARD
         from study.models.model_card import card
 
-        text = card(done.draft.settings, done.finished, read_study(folder), done.backbone, tables)
+        text = card(done.request.settings, done.finished, read_study(folder), done.backbone, tables)
         folder.write_bytes(f"{done.directory}/adapter/{CARD}", text.encode())
     console.print(f"\n{'adapter':11}{folder.path(done.directory, 'adapter')}")
     console.print(f"{'records':11}{folder.path(done.directory)}")

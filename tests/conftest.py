@@ -50,7 +50,7 @@ def small_study(small_corpus, tmp_path_factory):
     import argparse
 
     from study.cli.options import add_search_flags, add_study_flags, read_flags
-    from study.planning.build import complete
+    from study.planning.plan import build_plan
     from study.planning.prepare import prepare
 
     storage = tmp_path_factory.mktemp("storage")
@@ -61,7 +61,7 @@ def small_study(small_corpus, tmp_path_factory):
         ["--corpus", f"meld-st:{small_corpus}", "--storage", str(storage), "--num-workers", "1", "--epochs", "2"]
         + ["--set", "optimisation.batch_size=24"]
     )
-    plan = complete(read_flags(flags, cores=2))
+    plan = build_plan(read_flags(flags, cores=2))
     return plan, prepare(plan)
 
 
@@ -78,7 +78,7 @@ def plan_in(small_study):
 
     def make(folder, overrides=None, **parallelism):
         return RunPlan(
-            settings=plan.draft.settings.with_overrides(overrides or {}),
+            settings=plan.request.settings.with_overrides(overrides or {}),
             parallelism=Parallelism(**{"num_workers": 1, "zero_stage": 0, **parallelism}),
             config_id="abc",
             features=prepared.features,

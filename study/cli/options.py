@@ -17,7 +17,7 @@ from study.common.errors import SettingsError
 from study.config.presets import on_backbone
 from study.config.settings import Parallelism, Settings, parse
 from study.planning.paths import default_storage, resolved, resolved_backbone
-from study.planning.plan import GRID_POINTS, NAMED, SAMPLERS, Draft
+from study.planning.request import GRID_POINTS, NAMED_SPACES, SAMPLERS, StudyRequest
 from study.ray_backend.loggers import TRACKERS, tracker_errors
 from study.search.mo_asha import NAME, HalvingRule, read_rule
 from study.search.objectives import SECONDS, parse_search_objectives
@@ -176,7 +176,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> Draft:
+def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | None = None) -> StudyRequest:
     """What the flags say, every fault of theirs collected; nothing is read or written.
 
     Args:
@@ -188,7 +188,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         base = on_backbone(base, resolved_backbone(flags.backbone))
     overrides, errors = _overrides(flags, base)
     held: dict[str, Any] = {}
-    if flags.space not in NAMED:
+    if flags.space not in NAMED_SPACES:
         try:
             overrides, held = split_fixed(flags.space, base, overrides)
         except SettingsError as error:
@@ -214,7 +214,7 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         cache = None  # the corpus is read all the same, for its own faults
     storage = flags.storage or default_storage()
     default_cache = Path.home() / ".cache" / "fair-ser" if "://" in storage else Path(storage) / "cache"
-    return Draft(
+    return StudyRequest(
         folder=StudyFolder.at(storage, name),
         name=name,
         settings=settings,
@@ -226,13 +226,13 @@ def read_flags(flags: argparse.Namespace, cores: int | None, base: Settings | No
         cores=cores,
         fixed=tuple(key for key, _, _ in (item.partition("=") for item in flags.overrides) if key not in held),
         errors=tuple(errors),
-        held=held,
+        pinned=held,
         profile=flags.profile,
     )
 
 
-def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
-    """The draft with what the flags of a search say beside those of any study."""
+def read_search(request: StudyRequest, flags: argparse.Namespace) -> StudyRequest:
+    """The request with what the flags of a search say beside those of any study."""
     search_objectives, errors = parse_search_objectives(flags.objectives, flags.constraint)
     if flags.sampler not in SAMPLERS:
         errors.append(f"--sampler: there is no {flags.sampler!r}; choose from {', '.join(SAMPLERS)}")
@@ -242,7 +242,7 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
         errors.append(f"--retries: {flags.retries} must be 0 or more")
     if flags.budget is not None and not 0 < flags.budget < math.inf:
         errors.append(f"--budget: {flags.budget:g} is no number of worker-hours; give one above 0")
-    early_stopping = _early_stopping(flags.early_stopping, draft.settings, errors)
+    early_stopping = _early_stopping(flags.early_stopping, request.settings, errors)
     if early_stopping and SECONDS in dict(search_objectives.objectives):
         errors.append(
             f"--early-stopping: {SECONDS} are those of a whole run, so trials cannot be ranked by them after an epoch; "
@@ -259,7 +259,7 @@ def read_search(draft: Draft, flags: argparse.Namespace) -> Draft:
         "early_stopping": early_stopping,
         "trackers": trackers,
     }
-    return replace(draft, **read, errors=(*draft.errors, *errors))
+    return replace(request, **read, errors=(*request.errors, *errors))
 
 
 def _study_name(corpus: str, space: str) -> str:

@@ -18,9 +18,9 @@ from study.cli.describe import describe
 from study.cli.options import read_flags, read_search
 from study.common.environment import stay_on_loopback
 from study.common.groups import cells
-from study.planning.build import complete
 from study.planning.cost import require_budget
-from study.planning.plan import Draft, StudyPlan
+from study.planning.plan import StudyPlan, build_plan
+from study.planning.request import StudyRequest
 from study.planning.study_json import (
     begun_study,
     conflicts,
@@ -49,53 +49,53 @@ class Script:
     make_space: SpaceMaker | None
     labels: tuple[str, ...]
     words: Callable[[Mapping[str, Any]], str]
-    show: Callable[[Draft, bool], int]
+    show: Callable[[StudyRequest, bool], int]
 
 
-def read_draft(flags: argparse.Namespace) -> Draft:
+def read_request(flags: argparse.Namespace) -> StudyRequest:
     """What the flags say, those of a search included where there are any."""
     stay_on_loopback()
     from study.ray_backend import cluster  # Ray takes seconds to import: not for --help
 
     cluster.set_environment()
-    draft = read_flags(flags, cluster.in_reach())
-    return read_search(draft, flags) if "sampler" in flags else draft
+    request = read_flags(flags, cluster.in_reach())
+    return read_search(request, flags) if "sampler" in flags else request
 
 
-def run_study(draft: Draft, script: Script, dry_run: bool, console: Console) -> int:
+def run_study(request: StudyRequest, script: Script, dry_run: bool, console: Console) -> int:
     """Plan, run what is missing, show; with ``dry_run`` only the plan."""
     from study.planning.memory_check import require_memory
 
-    draft.folder.require_storage()
+    request.folder.require_storage()
     if script.labels:
-        draft = draft.for_labels(script.labels)
-    if not draft.errors and not dry_run and is_complete(draft):
-        console.print(f"study {draft.name} is complete: {draft.trials} trials")
-        return script.show(draft, not draft.folder.exists("report/report.html"))
-    there = begun_study(draft.folder)
+        request = request.for_labels(script.labels)
+    if not request.errors and not dry_run and is_complete(request):
+        console.print(f"study {request.name} is complete: {request.trials} trials")
+        return script.show(request, not request.folder.exists("report/report.html"))
+    there = begun_study(request.folder)
     if there:
-        refuse_conflicts(draft, conflicts(there, draft))
-    plan = complete(draft, script.make_space)
+        refuse_conflicts(request, conflicts(there, request))
+    plan = build_plan(request, script.make_space)
     if there:
-        refuse_conflicts(draft, space_conflicts(there, space_record(plan)))
+        refuse_conflicts(request, space_conflicts(there, space_record(plan)))
     describe(plan, console)
-    at_once = min(draft.trials, (draft.cores or 0) // draft.parallelism.num_workers)
-    require_memory(plan, at_once * draft.parallelism.num_workers if draft.cores else None, console)
+    at_once = min(request.trials, (request.cores or 0) // request.parallelism.num_workers)
+    require_memory(plan, at_once * request.parallelism.num_workers if request.cores else None, console)
     require_budget(plan, console)
     if dry_run:
         return 0
     try:
-        with hold(draft.folder):
+        with hold(request.folder):
             _run_trials(plan, script, console)
     except Exception as error:
-        named = with_place(error, (draft.folder.uri, str(draft.cache), tempfile.gettempdir()))
+        named = with_place(error, (request.folder.uri, str(request.cache), tempfile.gettempdir()))
         if named is error:
             raise
         raise named from error
     from study.ray_backend import cluster
 
     threading.Thread(target=cluster.leave).start()  # takes seconds: beside the report
-    return script.show(draft, True)
+    return script.show(request, True)
 
 
 def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
@@ -107,61 +107,61 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     from study.search import trial_records
     from study.search.optuna_study import Search
 
-    draft = plan.draft
+    request = plan.request
     cluster.require_answer()
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
-    keep_plan(draft, record)
+    keep_plan(request, record)
     console.print(f"{'running on':11}{cluster.connect()}")
     heed_sigterm()
     template = trial_records.TrialTemplate(
-        settings=draft.settings,
-        parallelism=draft.parallelism,
-        seeds=draft.seeds,
+        settings=request.settings,
+        parallelism=request.parallelism,
+        seeds=request.seeds,
         features=prepared.features,
         backbone=prepared.backbone,
-        cells=cells(plan.languages, draft.settings.modalities),
+        cells=cells(plan.languages, request.settings.modalities),
         corpus_hash=plan.corpus.content_hash,
         backbone_hash=prepared.backbone_hash,
-        folder=draft.folder,
+        folder=request.folder,
         use_gpu=cluster.has_gpus(),
-        search_objectives=draft.search_objectives,
-        profile=draft.profile,
+        search_objectives=request.search_objectives,
+        profile=request.profile,
     )
-    cluster.require_room(draft.parallelism)
+    cluster.require_room(request.parallelism)
     utterances = plan.corpus.utterances
-    draft.folder.write_parquet(
+    request.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
     lacking = trial_records.trials_without_seeds(template)
     if lacking:
         console.print(
-            f"{'seeds':11}{len(lacking)} finished trials have not all of {len(draft.seeds)} seeds: these first"
+            f"{'seeds':11}{len(lacking)} finished trials have not all of {len(request.seeds)} seeds: these first"
         )
-        progress = StudyProgress(console, len(lacking), 0, _epochs(draft), script.words)
-        _with_progress(progress, partial(tuner.add_seeds, template, lacking, draft.retries, [progress]))
+        progress = StudyProgress(console, len(lacking), 0, _epochs(request), script.words)
+        _with_progress(progress, partial(tuner.add_seeds, template, lacking, request.retries, [progress]))
     trial_records.refresh_trials(template)
-    done = trials_done(read_trials(draft.folder).values())
-    if done < draft.trials:
+    done = trials_done(read_trials(request.folder).values())
+    if done < request.trials:
         search = Search(
-            draft.name,
+            request.name,
             plan.space,
-            draft.settings,
-            draft.search_objectives,
-            draft.sampler,
-            draft.sampler_seed,
-            draft.retries,
+            request.settings,
+            request.search_objectives,
+            request.sampler,
+            request.sampler_seed,
+            request.retries,
             template.cells,
         )
-        progress = StudyProgress(console, draft.trials, done, _epochs(draft), script.words)
-        place = draft.folder.uri if draft.folder.is_local else "."
-        callbacks = [progress, *make_trackers(draft.trackers, draft.name, place)]
-        run = partial(tuner.run_trials, template, search, draft.trials, callbacks, draft.early_stopping)
+        progress = StudyProgress(console, request.trials, done, _epochs(request), script.words)
+        place = request.folder.uri if request.folder.is_local else "."
+        callbacks = [progress, *make_trackers(request.trackers, request.name, place)]
+        run = partial(tuner.run_trials, template, search, request.trials, callbacks, request.early_stopping)
         _with_progress(progress, run)
 
 
-def _epochs(draft: Draft) -> int:
-    return draft.settings.optimisation.epochs * len(draft.seeds)
+def _epochs(request: StudyRequest) -> int:
+    return request.settings.optimisation.epochs * len(request.seeds)
 
 
 def _with_progress(progress: Any, run: Callable[[], None]) -> None:

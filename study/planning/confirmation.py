@@ -10,7 +10,7 @@ from typing import Any
 from search_spaces import NamedConfiguration, Space, SpaceMaker
 from study.common.errors import SettingsError
 from study.config.settings import Settings
-from study.planning.plan import Draft
+from study.planning.request import StudyRequest
 from study.planning.study_json import conflicts, refuse_conflicts
 from study.storage.records import read_study
 from study.storage.study_folder import StudyFolder
@@ -23,18 +23,18 @@ def confirm_folder(folder: StudyFolder) -> StudyFolder:
     return StudyFolder(folder.path(CONFIRM))
 
 
-def confirm_draft(draft: Draft, seeds: str) -> Draft:
-    """The draft of running a study's configurations again.
+def confirmation_request(request: StudyRequest, seeds: str) -> StudyRequest:
+    """The request of running a study's configurations again.
 
     Args:
-        draft: of the study, which has run.
+        request: of the study, which has run.
         seeds: new ones, such as ``10,11``.
 
     Raises:
         SettingsError: they are no seeds, the search has used one of them, or the study has other settings.
     """
-    plan = read_study(draft.folder)
-    refuse_conflicts(draft, conflicts(plan, replace(draft, seeds=tuple(plan["seeds"]))))
+    plan = read_study(request.folder)
+    refuse_conflicts(request, conflicts(plan, replace(request, seeds=tuple(plan["seeds"]))))
     try:
         fresh = tuple(int(part) for part in seeds.split(","))
     except ValueError:
@@ -44,9 +44,9 @@ def confirm_draft(draft: Draft, seeds: str) -> Draft:
         words = f"the search has used {', '.join(map(str, used))}" if used else "they must differ and be 0 or more"
         raise SettingsError([f"--confirm-seeds: {seeds}: {words}; choose fresh seeds"])
     return replace(
-        draft,
-        folder=confirm_folder(draft.folder),
-        name=f"{draft.name}-{CONFIRM}",
+        request,
+        folder=confirm_folder(request.folder),
+        name=f"{request.name}-{CONFIRM}",
         space=CONFIRM,
         seeds=fresh,
     )

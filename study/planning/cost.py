@@ -48,27 +48,27 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
     Raises:
         SettingsError: it is more than the budget, or nothing is known to hold the budget against.
     """
-    draft = plan.draft
-    at_once = (draft.cores or 0) // draft.parallelism.num_workers
-    groups = f"{min(at_once, draft.trials)} worker groups at a time" if draft.cores else "as many at a time as fit"
+    request = plan.request
+    at_once = (request.cores or 0) // request.parallelism.num_workers
+    groups = f"{min(at_once, request.trials)} worker groups at a time" if request.cores else "as many at a time as fit"
     pace = measured_pace(plan)
     if pace is None:
         console.print(f"{'cost':11}{groups}; not known: no finished run of this corpus, backbone and ranks beside it")
-        if draft.budget is not None:
+        if request.budget is not None:
             raise SettingsError(["--budget: no finished run to measure by; run one trial first, or leave --budget out"])
         return
-    epochs, num_workers = draft.settings.optimisation.epochs, draft.parallelism.num_workers
-    trials = read_trials(draft.folder)
+    epochs, num_workers = request.settings.optimisation.epochs, request.parallelism.num_workers
+    trials = read_trials(request.folder)
     done = trials_done(trials.values())
-    missing = max(0, draft.trials - done)
-    seconds = pace.trial(len(draft.seeds), epochs)
-    lacking = missing_seeds(draft.folder, trials.values(), draft.seeds)
+    missing = max(0, request.trials - done)
+    seconds = pace.trial(len(request.seeds), epochs)
+    lacking = missing_seeds(request.folder, trials.values(), request.seeds)
     growth = [pace.trial(len(seeds), epochs) for seeds in lacking.values()]
     hours, grown = seconds * num_workers / 3600, sum(growth) * num_workers / 3600  # of workers: a trial; all seeds
     needed = grown + missing * hours
     wall = ""
     if at_once:
-        rounds = [math.ceil(runs / min(at_once, draft.trials)) for runs in (missing, len(growth))]
+        rounds = [math.ceil(runs / min(at_once, request.trials)) for runs in (missing, len(growth))]
         wall = f", {_duration(rounds[0] * seconds + rounds[1] * max(growth, default=0.0))}"
     more = f"more seeds of {len(growth)} finished trials at {grown:.3g} and " if growth else ""
     console.print(
@@ -76,24 +76,24 @@ def require_budget(plan: StudyPlan, console: Console) -> None:
         f"({pace.epoch:.3g} s an epoch, {pace.setup + pace.overhead:.3g} s to start; medians of {pace.runs} runs of "
         f"{', '.join(pace.studies)})"
     )
-    if draft.budget is None:
+    if request.budget is None:
         return
-    fits = done + int((draft.budget - grown) / hours) if draft.budget >= grown else 0
-    if needed <= draft.budget:
-        console.print(f"{'budget':11}{draft.budget:g} worker-hours hold a study of {fits} trials")
+    fits = done + int((request.budget - grown) / hours) if request.budget >= grown else 0
+    if needed <= request.budget:
+        console.print(f"{'budget':11}{request.budget:g} worker-hours hold a study of {fits} trials")
         return
     fewer = f"--trials {fits}, " if fits else ""
     raise SettingsError(
         [
             f"--budget: {more}{missing} more trials need up to {needed:.3g} worker-hours, the budget is "
-            f"{draft.budget:g}; use {fewer}fewer --seeds or fewer --epochs"
+            f"{request.budget:g}; use {fewer}fewer --seeds or fewer --epochs"
         ]
     )
 
 
 def measured_pace(plan: StudyPlan) -> Pace | None:
     """What runs of the same corpus, backbone, modalities, batch and placement took, in all studies of this storage."""
-    storage = plan.draft.folder.parent
+    storage = plan.request.folder.parent
     if storage.exists("study.json"):  # this study lies inside another (study.planning.confirmation)
         storage = storage.parent
     setups, epochs, overheads, studies = [], [], [], []
@@ -126,13 +126,13 @@ def measured_pace(plan: StudyPlan) -> Pace | None:
 
 
 def _alike(record: dict[str, Any], plan: StudyPlan) -> bool:
-    settings = plan.draft.settings
+    settings = plan.request.settings
     return (
         record["corpus"]["hash"] == plan.corpus.content_hash
         and record["backbone"]["spec"] == settings.backbone.spec
         and record["modalities"] == list(settings.modalities)
         and record["settings"]["optimisation"]["batch_size"] == settings.optimisation.batch_size
-        and record.get("parallelism") == plan.draft.parallelism.model_dump()
+        and record.get("parallelism") == plan.request.parallelism.model_dump()
     )
 
 

@@ -25,9 +25,9 @@ TEMPLATE_TOKENS = 25  # of the chat template around the prompt
 
 def require_memory(plan: StudyPlan, workers: int | None, console: Console) -> None:
     """``require_room`` for the training of a plan."""
-    draft = plan.draft
-    load = load_of(draft.settings, plan.corpus.utterances, draft.parallelism.num_workers)
-    require_room(draft.settings, draft.parallelism, load, workers, console)
+    request = plan.request
+    load = load_of(request.settings, plan.corpus.utterances, request.parallelism.num_workers)
+    require_room(request.settings, request.parallelism, load, workers, console)
 
 
 def require_room(

@@ -1,83 +1,72 @@
-"""From flags to a plan, with every fault named at once."""
+"""The checked plan of a study: the request, the corpus, and the search space for that corpus."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from search_spaces import Space
-from study.config.settings import Parallelism, Settings
-from study.data.corpora import Corpus
-from study.search.mo_asha import HalvingRule
-from study.search.objectives import SearchObjectives
-from study.storage.records import read_trials
-from study.storage.study_folder import StudyFolder
-
-SINGLE = "single"
-"""What stands for the space of a study that is one configuration."""
-NAMED = (SINGLE, "ablation", "confirm")
-"""What stands for the space of a study of named configurations, which its script makes."""
-SAMPLERS = ("tpe", "nsga2", "nsga3", "random", "grid")
-GRID_POINTS = 3
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What the flags say, before the corpus is read.
-
-    Attributes:
-        settings: the base configuration; a trial overrides some of it.
-        space: name of what is searched.
-        cache: where corpus, features and tiny backbone are kept, shared by studies.
-        fixed: settings given by ``--set``, which the space then does not search.
-        held: those of ``--set`` that only some configurations have, such as the ramp of a schedule that is searched.
-        goals: what the search looks for.
-        sampler: which of ``SAMPLERS`` proposes configurations.  sampler_seed: of it.
-        retries: how often a trial that fails is tried again within one call.
-        budget: worker-hours that the study may take, None for any.
-        faults: what is wrong so far; ``complete`` adds to them and raises.
-        trackers: where trials are sent besides the study's own records.
-        early_stopping: the rule that stops trials early, None if every trial is trained to its end.
-        profile: whether each trial leaves a profile of its first seed's steps.
-    """
-
-    folder: StudyFolder
-    name: str
-    settings: Settings
-    parallelism: Parallelism
-    space: str
-    trials: int
-    seeds: tuple[int, ...]
-    cache: Path
-    cores: int | None
-    fixed: tuple[str, ...]
-    errors: tuple[str, ...]
-    held: dict[str, Any] = field(default_factory=dict)
-    search_objectives: SearchObjectives = SearchObjectives()
-    sampler: str = "tpe"
-    sampler_seed: int = 0
-    retries: int = 1
-    budget: float | None = None
-    early_stopping: HalvingRule | None = None
-    trackers: tuple[str, ...] = ()
-    profile: bool = False
-
-    def for_labels(self, labels: tuple[str, ...]) -> Draft:
-        """The draft of a study of named trials, which is to have these beside those that it has."""
-        there = [t["label"] for t in read_trials(self.folder).values() if t["state"] == "finished"]
-        return replace(self, trials=len(there) + len(set(labels) - set(there)))
+from search_spaces import Space, SpaceMaker, space_maker
+from study.common.errors import SettingsError
+from study.common.groups import LANGUAGES, cells
+from study.data.corpora import Corpus, CorpusError, load_corpus
+from study.data.corpus_checks import corpus_errors
+from study.planning.request import GRID_POINTS, StudyRequest
+from study.planning.validation import baseline_errors, context_errors, hyperparameter_errors, method_errors, size_errors
+from study.search.objectives import objective_errors
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A draft without faults, with its corpus and the space for that corpus."""
+    """A request without errors, with its corpus and the search space for that corpus."""
 
-    draft: Draft
+    request: StudyRequest
     corpus: Corpus
     languages: tuple[str, ...]
     space: Space
 
     def counts(self) -> dict[str, int]:
-        """Utterances of each split."""
+        """Return the number of utterances in each split."""
         return {split: int((self.corpus.utterances["split"] == split).sum()) for split in ("train", "dev", "test")}
+
+
+def build_plan(request: StudyRequest, make_space: SpaceMaker | None = None) -> StudyPlan:
+    """Read the corpus and check the whole request against it. Nothing is written to the study folder.
+
+    Args:
+        request: the parsed options.
+        make_space: makes the search space from languages and settings; None takes the space named in the request.
+
+    Raises:
+        SettingsError: lists every error found, one per line.
+    """
+    errors, settings = list(request.errors), request.settings
+    corpus = None
+    if not any(message.startswith(("corpus.", "corpus:")) for message in errors):
+        try:
+            corpus = load_corpus(settings.corpus, request.cache)
+        except CorpusError as error:
+            errors.append(f"--corpus {settings.corpus.spec}: {error}")
+    languages: tuple[str, ...] = LANGUAGES
+    if corpus is not None:
+        spoken = set(corpus.utterances["language"])
+        languages = tuple(language for language in LANGUAGES if language in spoken)
+        errors += corpus_errors(corpus, settings)
+    errors += context_errors(settings, request.parallelism, languages, request.cores)
+    space = Space(request.space, (), ())
+    try:
+        space = (make_space or space_maker(request.space, request.fixed, request.pinned))(languages, settings)
+    except SettingsError as error:
+        errors += [message for message in error.errors if message not in errors]
+    if request.sampler == "grid" and space.hyperparameters:
+        space = space.on_grid(GRID_POINTS)
+    errors += size_errors(space, request, cells(languages, settings.modalities))
+    errors += method_errors(request.fixed, space)
+    errors += hyperparameter_errors(space, settings, request.parallelism, languages)
+    errors += baseline_errors(space, settings, request.parallelism, languages)
+    errors += objective_errors(request.search_objectives, cells(languages, settings.modalities))
+    if not settings.optimisation.epochs and len(space.hyperparameters) + len(space.baselines) > 1:
+        errors.append(
+            "--epochs 0: all trials would be the same untrained backbone; evaluate it once with study/train.py"
+        )
+    if errors or corpus is None:
+        raise SettingsError(errors)
+    return StudyPlan(request, corpus, languages, space)

@@ -25,17 +25,17 @@ class Prepared:
 
 def prepare(plan: StudyPlan) -> Prepared:
     """Make the tiny backbone if it is asked for, and compute the features; both are kept and found again."""
-    backbone = plan.draft.settings.backbone.spec
+    backbone = plan.request.settings.backbone.spec
     if backbone == "tiny":
         table = plan.corpus.utterances
         transcripts = table.loc[table["split"] == "train", "transcript"].tolist()
         backbone = str(
-            tiny_checkpoint([*_prompt_texts(plan.draft.settings) * PROMPT_SHARE, *transcripts], plan.draft.cache)
+            tiny_checkpoint([*_prompt_texts(plan.request.settings) * PROMPT_SHARE, *transcripts], plan.request.cache)
         )
     processor = load_processor(backbone)
-    corpus, loudness = plan.corpus, plan.draft.settings.corpus.loudness
+    corpus, loudness = plan.corpus, plan.request.settings.corpus.loudness
     folder = features.build(
-        corpus.utterances, corpus.content_hash, processor.feature_extractor, plan.draft.cache, loudness
+        corpus.utterances, corpus.content_hash, processor.feature_extractor, plan.request.cache, loudness
     )
     return Prepared(backbone, backbone_hash(backbone), folder)
 

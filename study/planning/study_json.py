@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from search_spaces import Hyperparameter
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten, parse
-from study.planning.plan import Draft, StudyPlan
+from study.planning.plan import StudyPlan
+from study.planning.request import StudyRequest
 from study.storage.records import (
     SCHEMA_VERSION,
     begun_runs,
@@ -30,10 +31,10 @@ VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "o
 
 def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
     """What ``study.json`` holds."""
-    draft, settings = plan.draft, plan.draft.settings
+    request, settings = plan.request, plan.request.settings
     return {
         "schema_version": SCHEMA_VERSION,
-        "name": draft.name,
+        "name": request.name,
         "corpus": {
             "spec": settings.corpus.spec,
             "name": plan.corpus.name,
@@ -47,16 +48,16 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
         "languages": list(plan.languages),
         "modalities": list(settings.modalities),
         **space_record(plan),
-        "objectives": [list(objective) for objective in draft.search_objectives.objectives],
-        "constraints": [str(constraint) for constraint in draft.search_objectives.constraints],
-        "sampler": draft.sampler,
-        "sampler_seed": draft.sampler_seed,
-        "trials": draft.trials,
-        "early_stopping": draft.early_stopping and draft.early_stopping.model_dump(),
-        "seeds": list(draft.seeds),
+        "objectives": [list(objective) for objective in request.search_objectives.objectives],
+        "constraints": [str(constraint) for constraint in request.search_objectives.constraints],
+        "sampler": request.sampler,
+        "sampler_seed": request.sampler_seed,
+        "trials": request.trials,
+        "early_stopping": request.early_stopping and request.early_stopping.model_dump(),
+        "seeds": list(request.seeds),
         "settings": settings.model_dump(mode="json"),
-        "held": draft.held,
-        "parallelism": draft.parallelism.model_dump(),
+        "pinned": request.pinned,
+        "parallelism": request.parallelism.model_dump(),
         "versions": {"python": sys.version.split()[0], **{package: version(package) for package in VERSIONED}},
         "command": shlex.join(["python", *sys.argv]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,10 +73,10 @@ def begun_study(folder: StudyFolder) -> dict[str, Any] | None:
     return read_study(folder) if ended or begun_runs(folder) else None
 
 
-def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
-    """How a study on disk differs from a draft of the same name; trials and seeds may grow, and how a step is computed
-    may change."""
-    now = {**_search_in_words(draft), **flatten(draft.settings.model_dump(mode="json")), **draft.held}
+def conflicts(record: dict[str, Any], request: StudyRequest) -> list[str]:
+    """List how a study on disk differs from a request of the same name. Trials, seeds and ``computation`` settings may
+    differ."""
+    now = {**_search_in_words(request), **flatten(request.settings.model_dump(mode="json")), **request.pinned}
     try:  # a setting that is younger than the study has its default there
         settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
     except ValidationError:
@@ -85,10 +86,10 @@ def conflicts(record: dict[str, Any], draft: Draft) -> list[str]:
         "--constraint": " ".join(record.get("constraints", [])),
         "--sampler-seed": record.get("sampler_seed", 0),
         **flatten(settings),
-        **record.get("held", {}),
+        **record.get("pinned", {}),
     }
-    if not set(record["seeds"]) <= set(draft.seeds):
-        then["--seeds"], now["--seeds"] = record["seeds"], list(draft.seeds)
+    if not set(record["seeds"]) <= set(request.seeds):
+        then["--seeds"], now["--seeds"] = record["seeds"], list(request.seeds)
     return [
         f"{key}: {then.get(key)!r} there, {now.get(key)!r} now"
         for key in now | then
@@ -125,57 +126,57 @@ def space_conflicts(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def space_record(plan: StudyPlan) -> dict[str, Any]:
     """What ``study.json`` holds of the space."""
     return {
-        "space": plan.draft.space,
+        "space": plan.request.space,
         "hyperparameters": [hyperparameter.model_dump(mode="json") for hyperparameter in plan.space.hyperparameters],
         "baselines": [{"label": each.label, "note": each.note} for each in plan.space.baselines],
     }
 
 
-def _search_in_words(draft: Draft) -> dict[str, Any]:
+def _search_in_words(request: StudyRequest) -> dict[str, Any]:
     return {
-        "--objectives": ",".join(":".join(objective) for objective in draft.search_objectives.objectives),
-        "--constraint": " ".join(map(str, draft.search_objectives.constraints)),
-        "--sampler-seed": draft.sampler_seed,
+        "--objectives": ",".join(":".join(objective) for objective in request.search_objectives.objectives),
+        "--constraint": " ".join(map(str, request.search_objectives.constraints)),
+        "--sampler-seed": request.sampler_seed,
     }
 
 
-def is_complete(draft: Draft) -> bool:
+def is_complete(request: StudyRequest) -> bool:
     """Whether the study of this name has all its trials and was made with these settings."""
-    if not draft.folder.exists("study.json"):
+    if not request.folder.exists("study.json"):
         return False
-    record = read_study(draft.folder)
-    if conflicts(record, draft) or record["space"] != draft.space or set(record["seeds"]) != set(draft.seeds):
+    record = read_study(request.folder)
+    if conflicts(record, request) or record["space"] != request.space or set(record["seeds"]) != set(request.seeds):
         return False
-    trials = read_trials(draft.folder).values()
+    trials = read_trials(request.folder).values()
     finished = [trial for trial in trials if trial["state"] == "finished"]
-    runs = set(finished_runs(draft.folder))
-    whole = all((trial["config_id"], seed) in runs for trial in finished for seed in draft.seeds)
-    return whole and trials_done(trials) >= draft.trials
+    runs = set(finished_runs(request.folder))
+    whole = all((trial["config_id"], seed) in runs for trial in finished for seed in request.seeds)
+    return whole and trials_done(trials) >= request.trials
 
 
-def keep_plan(draft: Draft, record: dict) -> None:
+def keep_plan(request: StudyRequest, record: dict) -> None:
     """Write ``study.json``, or check it against this call's corpus and backbone; trials, seeds and knobs may grow."""
-    there = begun_study(draft.folder)
+    there = begun_study(request.folder)
     if there is None:
-        draft.folder.write_json("study.json", record)
+        request.folder.write_json("study.json", record)
         return
     errors = [
         f"{part}: content {there[part]['hash']} there, {record[part]['hash']} now"
         for part in ("corpus", "backbone")
         if there[part]["hash"] != record[part]["hash"]
     ]
-    refuse_conflicts(draft, errors + space_conflicts(there, record))
+    refuse_conflicts(request, errors + space_conflicts(there, record))
     grown = {key: record[key] for key in ("space", "hyperparameters", "seeds")}
     others = {each["label"]: each for each in there.get("baselines", [])}
     grown["baselines"] = list({**others, **{each["label"]: each for each in record["baselines"]}}.values())
-    grown |= {"trials": max(there["trials"], draft.trials)}
+    grown |= {"trials": max(there["trials"], request.trials)}
     grown |= {key: record[key] for key in ("sampler", "early_stopping")}  # of the latest call
-    draft.folder.write_json("study.json", {**there, **grown})
+    request.folder.write_json("study.json", {**there, **grown})
 
 
-def refuse_conflicts(draft: Draft, errors: list[str]) -> None:
+def refuse_conflicts(request: StudyRequest, errors: list[str]) -> None:
     """Do not mix two corpora, backbones, spaces or settings in one folder."""
     if errors:
         raise SettingsError(
-            [f"{draft.folder.uri} holds a study made with other settings; choose another --study NAME:", *errors]
+            [f"{request.folder.uri} holds a study made with other settings; choose another --study NAME:", *errors]
         )

@@ -16,7 +16,7 @@ from study.losses.base import PenalisedLoss
 from study.losses.gap_estimators import HeldOutGaps
 from study.losses.minmaxgap import ErmMinMaxGap
 from study.losses.schedules import AdaptiveWeight
-from study.planning.plan import Draft
+from study.planning.request import StudyRequest
 
 
 def hyperparameter_errors(
@@ -101,23 +101,23 @@ def method_errors(fixed: tuple[str, ...], space: Space) -> list[str]:
     return []
 
 
-def size_errors(space: Space, draft: Draft, in_use: Sequence[Cell]) -> list[str]:
+def size_errors(space: Space, request: StudyRequest, in_use: Sequence[Cell]) -> list[str]:
     """A grid, or a space of choices alone, has an end: no configuration is run twice."""
     if not (space.hyperparameters and space.finite):
         return []
-    grid = draft.sampler == "grid"
+    grid = request.sampler == "grid"
     if grid and sum(1 for _ in islice(space.points(), GRID_LIMIT + 1)) > GRID_LIMIT:  # it is queued whole
         return [f"--sampler grid: the space {space.name} has over {GRID_LIMIT:,} points; --set some of its knobs"]
     named = ({**baseline.hyperparameters, **baseline.fixed} for baseline in space.baselines)
-    different = {_identity(draft.settings, hyperparameters, in_use) for hyperparameters in named}
+    different = {_identity(request.settings, hyperparameters, in_use) for hyperparameters in named}
     size = 0
     for point in space.points():
         size += 1
-        different.add(_identity(draft.settings, point, in_use))
-        if len(different) >= draft.trials:
+        different.add(_identity(request.settings, point, in_use))
+        if len(different) >= request.trials:
             return []
     what = "grid" if grid else f"space {space.name}"
-    return [f"--trials: {draft.trials} asked for, the {what} has {size} points: at most {len(different)}"]
+    return [f"--trials: {request.trials} asked for, the {what} has {size} points: at most {len(different)}"]
 
 
 def _identity(settings: Settings, hyperparameters: Mapping[str, Any], in_use: Sequence[Cell]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from study.cli.options import add_search_flags, add_study_flags, read_flags
 from study.config.settings import Parallelism
 from study.data.samplers import batches_of_epoch
-from study.planning.build import complete
+from study.planning.plan import build_plan
 from study.planning.prepare import prepare
 from study.storage.study_folder import StudyFolder
 from study.training.engine import join_process_group
@@ -50,11 +50,11 @@ def main() -> int:
         flags = argparse.ArgumentParser()
         add_study_flags(flags)
         add_search_flags(flags)
-        plan = complete(read_flags(flags.parse_args(["--storage", storage or folder, "--num-workers", "1"]), cores=1))
+        plan = build_plan(read_flags(flags.parse_args(["--storage", storage or folder, "--num-workers", "1"]), cores=1))
         prepared = prepare(plan)
         whole = 0.0
         for micro in (64, 32, 16, 8):
-            settings = plan.draft.settings.with_overrides({"optimisation.micro_batch_size": micro})
+            settings = plan.request.settings.with_overrides({"optimisation.micro_batch_size": micro})
             run_plan = RunPlan(
                 settings=settings,
                 parallelism=Parallelism(num_workers=1, zero_stage=0),

@@ -207,9 +207,9 @@ def planned(flags: list[str]):
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
     add_search_flags(parser)
-    draft = read_flags(parser.parse_args(flags), cores=None)
-    assert not draft.errors
-    return draft
+    request = read_flags(parser.parse_args(flags), cores=None)
+    assert not request.errors
+    return request
 
 
 def test_a_job_gets_what_rays_runtime_environment_knows():

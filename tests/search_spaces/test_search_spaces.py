@@ -95,7 +95,7 @@ def test_a_fixed_parent_prunes_its_children_and_frees_those_that_are_left():
 
 def test_a_fixed_child_holds_where_its_schedule_is_chosen_and_nowhere_else():
     ramp = "loss.fairness_weight.ramp_fraction"
-    space = space_maker("schedules", held={ramp: 0.25})(LANGUAGES, BOTH)
+    space = space_maker("schedules", pinned={ramp: 0.25})(LANGUAGES, BOTH)
     assert hyperparameter_errors(space, BOTH, Parallelism(), LANGUAGES) == []
     found = suggestions(space, 60)
     assert {hyperparameters[SCHEDULE] for hyperparameters in found} == {

@@ -23,7 +23,7 @@ from study.data.corpora.synthetic.planted_gaps import PLANTED_GAPS
 from study.data.examples import Examples
 from study.evaluation.label_likelihood import prediction_frame, score_examples
 from study.models.pretrained import load_processor
-from study.planning.build import complete
+from study.planning.plan import build_plan
 from study.planning.prepare import prepare
 from study.storage.records import UTTERANCE_COLUMNS
 from study.storage.study_folder import StudyFolder
@@ -39,8 +39,8 @@ def run_on(planted_gaps: str, storage: str, seed: int) -> Run:
     add_study_flags(parser)
     add_search_flags(parser)
     flags = ["--planted-gaps", planted_gaps, "--storage", storage, "--num-workers", "1", "--epochs", str(EPOCHS)]
-    plan = complete(read_flags(parser.parse_args(flags), cores=1))
-    settings = plan.draft.settings.with_overrides({"loss.method": "erm"})
+    plan = build_plan(read_flags(parser.parse_args(flags), cores=1))
+    settings = plan.request.settings.with_overrides({"loss.method": "erm"})
     prepared = prepare(plan)
     run = Run(
         RunPlan(

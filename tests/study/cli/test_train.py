@@ -195,12 +195,12 @@ def test_a_faulty_config_names_file_and_knob(tmp_path, text, words):
 
 
 def single(command, *flags: str):
-    """The exit status of train.py's own way from flags, in this process; and its draft."""
+    """The exit status of train.py's own way from flags, in this process; and its request."""
     import argparse
 
     from study.cli.options import add_study_flags
-    from study.cli.run_single import read_single
-    from study.planning.plan import SINGLE
+    from study.cli.run_single import read_single_request
+    from study.planning.request import SINGLE
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--config")
@@ -208,23 +208,25 @@ def single(command, *flags: str):
     parser.set_defaults(space=SINGLE, trials=1)
     if "--config" in flags:
         parser.set_defaults(corpus=None, split=None, backbone=None, modalities=None)
-    return read_single(parser.parse_args([*flags, "--storage", str(command.storage)]))
+    return read_single_request(parser.parse_args([*flags, "--storage", str(command.storage)]))
 
 
 def test_flags_go_before_the_file(command, tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"optimisation.epochs": 9, "modalities": ["speech"], "optimisation.batch_size": 48}))
-    draft = single(command, "--config", str(path), "--epochs", "4", "--set", "optimisation.batch_size=30")
-    optimisation = draft.settings.optimisation
-    assert (optimisation.epochs, optimisation.batch_size) == (4, 30) and draft.settings.modalities == ("speech",)
-    assert draft.settings.corpus.spec == "synthetic" and draft.settings.backbone.spec == "tiny" and not draft.errors
+    request = single(command, "--config", str(path), "--epochs", "4", "--set", "optimisation.batch_size=30")
+    optimisation = request.settings.optimisation
+    assert (optimisation.epochs, optimisation.batch_size) == (4, 30) and request.settings.modalities == ("speech",)
+    assert (
+        request.settings.corpus.spec == "synthetic" and request.settings.backbone.spec == "tiny" and not request.errors
+    )
 
 
 def test_settings_are_shown_in_their_own_letters(small_study):
     plan, _ = small_study
-    settings = plan.draft.settings.with_overrides({"prompt.labels": "ja"})
+    settings = plan.request.settings.with_overrides({"prompt.labels": "ja"})
     out = io.StringIO()
-    describe_single(replace(plan, draft=replace(plan.draft, settings=settings)), Console(file=out, width=1000))
+    describe_single(replace(plan, request=replace(plan.request, settings=settings)), Console(file=out, width=1000))
     assert 'prompt.labels=["中立", "喜び"' in out.getvalue()
 
 

@@ -37,7 +37,9 @@ def test_features_are_built_once_and_memory_mapped(small_study):
     plan, prepared = small_study
     extractor = load_processor(prepared.backbone).feature_extractor
     before = prepared.features.stat().st_mtime_ns
-    again = features.build(plan.corpus.utterances, plan.corpus.content_hash, extractor, plan.draft.cache, "as_recorded")
+    again = features.build(
+        plan.corpus.utterances, plan.corpus.content_hash, extractor, plan.request.cache, "as_recorded"
+    )
     assert again == prepared.features and again.stat().st_mtime_ns == before
     table = features.load(again)
     assert len(table) == len(plan.corpus.utterances)

@@ -127,7 +127,7 @@ def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
 
 def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, monkeypatch):
     plan, _ = small_study
-    load = load_of(plan.draft.settings, plan.corpus.utterances, num_workers=1)
+    load = load_of(plan.request.settings, plan.corpus.utterances, num_workers=1)
     assert load.examples == 24 and 0.5 < load.clip_seconds < 30 and 30 < load.text_tokens < 300
     out = io.StringIO()
     require_memory(plan, 2, Console(file=out, width=200))
@@ -140,12 +140,12 @@ def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, 
 
 def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, monkeypatch):
     plan, _ = small_study
-    load = replace(load_of(plan.draft.settings, plan.corpus.utterances, num_workers=1), scored=1)
+    load = replace(load_of(plan.request.settings, plan.corpus.utterances, num_workers=1), scored=1)
 
     def need(examples):
         return memory_need(
             tiny_config(),
-            plan.draft.settings.backbone,
+            plan.request.settings.backbone,
             Parallelism(num_workers=1),
             replace(load, examples=examples),
             False,
@@ -154,9 +154,9 @@ def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, m
 
     monkeypatch.setattr(memory_check, "free_memory", lambda: (need(1) + need(24)) / 2)
     out = io.StringIO()
-    memory_check.require_room(plan.draft.settings, Parallelism(num_workers=1), load, 1, Console(file=out))
+    memory_check.require_room(plan.request.settings, Parallelism(num_workers=1), load, 1, Console(file=out))
     assert "cut into several passes" in out.getvalue()
-    given = plan.draft.settings.with_overrides({"optimisation.micro_batch_size": 24})
+    given = plan.request.settings.with_overrides({"optimisation.micro_batch_size": 24})
     with pytest.raises(SettingsError, match=r"memory: .*micro_batch_size"):
         memory_check.require_room(given, Parallelism(num_workers=1), load, 1, Console(file=out))
 

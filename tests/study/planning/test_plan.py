@@ -10,7 +10,7 @@ import pytest
 from study.cli.describe import describe_data
 from study.cli.options import add_search_flags, add_study_flags, read_flags, read_search
 from study.common.errors import SettingsError
-from study.planning.build import complete
+from study.planning.plan import build_plan
 from study.planning.study_json import conflicts, keep_plan, space_conflicts, space_record, study_record
 from study.storage.records import read_study
 from tests.study.data.corpora.builders import write_csv, write_wav
@@ -38,7 +38,7 @@ def plan(tmp_path, *flags):
     add_search_flags(parser)
     given = ["--storage", str(tmp_path / "results"), "--set", "optimisation.batch_size=8", "--num-workers", "1", *flags]
     parsed = parser.parse_args(given)
-    return complete(read_search(read_flags(parsed, cores=2), parsed))
+    return build_plan(read_search(read_flags(parsed, cores=2), parsed))
 
 
 def test_a_corpus_without_text_can_be_heard_but_not_read(tmp_path, manifest):
@@ -66,7 +66,7 @@ def test_the_split_is_that_of_the_flag(tmp_path, manifest):
         plan(tmp_path, "--corpus", spec, "--split", "official")
     with pytest.raises(SettingsError, match=r"corpus\.split: .*'parallel', 'official', 'speaker' or 'none'"):
         plan(tmp_path, "--corpus", spec, "--split", "random")
-    assert plan(tmp_path, "--corpus", spec, "--split", "speaker").draft.settings.corpus.split == "speaker"
+    assert plan(tmp_path, "--corpus", spec, "--split", "speaker").request.settings.corpus.split == "speaker"
 
 
 def test_a_study_at_another_loudness_is_another_one(tmp_path, manifest):
@@ -88,7 +88,7 @@ def test_every_faulty_row_is_shown_and_nothing_is_written(tmp_path, manifest):
 def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifest, monkeypatch):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     grid = plan(tmp_path, *given, "--sampler", "grid", "--trials", "42", "--objectives", "uar@de:max,seconds:min")
-    assert grid.draft.search_objectives.objectives == (("dev_uar@de", "max"), ("seconds", "min"))
+    assert grid.request.search_objectives.objectives == (("dev_uar@de", "max"), ("seconds", "min"))
     assert all(hyperparameter.choices for hyperparameter in grid.space.hyperparameters)
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler", "grid", "--trials", "43", "--objectives", "gap@ja:min,w_f1:max")
@@ -136,7 +136,7 @@ def test_a_fixed_schedule_leaves_its_own_knobs_to_search(tmp_path, manifest, sch
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     found = plan(tmp_path, *given, "--set", f"loss.fairness_weight.schedule={schedule}")
     assert [hyperparameter.name.rpartition(".")[2] for hyperparameter in found.space.hyperparameters] == children
-    assert found.draft.settings.loss.fairness_weight.schedule == schedule
+    assert found.request.settings.loss.fairness_weight.schedule == schedule
 
 
 def test_a_fixed_knob_of_some_configurations_is_held_there_and_another_value_is_another_study(tmp_path, manifest):
@@ -146,8 +146,10 @@ def test_a_fixed_knob_of_some_configurations_is_held_there_and_another_value_is_
     choices = {hyperparameter.name: hyperparameter.choices for hyperparameter in found.space.hyperparameters}
     assert choices[ramp] == (0.25,) and choices[decay] == (0.8,)
     there = study_record(found, "hash")
-    assert conflicts(there, found.draft) == []
-    assert conflicts(there, plan(tmp_path, *given, "--set", f"{ramp}=0.25").draft) == [f"{decay}: 0.8 there, None now"]
+    assert conflicts(there, found.request) == []
+    assert conflicts(there, plan(tmp_path, *given, "--set", f"{ramp}=0.25").request) == [
+        f"{decay}: 0.8 there, None now"
+    ]
     with pytest.raises(SettingsError, match="ramp_fraction at 7: .*less than or equal to 1"):
         plan(tmp_path, *given, "--set", f"{ramp}=7")
     with pytest.raises(SettingsError, match="loss.estimator.decay: there is no such setting"):
@@ -159,11 +161,11 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
     narrow = plan(tmp_path, *given, "--space", "schedules", "--seeds", "0,1")
     there = study_record(narrow, "hash")
     grown = plan(tmp_path, *given, "--space", "schedules+training", "--seeds", "0,1,2", "--trials", "50")
-    assert conflicts(there, grown.draft) == [] == space_conflicts(there, space_record(grown))
+    assert conflicts(there, grown.request) == [] == space_conflicts(there, space_record(grown))
     (gone,) = space_conflicts(study_record(grown, "hash"), space_record(narrow))
     assert gone.startswith("--space: 'schedules+training' there, 'schedules' now (without optimisation.learning_rate")
     fewer = plan(tmp_path, *given, "--space", "schedules", "--seeds", "1", "--objectives", "uar:max,gap:min")
-    assert conflicts(there, fewer.draft) == [
+    assert conflicts(there, fewer.request) == [
         "--objectives: 'dev_w_f1:max,dev_gap:min' there, 'dev_uar:max,dev_gap:min' now",
         "--seeds: [0, 1] there, [1] now",
     ]
@@ -176,12 +178,12 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
 def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
     first = plan(tmp_path, *given, "--trials", "9", "--space", "schedules")
-    keep_plan(first.draft, study_record(first, "hash"))
-    first.draft.folder.write_jsonl("runs/abc/0/epochs.jsonl", [])  # it has begun
+    keep_plan(first.request, study_record(first, "hash"))
+    first.request.folder.write_jsonl("runs/abc/0/epochs.jsonl", [])  # it has begun
     more = ("--trials", "5", "--space", "schedules+training", "--sampler", "nsga2", "--early-stopping", "mo-asha")
     second = plan(tmp_path, *given, *more)
-    keep_plan(second.draft, study_record(second, "hash"))
-    there = read_study(second.draft.folder)
+    keep_plan(second.request, study_record(second, "hash"))
+    there = read_study(second.request.folder)
     assert (there["sampler"], there["space"], there["trials"]) == ("nsga2", "schedules+training", 9)
     assert there["early_stopping"] == {"reduction_factor": 3, "grace_period": 1}
 
@@ -189,12 +191,12 @@ def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manif
 def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."))
     found = plan(tmp_path, *given, "--sampler-seed", "3", "--retries", "2")
-    assert (found.draft.sampler_seed, found.draft.retries) == (3, 2)
+    assert (found.request.sampler_seed, found.request.retries) == (3, 2)
     there = study_record(found, "hash")
     assert there["sampler_seed"] == 3
-    assert conflicts(there, plan(tmp_path, *given).draft) == ["--sampler-seed: 3 there, 0 now"]
+    assert conflicts(there, plan(tmp_path, *given).request) == ["--sampler-seed: 3 there, 0 now"]
     del there["sampler_seed"]  # a study from before there was one
-    assert conflicts(there, plan(tmp_path, *given).draft) == []
+    assert conflicts(there, plan(tmp_path, *given).request) == []
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler-seed", "-1", "--retries", "-1")
     assert [message.split(":")[0] for message in caught.value.errors] == ["--sampler-seed", "--retries"]
@@ -202,8 +204,8 @@ def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_pa
 
 def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
     flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping")
-    assert plan(tmp_path, *flags, "mo-asha:grace_period=2").draft.early_stopping.rungs(3) == (2,)
-    assert plan(tmp_path, *flags, "none").draft.early_stopping is None
+    assert plan(tmp_path, *flags, "mo-asha:grace_period=2").request.early_stopping.rungs(3) == (2,)
+    assert plan(tmp_path, *flags, "none").request.early_stopping is None
     with pytest.raises(SettingsError, match="--early-stopping: nothing to stop, grace 3 is not before the last of 3"):
         plan(tmp_path, *flags, "mo-asha:grace_period=3")
     with pytest.raises(SettingsError, match="--early-stopping: reduction_factor: "):
@@ -212,7 +214,7 @@ def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, m
 
 def test_early_stopping_ranks_by_any_figure_of_dev_but_not_by_seconds(tmp_path, manifest):
     flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping", "mo-asha", "--objectives")
-    assert plan(tmp_path, *flags, "worst_group_w_f1:max,gap_tpr@de:min").draft.early_stopping
+    assert plan(tmp_path, *flags, "worst_group_w_f1:max,gap_tpr@de:min").request.early_stopping
     with pytest.raises(SettingsError, match="--early-stopping: seconds are those of a whole run"):
         plan(tmp_path, *flags, "uar:max,gap:min,seconds:min")
 
@@ -220,7 +222,7 @@ def test_early_stopping_ranks_by_any_figure_of_dev_but_not_by_seconds(tmp_path, 
 def test_trackers_are_known_and_installed(tmp_path, manifest, monkeypatch):
     given = ("--corpus", manifest(transcript="Ja."), "--report-to")
     monkeypatch.setattr("study.ray_backend.loggers.find_spec", lambda name: None if name == "wandb" else object())
-    assert plan(tmp_path, *given, "mlflow").draft.trackers == ("mlflow",)
+    assert plan(tmp_path, *given, "mlflow").request.trackers == ("mlflow",)
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "wandb,tape")
     unknown, absent = caught.value.errors

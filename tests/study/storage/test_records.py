@@ -179,7 +179,7 @@ def test_a_bucket_whose_region_is_not_found_is_told_with_the_remedy(monkeypatch)
     monkeypatch.setattr("study.storage.study_folder.fs.FileSystem", SimpleNamespace(from_uri=nowhere))
     monkeypatch.setattr("study.storage.study_folder.time.sleep", None)
     folder = StudyFolder("s3://bucket/a")
-    monkeypatch.setattr("study.sweep.read_draft", lambda flags: SimpleNamespace(folder=folder))
+    monkeypatch.setattr("study.sweep.read_request", lambda flags: SimpleNamespace(folder=folder))
     for ask in (folder.require_storage, lambda: sweep.run(SimpleNamespace(confirm_seeds="10"), None)):
         with pytest.raises(
             RecordError, match=r"--storage: cannot read s3://bucket/a: When resolving.*scheme, region\)"

@@ -16,9 +16,9 @@ from analysis.pareto.objectives_front import objectives_front, objectives_table
 from analysis.report.build import write_report
 from study.cli.options import add_search_flags, add_study_flags, read_flags, read_search
 from study.common.errors import SettingsError
-from study.planning.build import complete
-from study.planning.confirmation import confirm_draft, confirm_folder, confirmation_runs
+from study.planning.confirmation import confirm_folder, confirmation_request, confirmation_runs
 from study.planning.cost import Pace, measured_pace, require_budget
+from study.planning.plan import build_plan
 from study.search.objectives import SearchObjectives
 from study.storage.locks import hold
 from study.storage.records import read_trials, write_trial
@@ -62,8 +62,8 @@ def test_a_sweep_some_of_whose_trials_failed_says_how_many_and_ends_well(tmp_pat
             write_run(folder, f"c{number}", 0, figures(0.5, 0.05), figures(0.45, 0.06))
         else:
             trial(folder, number, f"c{number}", "failed", reason="killed: no memory", log="there")
-    draft = SimpleNamespace(folder=folder, trials=3, search_objectives=SearchObjectives(), profile=False)
-    assert show(Console(soft_wrap=True), draft, write=False) == status
+    request = SimpleNamespace(folder=folder, trials=3, search_objectives=SearchObjectives(), profile=False)
+    assert show(Console(soft_wrap=True), request, write=False) == status
     said = capsys.readouterr().out
     assert f"{worked} of 3 trials are done, {3 - worked} failed; the same command goes on" in said
     assert "trial 2 failed: killed: no memory (logs: there)" in said
@@ -216,7 +216,7 @@ def planned(small_corpus, tmp_path):
             "3",
         ]
         flags = parser.parse_args([*given, "--set", "optimisation.batch_size=24", *more])
-        return complete(read_search(read_flags(flags, cores=4), flags))
+        return build_plan(read_search(read_flags(flags, cores=4), flags))
 
     return make
 
@@ -235,7 +235,7 @@ def test_the_cost_is_that_of_runs_like_these_and_a_budget_holds_so_many(planned,
     plan, console = planned("--study", "new", "--trials", "10", "--seeds", "0,1"), Lines()
     require_budget(plan, console)
     assert "2 worker groups at a time" in console.text and "not known: no finished run" in console.text
-    settings = plan.draft.settings.model_dump(mode="json")
+    settings = plan.request.settings.model_dump(mode="json")
     corpus = {"spec": settings["corpus"]["spec"], "hash": plan.corpus.content_hash}
     for name, spec in (("like", "tiny"), ("unlike", "other")):
         changes = {"settings": settings, "corpus": corpus, "backbone": {"spec": spec, "hash": "x"}}
@@ -267,7 +267,7 @@ def test_the_cost_is_that_of_runs_like_these_and_a_budget_holds_so_many(planned,
 def measured(planned, tmp_path):
     """Of a study beside, one run: 10 s to start and 20 s an epoch."""
     plan = planned()
-    settings = plan.draft.settings.model_dump(mode="json")
+    settings = plan.request.settings.model_dump(mode="json")
     corpus = {"spec": settings["corpus"]["spec"], "hash": plan.corpus.content_hash}
     changes = {"settings": settings, "corpus": corpus, "backbone": {"spec": "tiny", "hash": "x"}}
     folder = write_plan(tmp_path / "beside", parallelism={"num_workers": 2, "zero_stage": 2}, **changes)
@@ -317,13 +317,13 @@ def test_the_end_of_a_grid_counts_the_papers_setting_once(planned):
 
 def test_a_confirmation_needs_fresh_seeds_and_the_studys_own_settings(planned, tmp_path):
     plan = planned("--study", "s", "--seeds", "0,1")
-    settings = plan.draft.settings.model_dump(mode="json")
+    settings = plan.request.settings.model_dump(mode="json")
     write_plan(tmp_path / "s", seeds=(0, 1), settings=settings)
-    draft = confirm_draft(plan.draft, "10,11")
-    assert draft.seeds == (10, 11) and draft.folder == confirm_folder(StudyFolder(str(tmp_path / "s")))
+    request = confirmation_request(plan.request, "10,11")
+    assert request.seeds == (10, 11) and request.folder == confirm_folder(StudyFolder(str(tmp_path / "s")))
     for seeds, words in (("1,10", "the search has used 1"), ("5,5", "must differ"), ("x", "whole numbers")):
         with pytest.raises(SettingsError, match=words):
-            confirm_draft(plan.draft, seeds)
+            confirmation_request(plan.request, seeds)
     with pytest.raises(SettingsError, match="loss.power: 2 there, 1 now"):
-        confirm_draft(planned("--study", "s", "--set", "loss.power=1").draft, "10")
-    assert read_trials(plan.draft.folder) == {}
+        confirmation_request(planned("--study", "s", "--set", "loss.power=1").request, "10")
+    assert read_trials(plan.request.folder) == {}

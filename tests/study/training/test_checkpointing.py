@@ -24,7 +24,7 @@ from tests.conftest import without_times
 @pytest.mark.parametrize("zero_stage", [2, 3])
 def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_stage):
     plan, prepared = small_study
-    settings = plan.draft.settings.with_overrides(
+    settings = plan.request.settings.with_overrides(
         {"optimisation.epochs": 10, "loss.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
     )
 

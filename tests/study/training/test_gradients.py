@@ -46,7 +46,7 @@ def gradient(small_study, tmp_path_factory):
         tokens: int | None = None,
         buckets: bool = False,
     ) -> dict[str, np.ndarray]:
-        settings = plan.draft.settings.with_overrides(
+        settings = plan.request.settings.with_overrides(
             {
                 "optimisation.micro_batch_size": micro,
                 "computation.micro_batch_tokens": tokens,
