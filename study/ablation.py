@@ -142,7 +142,7 @@ def show(console: Console, request: StudyRequest, write: bool) -> int:
     console.print("dev, in points, paired over seeds; W-F1 up and the AVG gap down are better")
     for note in comparison.notes:
         console.print(f"note: {note}")
-    console.print(f"{'cells':8}python -m analysis.tables.comparison {request.folder.uri} --reference {ERM}")
+    console.print(f"{'cells':8}python -m analysis compare {request.folder.uri} --reference {ERM}")
     console.print(f"{'report':8}{request.folder.path('report', 'report.html')}")
     return 0
 

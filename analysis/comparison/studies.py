@@ -1,4 +1,4 @@
-"""Several studies side by side: ``python -m analysis.comparison.studies STUDY STUDY [--csv FILE]``.
+"""Several studies side by side: ``python -m analysis studies STUDY_DIR STUDY_DIR [--csv FILE]``.
 
 Figures of two studies may be subtracted only where both scored the same utterances. Rows say so by a number, one for
 dev and one for test: rows with the same number may be compared pairwise.
@@ -6,20 +6,15 @@ dev and one for test: rows with the same number may be compared pairwise.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.cli_options import add_class_average
-from analysis.formatting import POINTS, as_text
-from analysis.loading.study import FIGURE_COLUMNS, SPLITS, Study, load_predictions, load_study, load_utterances
+from analysis.loading.study import FIGURE_COLUMNS, SPLITS, Study, load_predictions, load_utterances
 from analysis.pareto.front import front
-from study.common.errors import RecordError
 from study.config.settings import flatten
 
 COLUMNS = (
@@ -27,11 +22,6 @@ COLUMNS = (
     *FIGURE_COLUMNS, "comparable_dev", "comparable_test",
 )  # fmt: skip
 _UNSAID = "not recorded"
-_SHOWN = {
-    "study": "study", "name": "configuration", "on_front": "front", "n_seeds": "seeds", "dev_w_f1": "dev W-F1",
-    "dev_gap": "dev gap", "test_w_f1": "test W-F1", "test_gap": "test gap", "comparable_dev": "dev set",
-    "comparable_test": "test set",
-}  # fmt: skip
 
 
 def side_by_side(studies: Sequence[Study]) -> pd.DataFrame:
@@ -118,42 +108,3 @@ def _names(studies: Sequence[Study]) -> list[str]:
 
 def _hashable(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.comparison.studies",
-        description="Put the configurations of several studies side by side.",
-    )
-    parser.add_argument("studies", metavar="STUDY_DIR", nargs="+", help="folders or URLs of studies")
-    parser.add_argument("--csv", metavar="FILE", help="write the whole table there as well, as fractions")
-    add_class_average(parser)
-    options = parser.parse_args(arguments)
-    try:
-        studies = [load_study(folder, options.class_average) for folder in options.studies]
-        table = side_by_side(studies)
-        if options.csv:
-            table.to_csv(options.csv, index=False)
-    except (RecordError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    shown = table[list(_SHOWN)].rename(columns=_SHOWN)
-    shown["front"] = ["yes" if on_front else "" for on_front in shown["front"]]
-    for heading in ("seeds", "dev set", "test set"):
-        shown[heading] = shown[heading].astype(str)
-    for split in SPLITS:
-        shown[f"{split} W-F1"] *= POINTS
-        shown[f"{split} gap"] *= POINTS
-    print(as_text(shown))
-    print(
-        "\nIn points. Rows with the same number of a dev or test set were scored on the same utterances; only those "
-        "may be compared pairwise."
-    )
-    for sentence in (*differences(studies), *dict.fromkeys(note for study in studies for note in study.notes)):
-        print(f"· {sentence}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,14 +10,13 @@ import pyarrow as pa
 from pandas.api.types import is_numeric_dtype
 from pydantic import AfterValidator, Field
 
+from analysis.constants import SPLITS
 from search_spaces import Hyperparameter
 from study.common.errors import RecordError
 from study.common.groups import EMOTIONS, LANGUAGES, MODALITIES, SCORE_COLUMNS, Gender, cells
 from study.evaluation.metrics import GAP_KINDS, labels_from_scores
 from study.storage.records import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, Record, check_record, read_study, run_directory
 from study.storage.study_folder import StudyFolder
-
-SPLITS = ("dev", "test")
 
 _REDO_RUN = "Delete {}/finished.json and start the study again with the same command: it redoes this run alone."
 _REWRITE = "Start the study again with the same command: it writes this file anew."

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.loading.records import SPLITS, epochs_of, finished_of, plan_of, predictions_of, steps_of, utterances_of
+from analysis.constants import ERM, PAPER, SPLITS
+from analysis.loading.records import epochs_of, finished_of, plan_of, predictions_of, steps_of, utterances_of
 from study.common.errors import RecordError
 from study.evaluation.metrics import GAP_KINDS, ClassAverage, evaluate
 from study.storage.records import finished_runs, read_trials, run_directory
@@ -23,7 +24,6 @@ FIGURES = (
     "worst_gap", "worst_group_w_f1",
 )  # fmt: skip
 FIGURE_COLUMNS = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
-ERM, PAPER = "ERM", "paper's setting"
 COMPARISON = "comparison method"
 OF_MEANS = (
     "Gaps of TPR and FPR are those of the means over emotions, in which opposite ones cancel (--class-average "

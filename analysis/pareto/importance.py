@@ -1,4 +1,4 @@
-"""Which knobs of a search mattered, for each objective: ``python -m analysis.pareto.importance STUDY``.
+"""Which knobs of a search mattered, for each objective: ``python -m analysis importance STUDY_DIR``.
 
 By fANOVA and PED-ANOVA, as Optuna computes them.
 
@@ -20,8 +20,6 @@ that it has not seen (out of bag) better than their mean does, by ``MIN_EXPLAINE
 
 from __future__ import annotations
 
-import argparse
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,13 +36,11 @@ from optuna.importance import (
 from optuna.trial import FrozenTrial, create_trial
 from sklearn.ensemble import RandomForestRegressor
 
-from analysis.cli_options import SEED, add_class_average
-from analysis.formatting import POINTS, as_text
-from analysis.loading.study import Study, load_study
+from analysis.formatting import POINTS
+from analysis.loading.study import Study
 from analysis.pareto.front import eligible
 from analysis.pareto.objectives_front import objectives_front
 from search_spaces import Hyperparameter
-from study.common.errors import RecordError
 from study.storage.records import OBJECTIVES, objectives_of, read_trials
 
 OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}
@@ -231,38 +227,3 @@ def _shares(
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame([dict.fromkeys(COLUMNS) | row for row in rows], columns=list(COLUMNS), dtype=object)
     return table.astype({"importance": float, "n": int})
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.pareto.importance", description="Which knobs of a search mattered, for each objective?"
-    )
-    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
-    parser.add_argument("--seed", type=SEED, default=0, help="of fANOVA's forest (default: %(default)s)")
-    add_class_average(parser)
-    options = parser.parse_args(arguments)
-    try:
-        study = load_study(options.study, options.class_average)
-        found = importance(study, options.seed)
-    except (RecordError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    table = shown(found)
-    if not table.empty:
-        print(as_text(table))
-        print(
-            "\nShares in %: of the variance over trials (fANOVA), of what tells the best tenth from all "
-            "(PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob."
-        )
-    unknown = found[found["reason"].notna()].fillna({"hyperparameter": "", "objective": ""})
-    for (hyperparameter, reason), rows in unknown.groupby(["hyperparameter", "reason"], sort=False):
-        objectives = ", ".join(rows["objective"].replace(OBJECTIVE_NAMES).unique())
-        print(f"· {f'{hyperparameter} ({objectives}): ' if hyperparameter else ''}{reason}")
-    for note in study.notes:
-        print(f"· {note}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

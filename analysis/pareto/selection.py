@@ -1,13 +1,11 @@
 """Which configuration to take: rules that look at dev alone, and the single look at test that each one earns.
 
-``python -m analysis.pareto.selection STUDY`` prints one row a rule. A rule is given a table without test figures, so it
+``python -m analysis select STUDY_DIR`` prints one row a rule. A rule is given a table without test figures, so it
 cannot choose by them; what it chose is then looked up once (the manner of DomainBed's selection methods).
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,11 +13,10 @@ from typing import Protocol
 import moocore
 import pandas as pd
 
-from analysis.cli_options import add_class_average
-from analysis.formatting import POINTS, as_text
-from analysis.loading.study import ERM, Study, load_study
+from analysis.constants import ERM, MAX_GAP, MAX_W_F1_LOSS
+from analysis.formatting import POINTS
+from analysis.loading.study import Study
 from analysis.pareto.front import REFERENCE_POINT, eligible, front
-from study.common.errors import RecordError
 
 COLUMNS = (
     "rule", "config_id", "name", "dev_w_f1", "dev_gap", "test_w_f1", "test_gap", "optimism_w_f1", "optimism_gap",
@@ -55,7 +52,7 @@ class Rule(Protocol):
 class WithinGap:
     """The best W-F1 among configurations whose gap is at most ``limit`` (a fraction)."""
 
-    limit: float = 0.05
+    limit: float = MAX_GAP
 
     @property
     def words(self) -> str:
@@ -75,7 +72,7 @@ class WithinAccuracy:
     ERM fits its own rule, so it is the choice where nothing else is as fair and as good.
     """
 
-    loss: float = 0.02
+    loss: float = MAX_W_F1_LOSS
 
     @property
     def words(self) -> str:
@@ -190,45 +187,3 @@ def _ordered_front(dev: pd.DataFrame) -> pd.DataFrame:
 def _first(rows: pd.DataFrame, by: list[str], ascending: list[bool]) -> str:
     """The first row in this order; ties go to the earlier trial."""
     return str(rows.sort_values([*by, "number"], ascending=[*ascending, True])["config_id"].iloc[0])
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1; 0.05 is 5 points")
-    return value
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.pareto.selection", description="Choose configurations on dev and look them up on test."
-    )
-    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
-    parser.add_argument(
-        "--within-gap", type=_fraction, default=WithinGap.limit, metavar="E", help="a fraction (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--within-accuracy", type=_fraction, default=WithinAccuracy.loss, metavar="D",
-        help="W-F1 that may be lost against ERM, a fraction (default: %(default)s)",
-    )  # fmt: skip
-    add_class_average(parser)
-    options = parser.parse_args(arguments)
-    rules = (WithinGap(options.within_gap), WithinAccuracy(options.within_accuracy), Knee(), HypervolumeContribution())
-    try:
-        study = load_study(options.study, options.class_average)
-    except (RecordError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(as_text(shown(choose(study, rules))))
-    print("\nIn points; chosen on dev, looked up once on test. Each row is one look: the best of several is not one.")
-    for note in study.notes:
-        print(f"· {note}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

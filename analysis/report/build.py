@@ -1,4 +1,4 @@
-"""One page about a study: ``python -m analysis.report.build STUDY_DIR``.
+"""One page about a study: ``python -m analysis report STUDY_DIR``.
 
 Writes into ``STUDY_DIR/report/`` (writing it again replaces it):
 
@@ -13,15 +13,12 @@ Writes into ``STUDY_DIR/report/`` (writing it again replaces it):
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.cli_options import DRAWS, SEED, add_class_average
 from analysis.comparison.arms import arms, arms_table
 from analysis.comparison.paired import Comparison
 from analysis.formatting import formatted
@@ -171,32 +168,3 @@ def _latex(table: pd.DataFrame, title: str, comparison: Comparison) -> str:
         f"have one reference. {' '.join(comparison.notes)}"
     )
     return tabular(formatted(table).set_index(("", "configuration")).rename_axis(None), caption)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report.build", description="Write the report of a study.")
-    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
-    parser.add_argument(
-        "--permutations",
-        type=DRAWS,
-        default=200,
-        help="draws of the noise floors (default: %(default)s)",
-    )
-    parser.add_argument("--resamples", type=DRAWS, default=300, help="draws of the intervals (default: %(default)s)")
-    parser.add_argument("--seed", type=SEED, default=0, help="seed of both (default: %(default)s)")
-    add_class_average(parser)
-    options = parser.parse_args(arguments)
-    how = (options.permutations, options.resamples, options.seed, options.class_average)
-    try:
-        paths = write_report(options.study, *how)
-    except (RecordError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"report  {paths.html}\nfigure  {paths.png}\n        {paths.svg}\nfront   {paths.csv}")
-    print(f"tables  {paths.html.removesuffix('report.html')}*.tex, *.csv")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

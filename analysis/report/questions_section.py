@@ -1,5 +1,4 @@
-"""The two questions of the study with their answers as a reader wants them: ``python -m
-analysis.report.questions_section STUDY``.
+"""The research questions of a study and their answers: ``python -m analysis questions STUDY_DIR``.
 
 Did coefficients by language or modality earn anything over a plain fairness weight (``--tuned`` names a second search;
 of an ablation, the arms that searches found), and does the transcript shrink the gap
@@ -8,18 +7,14 @@ of an ablation, the arms that searches found), and does the transcript shrink th
 
 from __future__ import annotations
 
-import argparse
-import sys
-
 import pandas as pd
 
-from analysis.cli_options import DRAWS, SEED, add_class_average
 from analysis.comparison.arms import adjusted, arms_table
 from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
 from analysis.comparison.paired import QUANTITIES, Comparison, compare
 from analysis.comparison.questions import coefficients_earned, transcript_effect
-from analysis.formatting import POINTS, as_text, in_words, p_in_words
-from analysis.loading.study import SPLITS, Study, load_study
+from analysis.formatting import POINTS, in_words, p_in_words
+from analysis.loading.study import Study, load_study
 from analysis.report.html import Section, Table
 from analysis.report.sections import RESAMPLES_AN_ARM
 from analysis.tables.comparison import shown
@@ -117,7 +112,7 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
         words = (
             "The first n searched trials with equal coefficients against the first n with unequal ones: each kind "
             "chooses on dev, the choices are compared on test, paired. A search of its own for each kind is the fairer "
-            "comparison (python -m analysis.report.questions_section PLAIN --tuned OTHER). "
+            "comparison (python -m analysis questions PLAIN --tuned OTHER). "
             f"{TOLD}{reasons(found, 'coefficients')}"
         )
         sections.append(_section(EARNED, words, shown_coefficients(found)))
@@ -147,47 +142,3 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
 
 def _section(title: str, words: str, table: pd.DataFrame) -> Section:
     return Section(title, words, () if table.empty else (Table(table),))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.report.questions_section",
-        description="Did coefficients earn anything, does the transcript help?",
-    )
-    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
-    parser.add_argument("--tuned", metavar="STUDY_DIR", help="the search of coefficients (default: the same study)")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
-    parser.add_argument("--resamples", type=DRAWS, default=2000, help="default: %(default)s")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the resamples (default: %(default)s)")
-    add_class_average(parser)
-    options = parser.parse_args(arguments)
-    try:
-        plain = load_study(options.study, options.class_average)
-        tuned = load_study(options.tuned, options.class_average) if options.tuned else None
-        how = {"split": options.split, "resamples": options.resamples, "seed": options.seed}
-        earned = coefficients_earned(plain, tuned, **how)
-        heard = transcript_effect(plain, **how)
-        searched = found_by_searches(plain, **how)
-    except (RecordError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for title, found, table, what in (
-        (EARNED, earned, shown_coefficients(earned), "coefficients"),
-        (TRANSCRIPT, heard, shown_transcript(heard), "language"),
-    ):
-        print(f"{title}{reasons(found, what)}")
-        if not table.empty:
-            print(as_text(table))
-        print()
-    if searched is not None:
-        print(f"{EARNED} The choices of finished searches against {searched.reference}. {found_notes(plain)}")
-        print(as_text(shown(searched, ("w_f1", "avg"), scope=searched.overall)), end="\n\n")
-    print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller. {TOLD}")
-    for note in plain.notes:
-        print(f"· {note}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

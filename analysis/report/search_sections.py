@@ -72,7 +72,7 @@ def certainty_section(study: Study, resamples: int, seed: int) -> Section | None
 def importance_section(study: Study, seed: int) -> Section:
     """Which knobs mattered for each objective, or why it cannot be said."""
     few = len(study.configurations) <= FANOVA_UP_TO
-    command = f"python -m analysis.pareto.importance {study.folder.uri}"
+    command = f"python -m analysis importance {study.folder.uri}"
     found = importance(study, seed, EVALUATORS if few else ("PED-ANOVA",))
     words = (
         "Shares of the variance over trials that a knob makes by itself (fANOVA), and of the difference between the "

@@ -1,21 +1,13 @@
-"""The command: ``python -m analysis.tables.comparison STUDY --reference ERM --split dev``.
-
-What its rows are: :mod:`analysis.comparison.paired`.
-"""
+"""A comparison as a table for a reader; :mod:`analysis.comparison.paired` defines its rows."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.cli_options import DRAWS, SEED, add_class_average
-from analysis.comparison.paired import OTHER_SIDE_MEANS, QUANTITIES, Comparison, compare
-from analysis.formatting import POINTS, as_text, in_words, p_in_words
-from analysis.loading.study import ERM, SPLITS, load_study
-from analysis.plots.forest import draw_forest
+from analysis.comparison.paired import QUANTITIES, Comparison
+from analysis.formatting import POINTS, in_words, p_in_words
 from study.common.errors import RecordError
 
 MAIN = (
@@ -78,55 +70,3 @@ def _require_one_of(what: str, asked: str, known: pd.Series, *others: pd.Series)
 
 def _first_places(table: pd.DataFrame) -> dict[str, int]:
     return {config_id: i for i, config_id in enumerate(table["config_id"].unique())}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.tables.comparison",
-        description="Compare every configuration of a study with a reference.",
-    )
-    parser.add_argument("study", metavar="STUDY_DIR", help="folder or URL of a study: what holds study.json")
-    parser.add_argument("--reference", default=ERM, help="label, name or config_id (default: %(default)s)")
-    parser.add_argument("--split", choices=SPLITS, default="dev", help="default: %(default)s")
-    parser.add_argument("--by", choices=("dialogue", "speaker"), help="what is resampled (default: as the corpus asks)")
-    parser.add_argument("--resamples", type=DRAWS, default=2000, help="default: %(default)s")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the resamples (default: %(default)s)")
-    add_class_average(parser)
-    parser.add_argument("--scope", help="only this one, such as de/speech or multilingual/speech+text")
-    parser.add_argument("--configuration", help="only this one: its name or config_id")
-    parser.add_argument("--all", action="store_true", help="show every quantity")
-    parser.add_argument("--csv", metavar="FILE", help="write the whole table there as well, as fractions")
-    parser.add_argument("--figure", metavar="STEM", help="draw a forest plot as STEM.png and STEM.svg")
-    options = parser.parse_args(arguments)
-    try:
-        comparison = compare(
-            load_study(options.study, options.class_average),
-            options.reference,
-            options.split,
-            options.by,
-            options.resamples,
-            options.seed,
-        )
-        quantities = tuple(QUANTITIES) if options.all else MAIN
-        table = shown(comparison, quantities, options.scope, options.configuration)
-        if options.csv:
-            comparison.table.to_csv(options.csv, index=False)
-        if options.figure:
-            draw_forest(comparison, options.figure)
-    except (RecordError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(as_text(table))
-    print(
-        f"\n{options.split}, in points, against {comparison.reference}; {comparison.resamples} resamples of whole "
-        f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks. A cell is "
-        "told apart by Holm over the cells of its configuration, a mean over cells by p alone. " + OTHER_SIDE_MEANS
-    )
-    for note in comparison.notes:
-        print(f"· {note}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

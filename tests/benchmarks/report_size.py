@@ -68,7 +68,7 @@ def main() -> None:
             print(f"{options.trials} trials written in {time.perf_counter() - start:.0f} s")
         print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "analysis.report.build", str(path)], check=True)
+        subprocess.run([sys.executable, "-m", "analysis", "report", str(path)], check=True)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(
             f"report: {time.perf_counter() - start:.1f} s of wall clock, {used.ru_utime + used.ru_stime:.1f} s of "

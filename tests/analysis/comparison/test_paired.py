@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
+from analysis.__main__ import main
 from analysis.comparison.paired import NO_CLAIM, NOT_TOLD, OTHER_SIDE_MEANS, compare, find, over_cells
 from analysis.formatting import as_text
 from analysis.loading.study import load_study
 from analysis.pareto.front import front
-from analysis.tables.comparison import MAIN, main, shown
+from analysis.tables.comparison import MAIN, shown
 from study.common.errors import RecordError
 from study.common.groups import EMOTIONS, SCORE_COLUMNS
 from tests.analysis import studies
@@ -175,7 +176,7 @@ def test_faults_are_named(comparison, tmp_path: Path, capsys: pytest.CaptureFixt
         compare(study, "nobody")
     with pytest.raises(ValueError, match="split is dev or test"):
         compare(study, split="train")
-    assert main([str(tmp_path)]) == 2
+    assert main(["compare", str(tmp_path)]) == 2
     assert "no study at" in capsys.readouterr().err
 
     alone = load_study(studies.write_whole_study(tmp_path / "s", 10, 5, configurations=1))
@@ -213,11 +214,11 @@ def test_what_is_not_there_or_out_of_range_is_an_error(tmp_path: Path, capsys: p
         ("--scope", "fr/speech", "--scope fr/speech: no such scope was compared; there is en/speech+text; "),
         ("--configuration", "ERM", "--configuration ERM: no such configuration was compared; there is paper's setting"),
     ):
-        assert main([folder.uri, "--resamples", "20", flag, value, "--csv", str(csv)]) == 2
+        assert main(["compare", folder.uri, "--resamples", "20", flag, value, "--csv", str(csv)]) == 2
         assert words in capsys.readouterr().err and not csv.exists()
     for flag, value in (("--resamples", "19"), ("--resamples", "many"), ("--seed", "-1"), ("--seed", "0.5")):
         with pytest.raises(SystemExit) as stop:
-            main([folder.uri, flag, value])
+            main(["compare", folder.uri, flag, value])
         assert stop.value.code == 2
         assert f"argument {flag}: {value!r} is not a whole number from" in capsys.readouterr().err
 
@@ -226,7 +227,9 @@ def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pyt
     folder = studies.write_whole_study(tmp_path / "s", 30, 12, configurations=3)
     csv = tmp_path / "all.csv"
 
-    status = main([folder.uri, "--split", "test", "--resamples", "50", "--scope", "de/speech+text", "--csv", str(csv)])
+    status = main(
+        ["compare", folder.uri, "--split", "test", "--resamples", "50", "--scope", "de/speech+text", "--csv", str(csv)]
+    )
 
     said = capsys.readouterr().out
     assert status == 0

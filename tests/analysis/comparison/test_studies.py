@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.comparison.studies import COLUMNS, differences, main, settings_that_differ, side_by_side
+from analysis.__main__ import main
+from analysis.comparison.studies import COLUMNS, differences, settings_that_differ, side_by_side
 from analysis.loading.study import OF_MEANS, Study, load_study
 from tests.analysis import studies
 
@@ -78,7 +79,7 @@ def test_the_command_prints_both_and_writes_csv(tmp_path: Path, capsys: pytest.C
     first, second = made(tmp_path / "first"), made(tmp_path / "second", seeds=[0, 1])
     csv = tmp_path / "both.csv"
 
-    assert main([first.folder.uri, second.folder.uri, "--csv", str(csv)]) == 0
+    assert main(["studies", first.folder.uri, second.folder.uri, "--csv", str(csv)]) == 0
 
     said = capsys.readouterr().out
     assert "first   ERM" in said and "second  ERM" in said and "be compared pairwise" in said
@@ -86,8 +87,11 @@ def test_the_command_prints_both_and_writes_csv(tmp_path: Path, capsys: pytest.C
     assert f"{100 * first.configurations['dev_w_f1'].iloc[0]:.1f}" in said
     assert pd.read_csv(csv)["dev_w_f1"].max() < 1
     assert f"· {studies.NOTE}" in said and OF_MEANS not in said
-    assert main([first.folder.uri, second.folder.uri, "--csv", str(csv), "--class-average", "gap_of_means"]) == 0
+    assert (
+        main(["studies", first.folder.uri, second.folder.uri, "--csv", str(csv), "--class-average", "gap_of_means"])
+        == 0
+    )
     assert f"· {OF_MEANS}" in capsys.readouterr().out
     of_means = load_study(first.folder, "gap_of_means").configurations["dev_gap"].tolist()
     assert pd.read_csv(csv).query("study == 'first'")["dev_gap"].tolist() == pytest.approx(of_means)
-    assert main([str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
+    assert main(["studies", str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err

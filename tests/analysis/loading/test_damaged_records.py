@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.comparison import studies as side_by_side
-from analysis.report.build import main
+from analysis.__main__ import main
 from study.storage.study_folder import StudyFolder
 from tests.analysis import studies
 
@@ -43,7 +42,7 @@ def folder(whole: StudyFolder, tmp_path: Path) -> StudyFolder:
 
 def refused(folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]) -> str:
     """The message of the report, which must name the file and a remedy, and leave none behind."""
-    assert main([folder.uri, "--permutations", "20", "--resamples", "20"]) == 2, name
+    assert main(["report", folder.uri, "--permutations", "20", "--resamples", "20"]) == 2, name
     said = capsys.readouterr().err
     assert name.rsplit("/", 1)[-1] in said and folder.uri in said, said
     assert REMEDY.search(said), said
@@ -52,7 +51,7 @@ def refused(folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_whole_it_has_a_report(folder: StudyFolder) -> None:
-    assert main([folder.uri, "--permutations", "20", "--resamples", "20"]) == 0
+    assert main(["report", folder.uri, "--permutations", "20", "--resamples", "20"]) == 0
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -92,7 +91,7 @@ def test_rows_twice_and_rows_of_another_study(folder: StudyFolder, capsys: pytes
     folder.write_parquet(name, frame.iloc[[0, *range(len(frame))]])
     assert "twice" in refused(folder, name, capsys)
     folder.write_parquet(name, frame.assign(utterance_id=[f"other {i}" for i in range(len(frame))]))
-    assert main([folder.uri]) == 2
+    assert main(["report", folder.uri]) == 2
     assert "the folder mixes two studies" in capsys.readouterr().err
 
 
@@ -122,7 +121,7 @@ def test_any_value_of_another_kind_is_refused_or_not_read(
             else:
                 inner[place[-1]] = value
             folder.write_bytes(name, json.dumps(changed).encode() + b"\n")
-            status = main([folder.uri, "--permutations", "20", "--resamples", "20"])
+            status = main(["report", folder.uri, "--permutations", "20", "--resamples", "20"])
             said = capsys.readouterr().err
             assert status == 0 or (name in said and REMEDY.search(said)) or "schema version" in said, (place, said)
 
@@ -130,5 +129,5 @@ def test_any_value_of_another_kind_is_refused_or_not_read(
 def test_side_by_side_too(folder: StudyFolder, whole: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
     name = "runs/00abcdefabcd/0/predictions.parquet"  # of the first configuration, by which utterances are told
     folder.write_bytes(name, folder.read_bytes(name)[:100])
-    assert side_by_side.main([whole.uri, folder.uri]) == 2
+    assert main(["studies", whole.uri, folder.uri]) == 2
     assert name in capsys.readouterr().err

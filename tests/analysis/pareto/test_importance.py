@@ -9,8 +9,9 @@ import optuna
 import pandas as pd
 import pytest
 
+from analysis.__main__ import main
 from analysis.loading.study import Study, load_study
-from analysis.pareto.importance import COLUMNS, EVALUATORS, MIN_TRIALS, distribution, importance, main
+from analysis.pareto.importance import COLUMNS, EVALUATORS, MIN_TRIALS, distribution, importance
 from analysis.report.html import Table
 from analysis.report.search_sections import importance_section
 from search_spaces import Space, space_maker
@@ -221,7 +222,7 @@ def test_the_command_prints_the_shares_and_why_there_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = searched(tmp_path / "s", 60)
-    assert main([study.folder.uri, "--seed", "3"]) == 0
+    assert main(["importance", study.folder.uri, "--seed", "3"]) == 0
     heading, *lines = capsys.readouterr().out.splitlines()
     assert all(f"{objective}, {evaluator}" in heading for objective in ("W-F1", "gap") for evaluator in EVALUATORS)
     expected = importance(study, seed=3).set_index(["objective", "evaluator", "hyperparameter"])["importance"]
@@ -233,14 +234,14 @@ def test_the_command_prints_the_shares_and_why_there_is_none(
 
     monkeypatch.setattr("analysis.report.search_sections.FANOVA_UP_TO", 10)
     section = importance_section(study, seed=0)
-    assert f"python -m analysis.pareto.importance {study.folder.uri} computes it" in section.words
+    assert f"python -m analysis importance {study.folder.uri} computes it" in section.words
     (shown,) = (block.frame for block in section.blocks if isinstance(block, Table))
     assert "gap, PED-ANOVA" in shown and "gap, fANOVA" not in shown
 
     nothing = studies.write_plan(tmp_path / "none", space="single", hyperparameters=[])
-    assert main([nothing.uri]) == 0
+    assert main(["importance", nothing.uri]) == 0
     assert capsys.readouterr().out.startswith("· the space 'single' has no knobs: nothing was searched\n")
-    assert main([str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
+    assert main(["importance", str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
 
 
 def test_ranges_are_those_of_the_space() -> None:

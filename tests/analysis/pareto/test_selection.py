@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.__main__ import main
 from analysis.loading.study import ERM, OF_MEANS, load_study
 from analysis.pareto.front import eligible, front
 from analysis.pareto.selection import (
@@ -19,7 +20,6 @@ from analysis.pareto.selection import (
     WithinAccuracy,
     WithinGap,
     choose,
-    main,
 )
 from tests.analysis import studies
 
@@ -152,17 +152,17 @@ def test_a_study_without_anything_eligible_says_so(tmp_path: Path) -> None:
 
 def test_the_command_prints_a_row_a_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = made(tmp_path / "s", list(POINTS))
-    assert main([study.folder.uri, "--within-gap", "0.1", "--within-accuracy", "0.04"]) == 0
+    assert main(["select", study.folder.uri, "--within-gap", "0.1", "--within-accuracy", "0.04"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("best W-F1 with a gap of at most 10.0 points") and "ERM" in lines[1]
     assert "at most 4.0 points below ERM" in lines[2] and "trial 2" in lines[2]
     assert any(studies.NOTE in line for line in lines)
-    assert main([str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
+    assert main(["select", str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err
 
 
 def test_another_class_average_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=15, configurations=2)
-    assert main([folder.uri, "--class-average", "gap_of_means"]) == 0
+    assert main(["select", folder.uri, "--class-average", "gap_of_means"]) == 0
     assert f"· {OF_MEANS}" in capsys.readouterr().out
 
 
@@ -170,6 +170,6 @@ def test_another_class_average_is_said(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("value", ["5", "-0.1", "nan", "much"])
 def test_limits_are_fractions(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["nowhere", f"{flag}={value}"])
+        main(["select", "nowhere", f"{flag}={value}"])
     assert stop.value.code == 2
     assert f"argument {flag}: {value!r} is not a fraction from 0 to 1; 0.05 is 5 points" in capsys.readouterr().err

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from analysis.__main__ import main
 from analysis.comparison.arms import adjusted
 from analysis.comparison.paired import Comparison, compare, over_cells
 from analysis.loading.study import load_study
 from analysis.plots.forest import forest_figure, forest_info
 from analysis.plots.style import render
-from analysis.tables.comparison import main
 from tests.analysis import studies
 
 
@@ -120,5 +120,5 @@ def test_nothing_to_show_is_refused(comparison: Comparison) -> None:
 
 def test_the_command_draws_it(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", 20, 12, configurations=2)
-    assert main([folder.uri, "--resamples", "30", "--figure", str(tmp_path / "forest")]) == 0
+    assert main(["compare", folder.uri, "--resamples", "30", "--figure", str(tmp_path / "forest")]) == 0
     assert (tmp_path / "forest.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "forest.svg").exists()

@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.__main__ import main
 from analysis.loading.study import load_study
 from analysis.pareto.front import front
 from analysis.pareto.uncertainty import Uncertainty, uncertainty_of
-from analysis.report.build import main, write_report
+from analysis.report.build import write_report
 from analysis.report.headline import answer, warnings_of
 from analysis.stats.permutation import NoiseFloor
 from study.common.errors import RecordError
@@ -167,7 +168,9 @@ def test_another_class_average_is_used_and_said(tmp_path: Path) -> None:
     files = ("report.html", "benchmark.tex", "arms.tex")
     pages = []
     for average in ("mean_of_gaps", "gap_of_means"):
-        assert main([folder.uri, "--permutations", "20", "--resamples", "20", "--class-average", average]) == 0
+        assert (
+            main(["report", folder.uri, "--permutations", "20", "--resamples", "20", "--class-average", average]) == 0
+        )
         study = load_study(folder, average)
         expected = study.configurations.set_index("config_id")["test_gap"]
         front = pd.read_csv(folder.path("report", "front.csv")).set_index("config_id")
@@ -181,7 +184,7 @@ def test_another_class_average_is_used_and_said(tmp_path: Path) -> None:
 
 
 def test_no_study_and_no_finished_run_are_clear_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "nowhere")]) == 2
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "no study at" in capsys.readouterr().err
 
     folder = studies.write_plan(tmp_path / "s")
@@ -193,7 +196,7 @@ def test_no_study_and_no_finished_run_are_clear_errors(tmp_path: Path, capsys: p
 def test_the_command_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=20)
     code = (
-        "import sys; from analysis.report.build import main; status = main(sys.argv[1:]);"
+        "import sys; from analysis.__main__ import main; status = main(['report', *sys.argv[1:]]);"
         "assert not {'torch', 'ray', 'transformers'} & set(sys.modules); sys.exit(status)"
     )
     done = subprocess.run(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis.__main__ import main
 from analysis.loading.study import OF_MEANS, load_study
 from analysis.report.html import Table
-from analysis.report.questions_section import EARNED, TOLD, TRANSCRIPT, main, question_sections
+from analysis.report.questions_section import EARNED, TOLD, TRANSCRIPT, question_sections
 from tests.analysis import studies
 
 COEFFICIENT = {"name": "loss.coefficients.languages.de", "reason": "-", "default": 1.0, "low": 0.25, "high": 4.0}
@@ -72,7 +73,7 @@ def test_arms_that_searches_found_are_compared_with_the_plain_one(
     means = study.configurations.set_index("name")["test_w_f1"]
     differences = arms["W-F1", "difference"].tolist()
     assert differences[1] == pytest.approx(100 * (means[labels[3]] - means[labels[2]]))
-    assert main([folder.uri, "--resamples", "30"]) == 0
+    assert main(["questions", folder.uri, "--resamples", "30"]) == 0
     assert f"The choices of finished searches against {labels[2]}." in capsys.readouterr().out
 
     folder.remove("trials/00002.json")  # without the plain arm there is nothing to earn over
@@ -80,15 +81,15 @@ def test_arms_that_searches_found_are_compared_with_the_plain_one(
 
 
 def test_the_command_answers_or_says_why_not(both_ways: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([both_ways, "--resamples", "30"]) == 0
+    assert main(["questions", both_ways, "--resamples", "30"]) == 0
     out = capsys.readouterr().out
     assert f"{EARNED} languages: no answer, " in out and "speech+text" in out
     assert TOLD in out and f"· {studies.NOTE}" in out and OF_MEANS not in out
-    assert main([both_ways, "--resamples", "30", "--class-average", "gap_of_means"]) == 0
+    assert main(["questions", both_ways, "--resamples", "30", "--class-average", "gap_of_means"]) == 0
     of_means = capsys.readouterr().out
     assert f"· {OF_MEANS}" in of_means and of_means.splitlines()[:20] != out.splitlines()[:20]
     other = studies.write_whole_study(tmp_path / "s", per_cell=15, configurations=2).uri
-    assert main([other, "--resamples", "30"]) == 0
+    assert main(["questions", other, "--resamples", "30"]) == 0
     assert f"{TRANSCRIPT} no answer, the study has no predictions from speech." in capsys.readouterr().out
-    assert main([str(tmp_path / "nowhere")]) == 2
+    assert main(["questions", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -229,7 +229,7 @@ def test_status_and_report_read_an_object_store(kept_on_store, on_store):
     status = read([sys.executable, "study/sweep.py", "status", folder.uri])
     assert status.returncode == 0 and f"{TRIALS} finished, 0 failed" in status.stdout, status.stderr
     folder.remove("report")
-    report = read([sys.executable, "-m", "analysis.report.build", folder.uri])
+    report = read([sys.executable, "-m", "analysis", "report", folder.uri])
     assert report.returncode == 0 and folder.path("report", "report.html") in report.stdout, report.stderr
     assert {"report.html", "pareto.png", "pareto.svg", "front.csv"} <= set(folder.names("report"))
 
