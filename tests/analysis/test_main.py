@@ -23,7 +23,7 @@ def test_help_lists_the_commands_and_loads_no_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert all(f"    {command} " in done.stdout for command in COMMANDS)
+    assert set(COMMANDS) <= set(done.stdout.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -82,7 +82,7 @@ def test_the_command_prints_both_and_writes_csv(tmp_path: Path, capsys: pytest.C
     assert main(["studies", first.folder.uri, second.folder.uri, "--csv", str(csv)]) == 0
 
     said = capsys.readouterr().out
-    assert "first   ERM" in said and "second  ERM" in said and "be compared pairwise" in said
+    assert "first   ERM" in said and "second  ERM" in said and "only such rows may be compared" in said
     assert "· The list of seeds differs: 0 in first; 0, 1 in second." in said
     assert f"{100 * first.configurations['dev_w_f1'].iloc[0]:.1f}" in said
     assert pd.read_csv(csv)["dev_w_f1"].max() < 1

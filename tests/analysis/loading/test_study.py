@@ -73,7 +73,7 @@ AGAIN = "start the study again"
 
 
 @pytest.mark.parametrize(
-    ("name", "fault", "words"),
+    ("name", "damage", "words"),
     [
         (PREDICTIONS, None, f"is missing.*finished.json.*{AGAIN}"),
         (PREDICTIONS, b"PAR1 and no more", f"cannot be read.*{AGAIN}"),
@@ -87,15 +87,15 @@ AGAIN = "start the study again"
     ],
 )
 @pytest.mark.parametrize("again", [False, True])
-def test_damaged_tables_are_named(tmp_path: Path, name: str, message: object, words: str, again: bool) -> None:
+def test_damaged_tables_are_named(tmp_path: Path, name: str, damage: object, words: str, again: bool) -> None:
     """Whether read for their own sake, or for other figures of every run."""
     folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
     frame = folder.read_parquet(name)
-    if isinstance(message, dict):
-        ((column, value),) = message.items()
+    if isinstance(damage, dict):
+        ((column, value),) = damage.items()
         folder.write_parquet(name, frame.drop(columns=column) if value is None else frame.assign(**{column: value}))
-    elif isinstance(message, bytes):
-        folder.write_bytes(name, message)
+    elif isinstance(damage, bytes):
+        folder.write_bytes(name, damage)
     else:
         folder.remove(name)
     with pytest.raises(RecordError, match=rf"{name}.*{words}"):
