@@ -19,6 +19,7 @@ test-all: test
 
 lint: .venv/ready
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
 # torch comes first: deepspeed is built from source and looks at the torch it finds. With a GPU but without CUDA's
