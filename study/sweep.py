@@ -34,7 +34,8 @@ from study.planning.confirmation import confirm_folder, confirm_space, confirmat
 from study.planning.paths import folder_of
 from study.planning.request import StudyRequest
 from study.search.objectives import SearchObjectives
-from study.storage.records import objectives_of, read_study, read_trials, run_directory, trials_done
+from study.storage.records import read_study, read_trials, run_directory, trials_done
+from study.storage.schemas import objectives_of
 from study.storage.status import read_status
 from study.storage.study_folder import StudyFolder
 

@@ -15,7 +15,8 @@ from search_spaces import Hyperparameter
 from study.common.errors import RecordError
 from study.common.groups import EMOTIONS, LANGUAGES, MODALITIES, SCORE_COLUMNS, Gender, cells
 from study.evaluation.metrics import GAP_KINDS, labels_from_scores
-from study.storage.records import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, Record, check_record, read_study, run_directory
+from study.storage.records import read_study, run_directory
+from study.storage.schemas import PREDICTION_COLUMNS, UTTERANCE_COLUMNS, Record, check_record
 from study.storage.study_folder import StudyFolder
 
 _REDO_RUN = "Delete {}/finished.json and start the study again with the same command: it redoes this run alone."

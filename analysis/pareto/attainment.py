@@ -16,7 +16,7 @@ from analysis.loading.study import Study, load_utterances
 from analysis.pareto.front import REFERENCE_POINT, eligible, front
 from analysis.stats.bootstrap import bootstrap
 from analysis.stats.cluster_counts import ClusterBy, cluster_by, counts_of
-from study.storage.records import objectives_of
+from study.storage.schemas import objectives_of
 
 LEVELS = (25.0, 50.0, 75.0)
 

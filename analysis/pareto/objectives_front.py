@@ -9,7 +9,7 @@ import moocore
 import pandas as pd
 
 from analysis.formatting import hyperparameters_in_words
-from study.storage.records import OBJECTIVES, objectives_of
+from study.storage.schemas import OBJECTIVES, objectives_of
 
 POINTS = 100
 COLUMNS = ("number", "name", "config_id", "hyperparameters", "missed", "spread")

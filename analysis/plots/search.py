@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.formatting import POINTS
 from analysis.pareto.objectives_front import scale_of
 from analysis.plots.style import COLOURS, DASHES, GREY, INK, PALE, STYLE, canvas, short, words
-from study.storage.records import objectives_of
+from study.storage.schemas import objectives_of
 
 
 def attainment_figure(surfaces: pd.DataFrame, n_seeds: int) -> Figure:

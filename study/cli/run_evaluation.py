@@ -17,7 +17,7 @@ from study.config.settings import CorpusSettings, Parallelism, parse
 from study.data.corpora import list_corpus, load_corpus
 from study.data.corpus_checks import transcript_errors
 from study.planning.paths import resolved, resolved_backbone
-from study.storage.records import UTTERANCE_COLUMNS
+from study.storage.schemas import UTTERANCE_COLUMNS
 from study.storage.study_folder import StudyFolder
 
 

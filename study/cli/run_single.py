@@ -26,7 +26,8 @@ from study.planning.plan import StudyPlan, build_plan
 from study.planning.request import SINGLE, StudyRequest
 from study.planning.study_json import begun_study, conflicts, keep_plan, refuse_conflicts, study_record
 from study.storage.locks import hold
-from study.storage.records import UTTERANCE_COLUMNS, run_directory, write_trial
+from study.storage.records import run_directory, write_trial
+from study.storage.schemas import UTTERANCE_COLUMNS
 
 
 @dataclass(frozen=True)

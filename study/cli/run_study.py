@@ -32,7 +32,8 @@ from study.planning.study_json import (
     study_record,
 )
 from study.storage.locks import hold
-from study.storage.records import UTTERANCE_COLUMNS, read_trials, trials_done
+from study.storage.records import read_trials, trials_done
+from study.storage.schemas import UTTERANCE_COLUMNS
 
 
 @dataclass(frozen=True)

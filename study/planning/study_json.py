@@ -15,15 +15,8 @@ from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten, parse
 from study.planning.plan import StudyPlan
 from study.planning.request import StudyRequest
-from study.storage.records import (
-    SCHEMA_VERSION,
-    begun_runs,
-    finished_runs,
-    objectives_of,
-    read_study,
-    read_trials,
-    trials_done,
-)
+from study.storage.records import begun_runs, finished_runs, read_study, read_trials, trials_done
+from study.storage.schemas import SCHEMA_VERSION, objectives_of
 from study.storage.study_folder import StudyFolder
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")

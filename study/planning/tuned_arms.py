@@ -17,7 +17,8 @@ from search_spaces.registry import COEFFICIENTS
 from search_spaces.space import NamedConfiguration
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten, parse
-from study.storage.records import OBJECTIVES, objectives_of, read_study, read_trials
+from study.storage.records import read_study, read_trials
+from study.storage.schemas import OBJECTIVES, objectives_of
 from study.storage.study_folder import StudyFolder
 
 LOSS = 0.01

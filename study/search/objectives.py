@@ -16,7 +16,7 @@ from typing import Any
 
 from study.common.groups import Cell
 from study.evaluation.metrics import GAP_KINDS
-from study.storage.records import OBJECTIVES
+from study.storage.schemas import OBJECTIVES
 
 SECONDS = "seconds"
 MODES = ("max", "min")

@@ -14,7 +14,7 @@ from study.data import features
 from study.data.control_split import rows_of_splits
 from study.data.examples import Examples, answer_ids
 from study.models.pretrained import load_processor
-from study.storage.records import UTTERANCE_COLUMNS
+from study.storage.schemas import UTTERANCE_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 from study.common.distributed import shared
 from study.models.adapter import write_adapter
 from study.storage.locks import claim_run, require_claim
-from study.storage.records import PREDICTION_COLUMNS
+from study.storage.schemas import PREDICTION_COLUMNS
 from study.training import checkpointing
 from study.training.engine import join_process_group
 from study.training.metrics_log import epoch_record

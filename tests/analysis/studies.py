@@ -15,7 +15,8 @@ import pandas as pd
 
 from study.common.groups import EMOTIONS, GENDERS, LANGUAGES, SCORE_COLUMNS
 from study.evaluation.metrics import GAP_KINDS, evaluate
-from study.storage.records import SCHEMA_VERSION, run_directory
+from study.storage.records import run_directory
+from study.storage.schemas import SCHEMA_VERSION
 from study.storage.study_folder import StudyFolder
 
 NOTE = "The gaps of this corpus are planted: it is no evidence about people."

@@ -25,7 +25,7 @@ from study.evaluation.label_likelihood import prediction_frame, score_examples
 from study.models.pretrained import load_processor
 from study.planning.plan import build_plan
 from study.planning.prepare import prepare
-from study.storage.records import UTTERANCE_COLUMNS
+from study.storage.schemas import UTTERANCE_COLUMNS
 from study.storage.study_folder import StudyFolder
 from study.training.engine import join_process_group
 from study.training.run import Run, RunPlan

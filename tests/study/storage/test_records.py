@@ -16,7 +16,8 @@ from study import sweep
 from study.cli import app
 from study.common.errors import RecordError
 from study.storage.locks import hold
-from study.storage.records import SCHEMA_VERSION, finished_runs, read_study, read_trial, read_trials, write_trial
+from study.storage.records import finished_runs, read_study, read_trial, read_trials, write_trial
+from study.storage.schemas import SCHEMA_VERSION
 from study.storage.study_folder import StudyFolder
 
 TRIAL = {"number": 3, "config_id": "abc", "label": None, "hyperparameters": {}, "state": "finished", "seconds": 1.0}
@@ -66,12 +67,12 @@ def test_a_retry_replaces_its_record(folder):
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ([], "holds no record"),
-        (None, "holds no record"),
+        ([], "does not contain a record"),
+        (None, "does not contain a record"),
         ({"number": 3}, "lacks config_id, state, label, hyperparameters, seconds"),
         ({**TRIAL, "number": "3"}, "number: Input should be a valid integer"),
         ({**TRIAL, "state": "done"}, "state: Input should be 'finished', 'failed' or 'pruned'"),
-        ({**TRIAL, "values": None}, "values: .*a finished trial has one for each objective"),
+        ({**TRIAL, "values": None}, "values: .*a finished trial needs one value for each search objective"),
         ({**TRIAL, "by_seed": [0.4]}, "by_seed: Input should be a valid dictionary"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 
 from study.common.groups import SCORE_COLUMNS
 from study.models import base_weights
-from study.storage.records import PREDICTION_COLUMNS
+from study.storage.schemas import PREDICTION_COLUMNS
 from study.training.run import Run
 from study.training.train_step import LossNotFinite
 from study.training.trainer import train
