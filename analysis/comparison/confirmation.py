@@ -49,7 +49,7 @@ def with_objectives(rows: pd.DataFrame, search: Study, again: Study) -> pd.DataF
     if not own_objectives(search.plan):
         return rows
     for prefix, study in (("", search), ("fresh_", again)):
-        points = objectives_front(search.plan | {"seeds": study.plan["seeds"]}, [*read_trials(study.folder).values()])
+        points = objectives_front(search.plan | {"seeds": study.plan["seeds"]}, study.trials)
         points = points.set_index("config_id").reindex(rows["config_id"])
         own = {
             f"{prefix}goal {metric}": points[metric].to_numpy(dtype=float) for metric, _ in objectives_of(search.plan)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.loading.study import ERM, SPLITS, Study, load_utterances
+from analysis.loading.study import ERM, SPLITS, Study
 from analysis.stats.bootstrap import ALPHA, Draws, Interval, bootstrap, holm, interval
 from analysis.stats.cluster_counts import (
     ABSOLUTE,
@@ -139,8 +139,7 @@ def compare(
         raise ValueError(f"split is {' or '.join(SPLITS)}, not {split!r}")
     known = find(study, reference)
     by = cluster_by(study.plan, by)
-    utterances = load_utterances(study)
-    base = counts_of(study, utterances, str(known["config_id"]), split, by)
+    base = counts_of(study, str(known["config_id"]), split, by)
     base_draws = bootstrap(base, (*LEVELS, *SIGNED, *ABSOLUTE), resamples, seed)
     rows: list[dict[str, Any]] = []
     notes = []
@@ -148,7 +147,7 @@ def compare(
         if other["config_id"] == known["config_id"] or (only is not None and other["config_id"] not in only):
             continue
         try:
-            counts = counts_of(study, utterances, str(other["config_id"]), split, by)
+            counts = counts_of(study, str(other["config_id"]), split, by)
         except RecordError as error:
             notes.append(f"{other['name']} is left out: {error}")
             continue

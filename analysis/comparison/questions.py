@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.comparison.paired import over_cells, paired_differences
 from analysis.comparison.studies import settings_that_differ
-from analysis.loading.study import ERM, PAPER, Study, load_utterances
+from analysis.loading.study import ERM, PAPER, Study
 from analysis.pareto.front import eligible, front
 from analysis.pareto.selection import NoChoice, Rule, WithinAccuracy
 from analysis.stats.bootstrap import bootstrap
@@ -109,7 +109,7 @@ def coefficients_earned(
             continue
         owners = (plain, plain if chosen[1]["label"] == ERM else tuned)
         base, counts = (
-            counts_of(study, load_utterances(study), found["config_id"], split, cluster_by(study.plan, by)).of_seeds(
+            counts_of(study, found["config_id"], split, cluster_by(study.plan, by)).of_seeds(
                 plain.seeds
             )
             for study, found in zip(owners, chosen, strict=True)
@@ -160,11 +160,10 @@ def transcript_effect(
     if not config_ids:
         return _frame([{"reason": "no configuration has finished every seed"}], TRANSCRIPT_COLUMNS)
     names = study.configurations.set_index("config_id")["name"]
-    utterances = load_utterances(study)
     rows: list[dict[str, Any]] = []
     for config_id in config_ids:
         row = {"config_id": config_id, "name": names[config_id]}
-        counts = counts_of(study, utterances, config_id, split, cluster_by(study.plan, by))
+        counts = counts_of(study, config_id, split, cluster_by(study.plan, by))
         speech, both, without = _by_modality(counts)
         rows += [
             row | {"language": language, "is_cell": True, "reason": "its utterances were not all scored in both ways"}

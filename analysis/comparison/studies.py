@@ -88,7 +88,7 @@ def _scored(study: Study, split: str) -> Hashable:
     if study.runs.empty:
         return None
     run = study.runs.iloc[0]
-    scored = load_predictions(study, load_utterances(study), run["config_id"], run["seed"], split)
+    scored = study.predictions(run["config_id"], run["seed"], split)
     rows = scored[["utterance_id", "modality", "language", "gender", "emotion"]]
     rows = rows.sort_values(["utterance_id", "modality"])
     digest = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Where the seconds of a study went: training, evaluation, the way to the first step, and the rest."""
+"""How the wall-clock time of a study divides into training, evaluation, start-up and the rest."""
 
 from __future__ import annotations
 
@@ -7,69 +7,63 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.loading.records import finished_of
 from analysis.loading.study import Study
-from study.storage.records import read_trials
 
-WAITED = ("workers", "placement", "processes")
-"""What new workers cost: their places and processes, in older records together. Those that have served a trial before
-wait for none."""
+WORKER_START = ("workers", "placement", "processes")
+"""Start-up phases that only new workers have: placement and processes, which older records sum up as workers."""
 
 
 def time_spent(study: Study) -> pd.DataFrame:
-    """Seconds of each finished trial, wall clock of its worker group.
+    """Return the seconds of each finished trial, in wall-clock time of its worker group.
 
     Returns:
-        One row a trial: ``number, name, trial, training, evaluation, start`` (from the beginning of the trial to the
-        end of its first step), ``new`` (whether its workers were), ``rest``. NaN where a record does not say.
+        One row per trial: ``number, name, trial`` (in total), ``training, evaluation, start`` (until the end of the
+        first step), ``new`` (whether it started new workers) and ``rest``. NaN where the records lack a time.
     """
     names = study.configurations.set_index("config_id")["name"]
     rows = []
-    for trial in read_trials(study.folder).values():
+    for trial in study.trials:
         if trial["state"] != "finished" or trial["config_id"] not in names.index:
             continue
-        own = study.runs[study.runs["config_id"] == trial["config_id"]]
-        finished = [finished_of(study.folder, trial["config_id"], seed) for seed in own["seed"]]
-        startup = finished[0].get("startup") or {}
+        runs = study.runs[study.runs["config_id"] == trial["config_id"]]
+        startup = runs["startup"].iloc[0] or {}
         row = {
             "number": trial["number"],
             "name": names[trial["config_id"]],
             "trial": float(trial["seconds"]),
-            "training": _sum(finished, "train"),
-            "evaluation": _sum(finished, "evaluate"),
+            "training": float(runs["train_seconds"].sum(skipna=False)),
+            "evaluation": float(runs["evaluate_seconds"].sum(skipna=False)),
             "start": float(sum(startup.values())) if startup else np.nan,
-            "new": _new(startup),
+            "new": _started_workers(startup),
         }
         rows.append(row | {"rest": row["trial"] - row["training"] - row["evaluation"] - row["start"]})
-    return pd.DataFrame(
-        rows, columns=["number", "name", "trial", "training", "evaluation", "start", "new", "rest"]
-    ).astype({"new": bool})
+    columns = ["number", "name", "trial", "training", "evaluation", "start", "new", "rest"]
+    return pd.DataFrame(rows, columns=columns).astype({"new": bool})
 
 
-def start_parts(study: Study) -> pd.DataFrame:
-    """What the way to a first step went to: median seconds of each part, by whose it was.
+def startup_phases(study: Study) -> pd.DataFrame:
+    """Return the median seconds of each phase before the first step.
 
     Returns:
-        One row each of first seeds on new workers, on workers of an earlier trial, and of the seeds that follow in the
-        same workers, as far as there are any: ``runs``, then the parts in the order in which records name them.
+        Up to three rows, named by ``run``: a first seed on new workers, a first seed on the workers of an earlier
+        trial, a later seed on the same workers. Columns: ``runs`` (their number), the phases, and ``together``.
     """
     rows = []
-    for config_id, seeds in study.runs.groupby("config_id", sort=False)["seed"]:
-        for i, seed in enumerate(seeds):
-            startup = finished_of(study.folder, str(config_id), seed).get("startup")
+    for _, runs in study.runs.groupby("config_id", sort=False):
+        for i, startup in enumerate(runs["startup"]):
             if startup:
-                earlier = "a following seed" if i else "a first seed on workers of an earlier trial"
-                rows.append({"run": "a first seed on new workers" if _new(startup) else earlier, **startup})
+                reused = "later seed, same workers" if i else "first seed, reused workers"
+                rows.append({"run": "first seed, new workers" if _started_workers(startup) else reused, **startup})
     if not rows:
         return pd.DataFrame()
     grouped = pd.DataFrame(rows).fillna(0.0).groupby("run", sort=False)
-    parts = grouped.median()
-    parts.insert(0, "runs", grouped.size())
-    return parts.assign(together=parts.drop(columns="runs").sum(axis=1)).reset_index()
+    phases = grouped.median()
+    phases.insert(0, "runs", grouped.size())
+    return phases.assign(together=phases.drop(columns="runs").sum(axis=1)).reset_index()
 
 
-def time_in_words(spent: pd.DataFrame) -> str:
-    """The share of training and evaluation, and how long trials took to their first step; empty without records."""
+def summarise_time(spent: pd.DataFrame) -> str:
+    """Summarise :func:`time_spent` in one sentence without a full stop; empty if the records lack times."""
     known = spent.dropna()
     if known.empty:
         return ""
@@ -78,16 +72,12 @@ def time_in_words(spent: pd.DataFrame) -> str:
         "on new workers": known.loc[known["new"], "start"].median(),
         "on workers of an earlier trial": known.loc[~known["new"], "start"].median(),
     }
-    said = [f"{seconds:.1f} s {where}" for where, seconds in starts.items() if not np.isnan(seconds)]
+    medians = ", ".join(f"{seconds:.1f} s {where}" for where, seconds in starts.items() if not np.isnan(seconds))
     return (
-        f"{share:.0%} of {len(known)} trials' time was training and evaluation; to the first step {', '.join(said)} "
-        "(medians)"
+        f"Training and evaluation took {share:.0%} of the time of {len(known)} trials; the median time to the first "
+        f"step was {medians}"
     )
 
 
-def _new(startup: Mapping[str, float]) -> bool:
-    return any(startup.get(part, 0.0) > 0.0 for part in WAITED)
-
-
-def _sum(finished: list[dict], part: str) -> float:
-    return float(sum((run.get("seconds") or {}).get(part, np.nan) for run in finished))
+def _started_workers(startup: Mapping[str, float]) -> bool:
+    return any(startup.get(phase, 0.0) > 0.0 for phase in WORKER_START)

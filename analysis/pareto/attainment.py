@@ -12,7 +12,7 @@ import moocore
 import numpy as np
 import pandas as pd
 
-from analysis.loading.study import Study, load_utterances
+from analysis.loading.study import Study
 from analysis.pareto.front import REFERENCE_POINT, eligible, front
 from analysis.stats.bootstrap import bootstrap
 from analysis.stats.cluster_counts import ClusterBy, cluster_by, counts_of
@@ -86,14 +86,14 @@ def probability_nondominated(
         table = table.iloc[np.sort(np.argsort(layers, kind="stable")[:most])].reset_index(drop=True)
     if table.empty:
         return table.assign(probability=np.nan, w_f1_bias=np.nan, gap_bias=np.nan, resamples=0)
-    by, utterances = cluster_by(study.plan, by), load_utterances(study)
+    by = cluster_by(study.plan, by)
     n_seeds = len(study.seeds)
     drawn_seeds = np.random.default_rng([seed, 1]).integers(0, n_seeds, (resamples, max(n_seeds - 1, 1)))
     shares = np.stack([(drawn_seeds == s).mean(1) for s in range(n_seeds)])  # (S, B)
     figures = np.empty((len(table), resamples, 2))
     bias = np.empty((len(table), 2))
     for row, config_id in enumerate(table["config_id"]):
-        counts = counts_of(study, utterances, config_id, "dev", by).of_seeds(study.seeds)
+        counts = counts_of(study, config_id, "dev", by).of_seeds(study.seeds)
         draws = bootstrap(counts, ("w_f1", "avg"), resamples, seed)
         for axis, name in enumerate(draws.names):
             points, resampled = draws.of(name, range(len(counts.cells)))

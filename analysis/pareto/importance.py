@@ -148,7 +148,7 @@ def _trials(study: Study, hyperparameters: Sequence[Hyperparameter], metrics: Se
     by_name = {hyperparameter.name: hyperparameter for hyperparameter in hyperparameters}
     distributions = {hyperparameter.name: distribution(hyperparameter) for hyperparameter in hyperparameters}
     if set(objectives_of(study.plan)) != set(OBJECTIVES):
-        rows = objectives_front(study.plan, [*read_trials(study.folder).values()])
+        rows = objectives_front(study.plan, study.trials)
     else:
         rows = eligible(study.configurations).merge(
             study.configurations[["config_id", "hyperparameters"]], on="config_id"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.loading.study import ERM, Study, load_utterances
+from analysis.loading.study import ERM, Study
 from analysis.pareto.front import front
 from analysis.stats.bootstrap import bootstrap, interval
 from analysis.stats.cluster_counts import ClusterBy, cluster_by, counts_of
@@ -47,7 +47,6 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
         permutations: draws of a floor.
         resamples: draws of an interval.
     """
-    utterances = load_utterances(study)
     reference = study.configuration(ERM)
     if reference is None or not reference["complete"]:
         complete = study.configurations[study.configurations["complete"]]
@@ -56,12 +55,12 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
     by = cluster_by(study.plan)
     intervals = {}
     for config_id in _with_interval(study.configurations):
-        counts = counts_of(study, utterances, config_id, "dev", by)
+        counts = counts_of(study, config_id, "dev", by)
         draws = bootstrap(counts, ("w_f1",), resamples, seed)
         everywhere = range(len(counts.cells))
         made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere)).within(0.0, 1.0)
         intervals[config_id] = (made.low, made.high)
-    of_reference = counts_of(study, utterances, str(reference["config_id"]), "dev", by)
+    of_reference = counts_of(study, str(reference["config_id"]), "dev", by)
     by_cell = {str(cell): noise_floor(of_reference.of_cells([cell]), permutations, seed) for cell in of_reference.cells}
     return Uncertainty(
         reference=str(reference["name"]),

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.loading.study import PAPER, Study, load_steps
+from analysis.loading.study import PAPER, Study
 from analysis.plots.style import DASHES, GREY, INK, STYLE, canvas, words
 
 SHOWN = 3
@@ -52,7 +52,7 @@ def steps_info(study: Study) -> StepsInfo | None:
     chosen: dict[str, pd.DataFrame] = {}
     for run in runs.itertuples():
         if len(chosen) < SHOWN:
-            steps = load_steps(study, str(run.config_id), seed)
+            steps = study.records.steps(str(run.config_id), seed)
             if not steps.empty and steps["fairness_weight"].any():
                 chosen[str(run.name)] = steps.assign(name=str(run.name))
     if not chosen:

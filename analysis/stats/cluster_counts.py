@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.loading.study import Study, load_predictions
+from analysis.loading.study import Study
 from study.common.errors import RecordError
 from study.common.groups import EMOTIONS, GENDERS, LANGUAGES, MODALITIES, Cell, Gender, cells
 from study.evaluation.metrics import (
@@ -232,7 +232,7 @@ def fewest_clusters(labels: Counts, members: Sequence[int]) -> int:
     return int((labels[:, list(members), :2].sum(-1) > 0).sum(0).min())
 
 
-def counts_of(study: Study, utterances: pd.DataFrame, config_id: str, split: str, by: ClusterBy) -> ClusterCounts:
+def counts_of(study: Study, config_id: str, split: str, by: ClusterBy) -> ClusterCounts:
     """The predictions of every finished seed of a configuration on one split, counted by cluster.
 
     Args:
