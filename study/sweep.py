@@ -21,7 +21,7 @@ from rich.console import Console
 from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
 from analysis.formatting import as_text, hyperparameters_in_words
 from analysis.loading.study import ERM, load_study
-from analysis.loading.timing import time_in_words, time_spent
+from analysis.loading.timing import summarise_time, time_spent
 from analysis.pareto.front import front
 from analysis.pareto.objectives_front import objectives_front, objectives_table
 from analysis.report.build import write_report
@@ -113,7 +113,7 @@ def show(console: Console, request: StudyRequest, write: bool) -> int:
         show_objectives(console, request.folder)
     for note in study.plan["corpus"]["notes"]:
         console.print(f"note: {note}")
-    spent = time_in_words(time_spent(study))
+    spent = summarise_time(time_spent(study))
     if spent:
         console.print(f"{'time':8}{spent}")
     for name, file in (("report", "report.html"), ("figure", "pareto.png"), ("", "pareto.svg")):

@@ -7,7 +7,6 @@ import pandas as pd
 from analysis.formatting import POINTS
 from analysis.loading.study import Study
 from analysis.pareto.objectives_front import objectives_front, own_objectives, scale_of
-from study.storage.records import read_trials
 from study.storage.schemas import objectives_of
 
 FIGURES = {"W-F1": "w_f1", "gap": "gap"}

@@ -109,9 +109,7 @@ def coefficients_earned(
             continue
         owners = (plain, plain if chosen[1]["label"] == ERM else tuned)
         base, counts = (
-            counts_of(study, found["config_id"], split, cluster_by(study.plan, by)).of_seeds(
-                plain.seeds
-            )
+            counts_of(study, found["config_id"], split, cluster_by(study.plan, by)).of_seeds(plain.seeds)
             for study, found in zip(owners, chosen, strict=True)
         )
         if not same_utterances(counts, base):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.loading.study import FIGURE_COLUMNS, SPLITS, Study, load_predictions, load_utterances
+from analysis.loading.study import FIGURE_COLUMNS, SPLITS, Study
 from analysis.pareto.front import front
 from study.config.settings import flatten
 

@@ -41,7 +41,6 @@ from analysis.loading.study import Study
 from analysis.pareto.front import eligible
 from analysis.pareto.objectives_front import objectives_front
 from search_spaces import Hyperparameter
-from study.storage.records import read_trials
 from study.storage.schemas import OBJECTIVES, objectives_of
 
 OBJECTIVE_NAMES = {"dev_w_f1": "W-F1", "dev_gap": "gap"}

@@ -10,14 +10,13 @@ from analysis.pareto.objectives_front import in_words, objectives_front, objecti
 from analysis.plots.search import history_figure, objectives_figure
 from analysis.plots.style import render
 from analysis.report.html import Picture, Section, Table
-from study.storage.records import read_trials
 
 
 def objectives_sections(study: Study) -> list[Section]:
     """The front over the study's own objectives; nothing for a study of W-F1 and gap without requirements."""
     if not own_objectives(study.plan):
         return []
-    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
+    points = objectives_front(study.plan, study.trials)
     if points.empty:
         return []
     missed = points[points["missed"].astype(bool)]
@@ -50,7 +49,7 @@ def objectives_answer(study: Study) -> str:
     """The front over the study's own objectives in a sentence; empty for a study of W-F1 and gap alone."""
     if not own_objectives(study.plan):
         return ""
-    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
+    points = objectives_front(study.plan, study.trials)
     chosen = points[points["on_front"]]
     return f"{len(chosen)} of {len(points)} configurations are on the front over {in_words(study.plan)}, on dev. Also: "
 

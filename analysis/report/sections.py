@@ -10,8 +10,8 @@ import pandas as pd
 from analysis.comparison.arms import adjusted, arms_table
 from analysis.comparison.paired import OTHER_SIDE_MEANS, Comparison, compare
 from analysis.formatting import POINTS
-from analysis.loading.study import Study, load_epochs, load_predictions, load_utterances
-from analysis.loading.timing import start_parts, time_in_words, time_spent
+from analysis.loading.study import Study, load_epochs
+from analysis.loading.timing import startup_phases, summarise_time, time_spent
 from analysis.pareto.uncertainty import INTERVALS_OF_ALL, Uncertainty
 from analysis.plots.forest import forest_figure, forest_info
 from analysis.plots.pareto import cells_figure, cells_info
@@ -156,10 +156,8 @@ def groups_section(study: Study, config_ids: Sequence[str]) -> Section:
     for figure, heading in headings.items():
         table[heading] = POINTS * chosen[f"test_{figure}"]
     blocks = [Table(table.reset_index(drop=True))]
-    utterances = load_utterances(study)
     for config_id in list(config_ids)[:RATES_OF]:
-        of = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
-        runs = [class_rates(load_predictions(study, utterances, config_id, int(s), "test")) for s in of]
+        runs = [class_rates(study.predictions(config_id, seed, "test")) for seed in study.seeds_of(config_id)]
         blocks.append(Table(rates_table(runs), f"TPR and FPR by emotion: {names[config_id]}"))
     return Section(
         "Worst group, classes, invalid answers",
@@ -200,8 +198,8 @@ def time_section(study: Study) -> list[Section]:
     table = spent.assign(workers=np.where(spent["new"], "new", "of an earlier trial")).drop(columns="new")
     seconds = ["trial", "training", "evaluation", "start", "rest"]
     table = table.rename(columns={"name": "configuration", **{column: f"{column}, s" for column in seconds}})
-    words = f"{time_in_words(spent)}. Start: from the beginning of a trial to the end of its first step."
-    parts = start_parts(study)
+    words = f"{summarise_time(spent)}. Start: from the beginning of a trial to the end of its first step."
+    parts = startup_phases(study)
     start = parts.rename(columns={name: f"{name}, s" for name in parts.columns if name not in ("run", "runs")})
     blocks = (Table(table, "Seconds of each trial"), Table(start, "Seconds to the first step, medians"))
     return [Section("Where the time went", words, blocks)]

@@ -233,23 +233,25 @@ def fewest_clusters(labels: Counts, members: Sequence[int]) -> int:
 
 
 def counts_of(study: Study, config_id: str, split: str, by: ClusterBy) -> ClusterCounts:
-    """The predictions of every finished seed of a configuration on one split, counted by cluster.
+    """Return the predictions of every finished seed of a configuration on one split, counted by cluster.
 
-    Args:
-        utterances: from :func:`analysis.loading.study.load_utterances`.
+    The counts are computed once per study, configuration, split and ``by``.
 
     Raises:
-        RecordError: predictions cannot be read (:func:`analysis.loading.study.load_predictions`), or one seed has
-        others than
-            another.
+        RecordError: predictions cannot be read, or two seeds have predictions of different utterances.
     """
-    seeds = study.runs.loc[study.runs["config_id"] == config_id, "seed"]
-    runs = {int(s): load_predictions(study, utterances, config_id, int(s), split) for s in seeds}
-    try:
-        return cluster_counts(runs, by, study.class_average)
-    except ValueError as error:
-        rows = ", ".join(f"{len(frame)} of seed {seed}" for seed, frame in runs.items())
-        raise RecordError(
-            f"{study.folder.path('runs', config_id)}/*/predictions.parquet: {error} ({split} rows: {rows}). Delete "
-            "finished.json of the seed that is not whole and start the study again: it redoes this run alone."
-        ) from error
+    key = (config_id, split, by)
+    if key not in study.cluster_counts:
+        runs = {seed: study.predictions(config_id, seed, split) for seed in study.seeds_of(config_id)}
+        try:
+            made = cluster_counts(runs, by)
+        except ValueError as error:
+            rows = ", ".join(f"{len(frame)} of seed {seed}" for seed, frame in runs.items())
+            raise RecordError(
+                f"{study.folder.path('runs', config_id)}/*/predictions.parquet: {error} ({split} rows: {rows}). Delete "
+                "finished.json of the seed that is not whole and start the study again: it redoes this run alone."
+            ) from error
+        # an eighth of the memory of floats; a cluster has fewer than 65,536 utterances in a cell
+        study.cluster_counts[key] = (made.cells, made.clusters, made.seeds, made.counts.astype(np.uint16))
+    in_use, clusters, seeds, counts = study.cluster_counts[key]
+    return ClusterCounts(in_use, clusters, seeds, counts.astype(np.float64), study.class_average)

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.comparison.studies import COLUMNS, differences, settings_that_differ, side_by_side
-from analysis.loading.study import OF_MEANS, Study, load_study
+from analysis.loading.study import GAP_OF_MEANS_NOTE, Study, load_study
 from tests.analysis import studies
 
 
@@ -86,12 +86,12 @@ def test_the_command_prints_both_and_writes_csv(tmp_path: Path, capsys: pytest.C
     assert "· The list of seeds differs: 0 in first; 0, 1 in second." in said
     assert f"{100 * first.configurations['dev_w_f1'].iloc[0]:.1f}" in said
     assert pd.read_csv(csv)["dev_w_f1"].max() < 1
-    assert f"· {studies.NOTE}" in said and OF_MEANS not in said
+    assert f"· {studies.NOTE}" in said and GAP_OF_MEANS_NOTE not in said
     assert (
         main(["studies", first.folder.uri, second.folder.uri, "--csv", str(csv), "--class-average", "gap_of_means"])
         == 0
     )
-    assert f"· {OF_MEANS}" in capsys.readouterr().out
+    assert f"· {GAP_OF_MEANS_NOTE}" in capsys.readouterr().out
     of_means = load_study(first.folder, "gap_of_means").configurations["dev_gap"].tolist()
     assert pd.read_csv(csv).query("study == 'first'")["dev_gap"].tolist() == pytest.approx(of_means)
     assert main(["studies", str(tmp_path)]) == 2 and "no study at" in capsys.readouterr().err

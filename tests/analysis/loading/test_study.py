@@ -13,9 +13,7 @@ from analysis.loading.study import (
     PAPER,
     family_of,
     load_epochs,
-    load_predictions,
     load_study,
-    load_utterances,
     open_folder,
 )
 from analysis.stats.bootstrap import bootstrap
@@ -64,7 +62,7 @@ def test_other_seeds_than_planned_are_not_as_good(tmp_path: Path) -> None:
         studies.write_run(folder, "aa", seed, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
     assert load_study(folder).configurations["complete"].tolist() == [False]
     studies.write_plan(tmp_path / "s", seeds=(0, 1))
-    with pytest.raises(RecordError, match=r"runs/aa/7 is of seed 7, .* its seeds are 0, 1\. Add it with --seeds"):
+    with pytest.raises(RecordError, match=r"runs/aa/7 has seed 7, .* its seeds are 0, 1\. Add it with --seeds"):
         load_study(folder)
 
 
@@ -102,17 +100,16 @@ def test_damaged_tables_are_named(tmp_path: Path, name: str, damage: object, wor
         if again:
             load_study(folder, "gap_of_means")
         study = load_study(folder)
-        load_predictions(study, load_utterances(study), "00abcdefabcd", 0, "dev")
+        study.predictions("00abcdefabcd", 0, "dev")
 
 
 def test_a_parquet_file_cut_anywhere_is_named(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
     study, whole = load_study(folder), folder.read_bytes(PREDICTIONS)
-    utterances = load_utterances(study)
     for length in np.linspace(0, len(whole) - 1, 30).astype(int):
         folder.write_bytes(PREDICTIONS, whole[:length])
         with pytest.raises(RecordError, match=f"{PREDICTIONS} cannot be read"):
-            load_predictions(study, utterances, "00abcdefabcd", 0, "dev")
+            study.predictions("00abcdefabcd", 0, "dev")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +130,7 @@ def test_records_that_lack_something_are_named(tmp_path: Path, name: str, lacks:
         load_study(folder)
     for other in ({}, [], None):
         folder.write_json(name, other)
-        with pytest.raises(RecordError, match=f"{name} (lacks|holds no|has schema version None)"):
+        with pytest.raises(RecordError, match=f"{name} (lacks|does not contain|holds no|has schema version None)"):
             load_study(folder)
 
 
@@ -141,7 +138,7 @@ def test_a_finished_run_of_another_name_is_refused(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
     folder.write_bytes("runs/aa/1/finished.json", folder.read_bytes("runs/aa/0/finished.json"))
-    with pytest.raises(RecordError, match="runs/aa/1/finished.json says it is of configuration aa, seed 0"):
+    with pytest.raises(RecordError, match="runs/aa/1/finished.json belongs to configuration aa, seed 0"):
         load_study(folder)
 
 
@@ -199,15 +196,15 @@ def test_epochs_and_predictions_are_joined_with_what_they_are_of(tmp_path: Path)
         ["paper's setting", 2],
     ]
 
-    utterances = load_utterances(study)
     config_id = study.configurations["config_id"].iloc[0]
-    dev = load_predictions(study, utterances, config_id, 0, "dev")
+    dev = study.predictions(config_id, 0, "dev")
     assert len(dev) == 3 * 2 * 10
     assert set(dev["split"]) == {"dev"}
     assert {"speaker", "gender", "emotion", "predicted", "modality"} <= set(dev)
 
+    study.folder.write_parquet("utterances.parquet", study.records.utterances.drop(index=0))
     with pytest.raises(RecordError, match="1 dev predictions of utterances"):
-        load_predictions(study, utterances.drop(index=0), config_id, 0, "dev")
+        load_study(study.folder).predictions(config_id, 0, "dev")
 
 
 def test_a_study_is_found_by_relative_path_and_missed_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +250,7 @@ def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:
     assert by_class.cells["signed_tpr"].tolist() == pytest.approx(cells["signed_tpr"].tolist())
 
     config_id = of_means.configurations["config_id"].iloc[0]
-    counts = [counts_of(s, load_utterances(s), config_id, "dev", "speaker") for s in (by_class, of_means)]
+    counts = [counts_of(s, config_id, "dev", "speaker") for s in (by_class, of_means)]
     for study, made in zip((by_class, of_means), counts, strict=True):
         draws = bootstrap(made, ("avg",), 20)
         assert draws.of("avg", range(3))[0].mean() == pytest.approx(study.configurations["dev_gap"].iloc[0])

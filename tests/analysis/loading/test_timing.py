@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.loading.study import load_study
-from analysis.loading.timing import start_parts, time_in_words, time_spent
+from analysis.loading.timing import startup_phases, summarise_time, time_spent
 from analysis.report.sections import time_section
 from tests.analysis import studies
 
@@ -23,8 +23,8 @@ def test_the_seconds_of_a_trial_are_shared_out(tmp_path):
     spent = time_spent(load_study(folder))
     columns = ["trial", "training", "evaluation", "start", "new", "rest"]
     assert spent[columns].to_numpy().tolist() == [[20, 7, 3, 5.5, True, 4.5], [20, 7, 3, 0.25, False, 9.75]]
-    words = time_in_words(spent)
-    assert words.startswith("50% of 2 trials' time was training and evaluation")
+    words = summarise_time(spent)
+    assert words.startswith("Training and evaluation took 50% of the time of 2 trials")
     assert "5.5 s on new workers, 0.2 s on workers of an earlier trial" in words
     (section,) = time_section(load_study(folder))
     assert section.blocks[0].frame["start, s"].tolist() == [5.5, 0.25]
@@ -40,11 +40,11 @@ def test_the_way_to_the_first_step_is_shared_out_by_whose_workers_went_it(tmp_pa
         finished(folder, config_id, 1, {"model": 0.5, "first step": 0.25 * number})
     study = load_study(folder)
     assert time_spent(study)["new"].tolist() == [True, False, False]
-    parts = start_parts(study).set_index("run")
+    parts = startup_phases(study).set_index("run")
     assert list(parts) == ["runs", *new, "together"]
-    assert parts.loc["a first seed on new workers"].tolist() == [1, 1, 4, 2, 0.5, 0.25, 7.75]
-    assert parts.loc["a first seed on workers of an earlier trial"].tolist() == [2, 0, 0, 0, 0.25, 0.25, 0.5]
-    assert parts.loc["a following seed"].tolist() == [3, 0, 0, 0, 0.5, 0.25, 0.75]
+    assert parts.loc["first seed, new workers"].tolist() == [1, 1, 4, 2, 0.5, 0.25, 7.75]
+    assert parts.loc["first seed, reused workers"].tolist() == [2, 0, 0, 0, 0.25, 0.25, 0.5]
+    assert parts.loc["later seed, same workers"].tolist() == [3, 0, 0, 0, 0.5, 0.25, 0.75]
     (section,) = time_section(study)
     assert "processes, s" in section.blocks[1].frame
 
@@ -53,4 +53,4 @@ def test_a_study_of_before_says_nothing(tmp_path):
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa")
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
-    assert time_in_words(time_spent(load_study(folder))) == "" and time_section(load_study(folder)) == []
+    assert summarise_time(time_spent(load_study(folder))) == "" and time_section(load_study(folder)) == []

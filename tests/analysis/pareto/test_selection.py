@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.__main__ import main
-from analysis.loading.study import ERM, OF_MEANS, load_study
+from analysis.loading.study import ERM, GAP_OF_MEANS_NOTE, load_study
 from analysis.pareto.front import eligible, front
 from analysis.pareto.selection import (
     RULES,
@@ -163,7 +163,7 @@ def test_the_command_prints_a_row_a_rule(tmp_path: Path, capsys: pytest.CaptureF
 def test_another_class_average_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=15, configurations=2)
     assert main(["select", folder.uri, "--class-average", "gap_of_means"]) == 0
-    assert f"· {OF_MEANS}" in capsys.readouterr().out
+    assert f"· {GAP_OF_MEANS_NOTE}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--within-gap", "--within-accuracy"])

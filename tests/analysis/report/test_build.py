@@ -176,7 +176,7 @@ def test_another_class_average_is_used_and_said(tmp_path: Path) -> None:
         front = pd.read_csv(folder.path("report", "front.csv")).set_index("config_id")
         assert front["test_gap_points"].to_dict() == pytest.approx((100 * expected[front.index]).to_dict(), abs=0.006)
         texts = [Path(folder.path("report", name)).read_text() for name in files]
-        assert [" ".join(text.split()).count("opposite ones cancel (--class-average") > 0 for text in texts] == [
+        assert [" ".join(text.split()).count("of opposite sign cancel (--class-average") > 0 for text in texts] == [
             average == "gap_of_means"
         ] * 3
         pages.append(texts[0])

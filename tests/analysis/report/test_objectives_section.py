@@ -48,7 +48,7 @@ def test_the_section_shows_the_studys_own_front_and_who_misses_what(tmp_path):
 
 def test_the_hypervolume_grows_between_the_worst_and_the_best_of_the_study(tmp_path):
     study = load_study(searched(tmp_path / "s"))
-    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
+    points = objectives_front(study.plan, study.trials)
     # uar 0.50, 0.40, 0.30 -> 1, 0.5, 0; seconds 20, 10, 30 -> 0.5, 1, 0; trial 2 is not allowed
     history = objectives_history(points, study.plan)
     assert history["n_trials"].tolist() == [1, 2, 3]
@@ -57,7 +57,7 @@ def test_the_hypervolume_grows_between_the_worst_and_the_best_of_the_study(tmp_p
 
 def test_better_is_up_and_right_and_three_objectives_have_two_panels(tmp_path):
     study = load_study(searched(tmp_path / "s"))
-    points = objectives_front(study.plan, [*read_trials(study.folder).values()])
+    points = objectives_front(study.plan, study.trials)
     (axes,) = objectives_figure(points, study.plan).axes
     assert axes.xaxis.get_inverted() and not axes.yaxis.get_inverted()
     assert axes.get_xlabel() == "seconds (s), min" and axes.get_ylabel() == "dev_uar (points), max"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
-from analysis.loading.study import OF_MEANS, load_study
+from analysis.loading.study import GAP_OF_MEANS_NOTE, load_study
 from analysis.report.html import Table
 from analysis.report.questions_section import EARNED, TOLD, TRANSCRIPT, question_sections
 from tests.analysis import studies
@@ -84,10 +84,10 @@ def test_the_command_answers_or_says_why_not(both_ways: str, tmp_path: Path, cap
     assert main(["questions", both_ways, "--resamples", "30"]) == 0
     out = capsys.readouterr().out
     assert f"{EARNED} languages: no answer, " in out and "speech+text" in out
-    assert TOLD in out and f"· {studies.NOTE}" in out and OF_MEANS not in out
+    assert TOLD in out and f"· {studies.NOTE}" in out and GAP_OF_MEANS_NOTE not in out
     assert main(["questions", both_ways, "--resamples", "30", "--class-average", "gap_of_means"]) == 0
     of_means = capsys.readouterr().out
-    assert f"· {OF_MEANS}" in of_means and of_means.splitlines()[:20] != out.splitlines()[:20]
+    assert f"· {GAP_OF_MEANS_NOTE}" in of_means and of_means.splitlines()[:20] != out.splitlines()[:20]
     other = studies.write_whole_study(tmp_path / "s", per_cell=15, configurations=2).uri
     assert main(["questions", other, "--resamples", "30"]) == 0
     assert f"{TRANSCRIPT} no answer, the study has no predictions from speech." in capsys.readouterr().out

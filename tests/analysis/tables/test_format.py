@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.formatting import formatted
-from analysis.loading.study import load_predictions, load_study, load_utterances
+from analysis.loading.study import load_study
 from analysis.pareto.front import front
 from analysis.tables import format
 from study.evaluation.metrics import class_rates, evaluate
@@ -79,8 +79,7 @@ def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=15, seeds=(0, 1), configurations=1)
     study = load_study(folder)
     config_id = str(study.configurations["config_id"].iloc[0])
-    utterances = load_utterances(study)
-    runs = [class_rates(load_predictions(study, utterances, config_id, seed, "test")) for seed in (0, 1)]
+    runs = [class_rates(study.predictions(config_id, seed, "test")) for seed in (0, 1)]
     table = format.rates_table(runs)
     assert list(table) == ["language", "modality", "emotion", "n F", "n M", "TPR F", "TPR M", "FPR F", "FPR M"]
     assert len(table) == 3 * 7 and table["n F"].sum() == table["n M"].sum() == 45
