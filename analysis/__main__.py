@@ -133,11 +133,13 @@ def print_comparison(options: argparse.Namespace) -> None:
     from analysis.comparison.paired import OTHER_SIDE_MEANS, QUANTITIES, compare
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
-    from analysis.tables.comparison import MAIN, shown
+    from analysis.tables.comparison import MAIN, comparison_table
 
     study = load_study(options.study, options.class_average)
     comparison = compare(study, options.reference, options.split, options.by, options.resamples, options.seed)
-    table = shown(comparison, tuple(QUANTITIES) if options.all else MAIN, options.scope, options.configuration)
+    table = comparison_table(
+        comparison, tuple(QUANTITIES) if options.all else MAIN, options.scope, options.configuration
+    )
     if options.csv:
         comparison.table.to_csv(options.csv, index=False)
     if options.figure:
@@ -207,7 +209,7 @@ def print_answers(options: argparse.Namespace) -> None:
         shown_coefficients,
         shown_transcript,
     )
-    from analysis.tables.comparison import shown
+    from analysis.tables.comparison import comparison_table
 
     plain = load_study(options.study, options.class_average)
     tuned = load_study(options.tuned, options.class_average) if options.tuned else None
@@ -225,7 +227,7 @@ def print_answers(options: argparse.Namespace) -> None:
         print()
     if searched is not None:
         print(f"{EARNED} The choices of finished searches against {searched.reference}. {found_notes(plain)}")
-        print(as_text(shown(searched, ("w_f1", "avg"), scope=searched.overall)), end="\n\n")
+        print(as_text(comparison_table(searched, ("w_f1", "avg"), scope=searched.overall)), end="\n\n")
     print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller. {TOLD}")
     _print_notes(plain.notes)
 

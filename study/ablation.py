@@ -20,10 +20,10 @@ from rich.console import Console
 
 from analysis.comparison.arms import adjusted
 from analysis.comparison.paired import compare
-from analysis.formatting import as_text, hyperparameters_in_words
+from analysis.formatting import as_text, format_hyperparameters
 from analysis.loading.study import ERM, load_study
 from analysis.report.build import write_report
-from analysis.tables.comparison import shown
+from analysis.tables.comparison import comparison_table
 from search_spaces import Space, ablation
 from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
 from study.cli.app import run_script
@@ -74,7 +74,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     found = read_tuned_arms([folder_of(study, flags.storage) for study in flags.found])
     make_space = partial(make_arms, names=arms, found=found)
     labels = (*arms, *(arm.baseline.label for arm in found))
-    script = Script(make_space, labels, hyperparameters_in_words, partial(show, console))
+    script = Script(make_space, labels, format_hyperparameters, partial(show, console))
     return run_study(read_request(flags), script, flags.dry_run, console)
 
 
@@ -138,7 +138,7 @@ def show(console: Console, request: StudyRequest, write: bool) -> int:
     if write:
         write_report(request.folder)
     comparison = adjusted(compare(study, ERM))
-    console.print(as_text(shown(comparison, ("w_f1", "avg"), scope=comparison.overall)))
+    console.print(as_text(comparison_table(comparison, ("w_f1", "avg"), scope=comparison.overall)))
     console.print("dev, in points, paired over seeds; W-F1 up and the AVG gap down are better")
     for note in comparison.notes:
         console.print(f"note: {note}")

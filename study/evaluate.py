@@ -18,7 +18,7 @@ if __name__ == "__main__":  # Python put study/ first, where module names could 
 from rich.console import Console
 
 from analysis.formatting import as_text
-from analysis.tables.format import groups_table
+from analysis.tables.configurations import groups_table
 from study.cli.app import run_script
 from study.cli.run_evaluation import score_adapter, write_predictions
 from study.common.environment import quiet_libraries

@@ -19,13 +19,13 @@ import pandas as pd
 from rich.console import Console
 
 from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
-from analysis.formatting import as_text, hyperparameters_in_words
+from analysis.formatting import as_text, format_hyperparameters
 from analysis.loading.study import ERM, load_study
 from analysis.loading.timing import summarise_time, time_spent
 from analysis.pareto.front import front
 from analysis.pareto.objectives_front import objectives_front, objectives_table
 from analysis.report.build import write_report
-from analysis.tables.format import front_table
+from analysis.tables.configurations import front_table
 from study.cli.app import run_script
 from study.cli.options import add_search_flags, add_study_flags
 from study.cli.run_study import Script, read_request, run_study
@@ -70,7 +70,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     request = read_request(flags)
     if flags.confirm_seeds is None:
         return run_study(
-            request, Script(None, (), hyperparameters_in_words, partial(show, console)), flags.dry_run, console
+            request, Script(None, (), format_hyperparameters, partial(show, console)), flags.dry_run, console
         )
     folder = request.folder
     folder.require_storage()
@@ -82,7 +82,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     baselines = confirmation_runs(trials, tuple(chosen))
     labels = tuple(baseline.label for baseline in baselines)
     script = Script(
-        confirm_space(baselines), labels, hyperparameters_in_words, partial(show_confirmation, console, folder)
+        confirm_space(baselines), labels, format_hyperparameters, partial(show_confirmation, console, folder)
     )
     return run_study(confirmation_request(request, flags.confirm_seeds), script, flags.dry_run, console)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison.paired import Comparison, by_holm
-from analysis.formatting import POINTS, in_words, p_in_words
+from analysis.formatting import POINTS, format_interval, format_p
 
 OBJECTIVES = ("w_f1", "avg")
 
@@ -67,7 +67,7 @@ def arms_table(comparison: Comparison) -> pd.DataFrame:
         ends = zip(found[f"{quantity}_low"], found[f"{quantity}_high"], strict=True)
         out[heading, "mean"] = POINTS * found[quantity]
         out[heading, "difference"] = POINTS * found[f"{quantity}_difference"]
-        out[heading, spread] = [in_words(low, high) for low, high in ends]
-        out[heading, "Holm"] = [p_in_words(p) for p in found[f"{quantity}_holm"]]
+        out[heading, spread] = [format_interval(low, high) for low, high in ends]
+        out[heading, "Holm"] = [format_p(p) for p in found[f"{quantity}_holm"]]
         out[heading, "is"] = found[f"{quantity}_says"].astype(object).replace(np.nan, "")
     return pd.DataFrame(out)

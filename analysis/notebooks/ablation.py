@@ -37,7 +37,7 @@ from analysis.plots.steps import steps_figure, steps_info
 from analysis.plots.style import render
 from analysis.report.leave_one_out_section import part_comparisons, parts_info, parts_table
 from analysis.tables.benchmark import benchmark
-from analysis.tables.comparison import shown
+from analysis.tables.comparison import comparison_table
 
 study = load_study(STUDY)
 comparison = adjusted(compare(study, "ERM", split="test"))
@@ -80,7 +80,9 @@ if by_part:
 Image(render(forest_figure(forest_info(comparison)), "png"), width=860)
 
 # %%
-shown(comparison, ("w_f1", "standardised_w_f1", "signed_tpr", "avg"), configuration=comparison.table["name"].iloc[0])
+comparison_table(
+    comparison, ("w_f1", "standardised_w_f1", "signed_tpr", "avg"), configuration=comparison.table["name"].iloc[0]
+)
 
 # %% [markdown]
 # ## In the layout of the benchmark

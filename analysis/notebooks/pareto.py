@@ -39,7 +39,7 @@ from analysis.plots.style import render
 from analysis.plots.training import training_figure, training_lines
 from analysis.report.build import require_finished_runs
 from analysis.report.headline import answer, warnings_of
-from analysis.tables.format import cells_table, configurations_table, front_table
+from analysis.tables.configurations import cells_table, configurations_table, front_table
 
 study = load_study(STUDY)
 require_finished_runs(study)

@@ -8,7 +8,7 @@ from typing import Any
 import moocore
 import pandas as pd
 
-from analysis.formatting import hyperparameters_in_words
+from analysis.formatting import format_hyperparameters
 from study.storage.schemas import OBJECTIVES, objectives_of
 
 POINTS = 100
@@ -84,6 +84,6 @@ def objectives_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
             for value, spread in zip(chosen[name], chosen["spread"], strict=True)
         ]
     table["hyperparameters"] = [
-        hyperparameters_in_words(hyperparameters) for hyperparameters in chosen["hyperparameters"]
+        format_hyperparameters(hyperparameters) for hyperparameters in chosen["hyperparameters"]
     ]
     return table

@@ -47,7 +47,7 @@ from analysis.report.sections import (
     training_sections,
 )
 from analysis.tables.benchmark import benchmark, benchmark_csv, benchmark_latex
-from analysis.tables.format import front_csv
+from analysis.tables.configurations import front_csv
 from analysis.tables.latex import tabular
 from study.common.errors import RecordError
 from study.evaluation.metrics import ClassAverage

@@ -13,11 +13,11 @@ from analysis.comparison.arms import adjusted, arms_table
 from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
 from analysis.comparison.paired import QUANTITIES, Comparison, compare
 from analysis.comparison.questions import coefficients_earned, transcript_effect
-from analysis.formatting import POINTS, in_words, p_in_words
+from analysis.formatting import POINTS, format_interval, format_p
 from analysis.loading.study import Study, load_study
 from analysis.report.html import Section, Table
 from analysis.report.sections import RESAMPLES_AN_ARM
-from analysis.tables.comparison import shown
+from analysis.tables.comparison import comparison_table
 from search_spaces.ablation_arms import TUNED, UNIFORM
 from study.common.errors import RecordError
 from study.storage.study_folder import StudyFolder
@@ -58,9 +58,9 @@ def _paired(rows: pd.DataFrame, scope: str, before: str, after: str) -> pd.DataF
             before: POINTS * rows["reference"].astype(float),
             after: POINTS * rows["value"].astype(float),
             "difference": POINTS * rows["difference"].astype(float),
-            "95 % interval": [in_words(*ends) for ends in rows[["low", "high"]].astype(float).to_numpy()],
-            "p": [p_in_words(value) for value in rows["p"].astype(float)],
-            "Holm": [p_in_words(value) for value in rows["p_holm"].astype(float)],
+            "95 % interval": [format_interval(*ends) for ends in rows[["low", "high"]].astype(float).to_numpy()],
+            "p": [format_p(value) for value in rows["p"].astype(float)],
+            "Holm": [format_p(value) for value in rows["p_holm"].astype(float)],
             "says": rows["says"],
         }
     )
@@ -123,7 +123,7 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
             f"seeds of this study and compared on test, paired, with {searched.reference}. Holm: over the arms; of a "
             f"cell, over the cells of its arm. {found_notes(study)}"
         )
-        blocks = (Table(arms_table(searched)), Table(shown(searched), "By language and modality"))
+        blocks = (Table(arms_table(searched)), Table(comparison_table(searched), "By language and modality"))
         sections.append(Section(EARNED, words, blocks))
     if len(study.plan["modalities"]) > 1:
         found = transcript_effect(study, resamples=resamples, seed=seed)

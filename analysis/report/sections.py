@@ -20,8 +20,8 @@ from analysis.plots.style import render
 from analysis.plots.training import training_figure, training_lines
 from analysis.report.html import Picture, Section, Table
 from analysis.tables.benchmark import MEAN
-from analysis.tables.comparison import shown
-from analysis.tables.format import cells_table, configurations_table, front_table, rates_table
+from analysis.tables.comparison import comparison_table
+from analysis.tables.configurations import cells_table, configurations_table, front_table, rates_table
 from study.evaluation.metrics import class_rates
 
 COMPARED = 32
@@ -91,7 +91,7 @@ def comparison_section(study: Study, comparison: Comparison) -> Section:
     if comparison.table["is_cell"].any():
         by_cell = render(forest_figure(forest_info(comparison)), "svg")
         blocks.append(Picture(by_cell, "The same by language and modality, with signed gaps.", "Signed gaps by cell"))
-        blocks.append(Table(shown(comparison), "Every comparison, by language and modality"))
+        blocks.append(Table(comparison_table(comparison), "Every comparison, by language and modality"))
     return Section(
         f"Against {comparison.reference}, on test",
         f"Paired: the same utterances and the same training seeds, {comparison.resamples} resamples of whole "

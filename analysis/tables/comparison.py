@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.comparison.paired import QUANTITIES, Comparison
-from analysis.formatting import POINTS, in_words, p_in_words
+from analysis.formatting import POINTS, format_interval, format_p
 from study.common.errors import RecordError
 
 MAIN = (
@@ -20,16 +20,16 @@ MAIN = (
     "standardised_accuracy",
     "avg",
 )
-"""What is shown unless asked otherwise: of the gaps that class priors touch, those at common priors."""
+"""What is comparison_table unless asked otherwise: of the gaps that class priors touch, those at common priors."""
 
 
-def shown(
+def comparison_table(
     comparison: Comparison, quantities: Sequence[str] = MAIN, scope: str | None = None, configuration: str | None = None
 ) -> pd.DataFrame:
     """The comparison as a reader wants it: figures in points, fewer columns, words for names.
 
     Args:
-        quantities: of ``QUANTITIES``, shown in this order.
+        quantities: of ``QUANTITIES``, comparison_table in this order.
         scope, configuration: only rows of this one.
 
     Raises:
@@ -55,9 +55,11 @@ def shown(
             comparison.reference: POINTS * table["reference"],
             "value": POINTS * table["value"],
             "difference": POINTS * table["difference"],
-            "95 % interval": [in_words(low, high) for low, high in zip(table["low"], table["high"], strict=True)],
-            "p": [p_in_words(value) for value in table["p"]],
-            "Holm": [p_in_words(value) for value in table["p_holm"]],
+            "95 % interval": [
+                format_interval(low, high) for low, high in zip(table["low"], table["high"], strict=True)
+            ],
+            "p": [format_p(value) for value in table["p"]],
+            "Holm": [format_p(value) for value in table["p_holm"]],
             "says": table["says"],
         }
     ).reset_index(drop=True)

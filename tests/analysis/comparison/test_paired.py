@@ -15,7 +15,7 @@ from analysis.comparison.paired import NO_CLAIM, NOT_TOLD, OTHER_SIDE_MEANS, com
 from analysis.formatting import as_text
 from analysis.loading.study import load_study
 from analysis.pareto.front import front
-from analysis.tables.comparison import MAIN, shown
+from analysis.tables.comparison import MAIN, comparison_table
 from study.common.errors import RecordError
 from study.common.groups import EMOTIONS, SCORE_COLUMNS
 from tests.analysis import studies
@@ -112,15 +112,15 @@ def test_absolute_gaps_have_a_p_value_and_no_interval(comparison) -> None:
 
 def test_the_shown_table_is_in_points_and_filters(comparison) -> None:
     _, made = comparison
-    table = shown(made, ("avg", "w_f1"), scope="multilingual/speech+text", configuration="trial 7")
+    table = comparison_table(made, ("avg", "w_f1"), scope="multilingual/speech+text", configuration="trial 7")
 
     assert table["quantity"].tolist() == ["AVG gap", "W-F1"]
     w_f1 = rows(made.table, name="trial 7", quantity="w_f1", scope="multilingual/speech+text").iloc[0]
     assert table["ERM"].iloc[1] == pytest.approx(100 * w_f1["reference"])
     assert table["95 % interval"].tolist()[0] == ""
     assert f"{100 * w_f1['low']:+.1f}".replace("-", "−") in as_text(table)
-    assert set(shown(made)["configuration"]) == set(made.table["name"])
-    assert len(shown(made)) == 7 * 4 * len(MAIN)
+    assert set(comparison_table(made)["configuration"]) == set(made.table["name"])
+    assert len(comparison_table(made)) == 7 * 4 * len(MAIN)
 
 
 def test_no_end_of_an_interval_lies_where_the_figure_cannot(tmp_path: Path) -> None:

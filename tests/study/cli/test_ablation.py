@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analysis.comparison.arms import adjusted
 from analysis.comparison.paired import compare
-from analysis.formatting import p_in_words
+from analysis.formatting import format_p
 from analysis.loading.study import load_study
 from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
 from study.ablation import chosen, main, show
@@ -90,7 +90,7 @@ def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if arms.overall in line]
     for line, row in zip(lines, table.to_dict("records"), strict=True):
         *_, holm, says = re.split(" {2,}", line.strip())
-        assert (holm, says) == (p_in_words(row["p_holm"]), row["says"])
+        assert (holm, says) == (format_p(row["p_holm"]), row["says"])
 
 
 def test_arms_run_are_compared_and_can_be_added_to(sweep):

@@ -11,7 +11,7 @@ import pytest
 from analysis.formatting import formatted
 from analysis.loading.study import load_study
 from analysis.pareto.front import front
-from analysis.tables import format
+from analysis.tables import configurations
 from study.evaluation.metrics import class_rates, evaluate
 from tests.analysis import studies
 from tests.study.evaluation.test_metrics import BY_HAND, frame
@@ -32,7 +32,7 @@ def study(tmp_path: Path):
 
 
 def test_front_table(study) -> None:
-    table = format.front_table(front(study.configurations))
+    table = configurations.front_table(front(study.configurations))
 
     assert table["configuration"].tolist() == ["ERM", "trial 1"]
     assert table["dev W-F1"].tolist() == pytest.approx([61, 50])
@@ -44,17 +44,17 @@ def test_front_table(study) -> None:
 def test_configurations_table_shows_what_is_incomplete_and_the_intervals(study) -> None:
     points = front(study.configurations)
     intervals = {"aa": (0.58, 0.64), "bb": (0.45, 0.55), "cc": (float("nan"), float("nan"))}
-    table = format.configurations_table(points, 2, intervals)
+    table = configurations.configurations_table(points, 2, intervals)
 
     assert table["configuration"].tolist() == ["trial 2", "ERM", "trial 1"]
     assert table["front"].tolist() == ["", "yes", "yes"]
     assert table["seeds"].tolist() == ["1 of 2, incomplete", "2", "2"]
     assert table["95 % interval"].tolist() == ["–", "58.0 to 64.0", "45.0 to 55.0"]
-    assert "95 % interval" not in format.configurations_table(points, 2)
+    assert "95 % interval" not in configurations.configurations_table(points, 2)
 
 
 def test_cells_table_keeps_the_order_asked_for_and_the_sign(study) -> None:
-    table = format.cells_table(study, ["bb", "aa"], "test")
+    table = configurations.cells_table(study, ["bb", "aa"], "test")
 
     assert table["configuration"].tolist() == ["trial 1", "ERM"]
     assert table[["women", "men", "unknown"]].to_numpy().tolist() == [[30, 28, 2]] * 2
@@ -68,7 +68,7 @@ def test_formatted_has_no_minus_zero_and_a_dash_for_nothing() -> None:
 
 
 def test_front_csv_reads_back(study) -> None:
-    read = pd.read_csv(io.StringIO(format.front_csv(front(study.configurations))))
+    read = pd.read_csv(io.StringIO(configurations.front_csv(front(study.configurations))))
 
     assert read["config_id"].tolist() == ["aa", "bb"]
     assert read["dev_gap_points"].tolist() == [11.0, 5.0]
@@ -80,7 +80,7 @@ def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
     study = load_study(folder)
     config_id = str(study.configurations["config_id"].iloc[0])
     runs = [class_rates(study.predictions(config_id, seed, "test")) for seed in (0, 1)]
-    table = format.rates_table(runs)
+    table = configurations.rates_table(runs)
     assert list(table) == ["language", "modality", "emotion", "n F", "n M", "TPR F", "TPR M", "FPR F", "FPR M"]
     assert len(table) == 3 * 7 and table["n F"].sum() == table["n M"].sum() == 45
     row = table[(table["language"] == "de") & (table["emotion"] == "joy")].iloc[0]
@@ -93,7 +93,7 @@ def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
 def test_groups_of_one_run_by_hand() -> None:
     """Women: joy 3 of 4, anger 2 of 2; men: joy 1 of 2, anger 2 of 4; in Japanese all four are right."""
     fair = frame([(g, e, e) for g in ("female", "male") for e in ("joy", "anger")], language="ja")
-    table = format.groups_table(evaluate(pd.concat([frame(BY_HAND), fair]))).set_index(["language", "gender"])
+    table = configurations.groups_table(evaluate(pd.concat([frame(BY_HAND), fair]))).set_index(["language", "gender"])
 
     assert table["utterances"].tolist() == [6, 6, 12, 2, 2, 4, 16]
     assert table.loc[("en", "female"), ["accuracy", "UAR", "invalid"]].tolist() == pytest.approx([500 / 6, 87.5, 0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import GAP_PREFIX, POINTS, hyperparameters_in_words
+from analysis.formatting import GAP_PREFIX, POINTS, format_hyperparameters
 from analysis.loading.study import Study
 from study.evaluation.metrics import GAP_KINDS
 
@@ -163,7 +163,5 @@ def _figures_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows[["name"]].rename(columns={"name": "configuration"}).reset_index(drop=True)
     for column, heading in _FIGURE_NAMES.items():
         table[heading] = POINTS * rows[column].to_numpy(dtype=float)
-    table["hyperparameters"] = [
-        hyperparameters_in_words(hyperparameters) for hyperparameters in rows["hyperparameters"]
-    ]
+    table["hyperparameters"] = [format_hyperparameters(hyperparameters) for hyperparameters in rows["hyperparameters"]]
     return table
