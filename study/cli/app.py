@@ -21,7 +21,7 @@ _terminated = threading.Event()
 """Set by SIGTERM: what interrupts a script passes through Ray, which raises it anew as Ctrl-C's."""
 
 
-def heed_sigterm() -> None:
+def handle_sigterm() -> None:
     """End on SIGTERM as on Ctrl-C; again after what sets a handler of its own, such as Ray's start."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
@@ -40,7 +40,7 @@ def run_script(run: Callable[[], int]) -> int:
         What ``run`` does, 1 if training diverged, 2 for what the user can mend, 130 if interrupted, 143 if terminated.
     """
     _terminated.clear()
-    heed_sigterm()
+    handle_sigterm()
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
     try:

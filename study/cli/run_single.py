@@ -25,7 +25,7 @@ from study.planning.paths import resolved_backbone
 from study.planning.plan import StudyPlan, build_plan
 from study.planning.request import SINGLE, StudyRequest
 from study.planning.study_json import begun_study, conflicts, keep_plan, refuse_conflicts, study_record
-from study.storage.locks import hold
+from study.storage.locks import study_lock
 from study.storage.records import run_directory, write_trial
 from study.storage.schemas import UTTERANCE_COLUMNS
 
@@ -63,7 +63,7 @@ def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
     if flags.dry_run:
         return None
     rank, _ = rank_and_world_size()
-    with hold(request.folder) if rank == 0 else nullcontext():
+    with study_lock(request.folder) if rank == 0 else nullcontext():
         return _train(plan, console)
 
 

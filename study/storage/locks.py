@@ -1,9 +1,11 @@
-"""One writer at a time: who holds a study folder, by a file lock on a disk and by a lease on an object store; and which
-attempt at a run may write its records."""
+"""Exclusive write access to a study folder and to a run.
+
+A study is locked by a file lock on a disk and by a lease on an object store. Of several attempts at the same run, only
+the latest may write records.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -12,119 +14,132 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from study.common.errors import RecordError
 from study.storage.study_folder import StudyFolder
 
 LOCK = "lock"
+HOLDER = "lock_holder"
 LEASE = "lease.json"
-LEASE_SECONDS = 90.0  # an object store knows no locks: after that long without a sign of life a holder is gone
+LEASE_SECONDS = 90.0  # a lease that was not renewed for this long has expired
 RENEW_SECONDS = 20.0
 ATTEMPT = "attempt.json"
+UNKNOWN_HOLDER = "another process"
 
 
 class Superseded(RuntimeError):
-    """Another attempt at the same run has begun since, and this one may write no more."""
+    """A later attempt at the same run has started, so this one must not write any more."""
 
 
 @contextmanager
-def hold(folder: StudyFolder) -> Iterator[None]:
-    """Keep a second writer out of a study folder.
+def study_lock(folder: StudyFolder) -> Iterator[None]:
+    """Keep other processes from writing to a study folder.
 
-    On an object store the clocks of machines have to agree to within a minute, and two that take the same lease within
-    a second are not told apart. A holder that finds it taken, since the storage was away for so long, gets a SIGTERM,
-    which ``study.cli.app.heed_sigterm`` turns into a ``KeyboardInterrupt``.
+    On an object store, the clocks of the machines must agree to within a minute, and two processes that take the lease
+    within the same second are not detected. If the storage was unreachable for so long that another process took the
+    lease, the main thread receives SIGTERM, which ``study.cli.app`` turns into a ``KeyboardInterrupt``.
 
     Raises:
-        RecordError: another process writes it; the message names its process id and host. Also out of the ``with``
-            block, when that interrupt comes.
+        RecordError: another process writes the study; the message names its process id and host. It is also raised
+            at the end of the ``with`` block if another process took the lease meanwhile.
     """
-    with _locked(folder) if folder.is_local else _leased(folder):
+    with _file_lock(folder) if folder.is_local else _lease(folder):
         yield
 
 
 def holder_of(folder: StudyFolder) -> str | None:
-    """Who writes a study now, None if nobody does."""
+    """Return the process that writes a study now, or None."""
     if not folder.is_local:
-        return _lessee(folder)
+        return _lease_holder(folder)
     if not folder.exists(LOCK):
         return None
-    with open(folder.path(LOCK)) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return lock.read() or "another process"
-    return None
+    try:
+        with FileLock(folder.path(LOCK), timeout=0):
+            return None
+    except Timeout:
+        return _recorded_holder(folder) or UNKNOWN_HOLDER
+    except OSError:  # no permission to lock
+        return _recorded_holder(folder)
 
 
 def claim_run(folder: StudyFolder, directory: str) -> str:
-    """Begin an attempt at a run, and so end every other at its next ``require_claim``; returns its name.
+    """Start an attempt at a run, so that every earlier attempt fails at its next ``require_claim``.
 
-    Workers that were given up may live on: cut off from the cluster, not from the storage.
+    Workers of an earlier attempt may still be alive if they lost the cluster but not the storage.
+
+    Returns:
+        The id of the attempt.
 
     Raises:
-        Superseded: one of these has finished the run meanwhile.
+        Superseded: an earlier attempt has finished the run meanwhile.
     """
     attempt = uuid.uuid4().hex
     folder.write_json(f"{directory}/{ATTEMPT}", {"attempt": attempt, "holder": _this_process()})
-    if folder.exists(f"{directory}/finished.json"):  # asked after the claim, which no other attempt survives
+    if folder.exists(f"{directory}/finished.json"):  # only checked after the claim, which stops all other attempts
         folder.remove(f"{directory}/{ATTEMPT}")
         raise Superseded(f"{folder.path(directory)} has been finished by another attempt")
     return attempt
 
 
 def require_claim(folder: StudyFolder, directory: str, attempt: str) -> None:
-    """Ask whether an attempt at a run may still write.
+    """Check that an attempt is still the latest at its run.
 
     Raises:
-        Superseded: the run was begun anew, or has been finished by another.
+        Superseded: a later attempt has started, or has finished the run.
     """
-    name = f"{directory}/{ATTEMPT}"
-    latest = folder.read_json(name) if folder.exists(name) else {"attempt": None, "holder": "another, to its end"}
+    latest = folder.read_json_if_any(f"{directory}/{ATTEMPT}")
+    if latest is None:
+        raise Superseded(f"{folder.path(directory)} has been finished by another attempt; this one stops writing")
     if latest["attempt"] != attempt:
-        raise Superseded(f"{folder.path(directory)} was taken over by {latest['holder']}; nothing more is written here")
+        raise Superseded(f"{folder.path(directory)} was taken over by {latest['holder']}; this attempt stops writing")
 
 
 @contextmanager
-def _locked(folder: StudyFolder) -> Iterator[None]:
+def _file_lock(folder: StudyFolder) -> Iterator[None]:
+    lock = FileLock(folder.path(LOCK), timeout=0)
     try:
         os.makedirs(folder.uri, exist_ok=True)
-        lock = open(folder.path(LOCK), "a+")  # noqa: SIM115  (held open as long as the lock)
+        lock.acquire()
+    except Timeout:
+        raise _refusal(folder, _recorded_holder(folder) or UNKNOWN_HOLDER) from None
     except OSError as error:
         raise RecordError(
-            f"cannot write {folder.uri}: {error}. Point --storage at a place that can be written."
+            f"cannot write {folder.uri}: {error}. Point --storage to a folder that can be written."
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise _refusal(folder, lock.read() or "another process") from None
-        lock.truncate(0)
-        lock.write(_this_process())
-        lock.flush()
+    try:
+        folder.write_bytes(HOLDER, _this_process().encode())
         yield
-        lock.truncate(0)
+    finally:
+        folder.remove(HOLDER)
+        lock.release()
+
+
+def _recorded_holder(folder: StudyFolder) -> str | None:
+    try:
+        return folder.read_bytes(HOLDER).decode()
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager
-def _leased(folder: StudyFolder) -> Iterator[None]:
-    other = _lessee(folder)
-    if other:
-        raise _refusal(folder, f"{other}, or was within {LEASE_SECONDS:g} s")
-    name = uuid.uuid4().hex
-    ended, taken = threading.Event(), threading.Event()
+def _lease(folder: StudyFolder) -> Iterator[None]:
+    holder = _lease_holder(folder)
+    if holder:
+        raise _refusal(folder, f"{holder}, or was within {LEASE_SECONDS:g} s")
+    lease_id = uuid.uuid4().hex
+    ended, lost = threading.Event(), threading.Event()
 
     def write() -> None:
-        folder.write_json(LEASE, {"lease": name, "holder": _this_process(), "time": time.time()})
+        folder.write_json(LEASE, {"lease": lease_id, "holder": _this_process(), "time": time.time()})
 
     def renew() -> None:
         while not ended.wait(RENEW_SECONDS):
-            with suppress(RecordError, OSError):  # the next one may succeed; the trials say it if none does
-                if (_lease(folder) or {"lease": name})["lease"] != name:
-                    taken.set()
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # ends a script as Ctrl-C
+            with suppress(RecordError, OSError):  # the next renewal may succeed
+                if (folder.read_json_if_any(LEASE) or {"lease": lease_id})["lease"] != lease_id:
+                    lost.set()
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
                     return
                 write()
 
@@ -134,24 +149,20 @@ def _leased(folder: StudyFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if taken.is_set():
-            raise _refusal(folder, _lessee(folder) or "another process") from None
+        if lost.is_set():
+            raise _refusal(folder, _lease_holder(folder) or UNKNOWN_HOLDER) from None
         raise
     finally:
         ended.set()
         renewal.join()
-        with suppress(RecordError, OSError):  # it runs out by itself
-            if (_lease(folder) or {}).get("lease") == name:
+        with suppress(RecordError, OSError):  # the lease expires by itself
+            if (folder.read_json_if_any(LEASE) or {}).get("lease") == lease_id:
                 folder.remove(LEASE)
 
 
-def _lease(folder: StudyFolder) -> dict[str, Any] | None:
-    return folder.read_json(LEASE) if folder.exists(LEASE) else None
-
-
-def _lessee(folder: StudyFolder) -> str | None:
-    lease = _lease(folder)
-    return lease["holder"] if lease and time.time() - lease["time"] < LEASE_SECONDS else None
+def _lease_holder(folder: StudyFolder) -> str | None:
+    lease = folder.read_json_if_any(LEASE)
+    return str(lease["holder"]) if lease and time.time() - lease["time"] < LEASE_SECONDS else None
 
 
 def _refusal(folder: StudyFolder, holder: str) -> RecordError:

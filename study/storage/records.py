@@ -77,12 +77,25 @@ def read_study(folder: StudyFolder) -> dict[str, Any]:
     Raises:
         RecordError: the file is missing, damaged, or of another schema version.
     """
-    if not folder.exists("study.json"):
+    plan = read_study_if_any(folder)
+    if plan is None:
         raise RecordError(
             f"no study at {folder.uri}: study.json is missing. Give the folder that contains it; the folder of a sweep "
             "is named by its --storage and --study."
         )
-    plan = folder.read_json("study.json")
+    return plan
+
+
+def read_study_if_any(folder: StudyFolder) -> dict[str, Any] | None:
+    """Return the plan of a study, or None if there is no ``study.json``.
+
+    Raises:
+        RecordError: the file is damaged or of another schema version.
+    """
+    try:
+        plan = folder.read_json("study.json")
+    except FileNotFoundError:
+        return None
     if not isinstance(plan, dict):
         raise RecordError(f"{folder.path('study.json')} does not contain the plan of a study: restore it from a copy.")
     if plan.get("schema_version") != SCHEMA_VERSION:
@@ -109,8 +122,10 @@ def read_trial(folder: StudyFolder, number: int) -> dict[str, Any] | None:
     Raises:
         RecordError: the record is damaged.
     """
-    name = _trial_file(number)
-    return _read_trial(folder, name) if folder.exists(name) else None
+    try:
+        return _read_trial(folder, _trial_file(number))
+    except FileNotFoundError:
+        return None
 
 
 def read_trials(folder: StudyFolder) -> dict[int, dict[str, Any]]:

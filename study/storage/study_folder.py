@@ -1,69 +1,56 @@
-"""A study folder on a local disk or an object store: atomic writes, reads with retries."""
+"""A study folder on a local disk or an object store: atomic writes, and retries while an object store is away."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
 from study.common.errors import RecordError
 
 # user:password@, or an option such as ?client_secret= or &sig=
 _SECRET = re.compile(r"://[^@]*:[^@]*@|[?&](?:[^=&]*(?:secret|password|token|key)[^=&]*|sig)=", re.IGNORECASE)
 
-
-PAUSES = (1, 2, 4, 8, 16, 16)  # seconds between attempts at a storage that is away; S3's own take 6 s each beside
-
-
-AWAY = re.compile(
+_TEMPORARY = re.compile(
     r"NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|REQUEST_TIMEOUT|THROTTLING|INTERNAL_FAILURE|HTTP status 5"
 )
-"""What errors of an object store say if the same request may succeed later."""
+"""Errors of an object store after which the same request may succeed later."""
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask a remote storage again, for 47 s at least, while it does not answer."""
-
-    @wraps(method)
-    def asked(self: StudyFolder, *args: Any) -> Any:
-        for pause in () if self.is_local else PAUSES:
-            try:
-                return method(self, *args)
-            except (OSError, RecordError) as error:
-                if not AWAY.search(str(error)):
-                    raise
-                time.sleep(pause)
-        return method(self, *args)
-
-    return asked
+def _is_temporary(error: BaseException) -> bool:
+    return isinstance(error, (OSError, RecordError)) and bool(_TEMPORARY.search(str(error)))
 
 
-def _divided(uri: str) -> tuple[str, str]:
-    """A path or URL without the options behind its question mark, and these."""
-    place, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
-    return place, mark + options
+_retried = retry(  # waits 1, 2, 4, 8, 16 and 16 s; each attempt of S3 takes about 6 s on its own
+    retry=retry_if_exception(_is_temporary), wait=wait_exponential(max=16), stop=stop_after_attempt(7), reraise=True
+)
+
+
+def _split_options(uri: str) -> tuple[str, str]:
+    """Split a URL into its address and its options from the question mark on; a path has no options."""
+    address, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
+    return address, mark + options
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """One study on a local disk or an object store.
+    """The folder of one study, on a local disk or an object store.
 
-    ``uri`` is a path or a URL; the object pickles as that string alone, so workers open their own connection.
+    Only ``uri``, a path or a URL, is pickled, so each worker opens its own connection.
 
     Raises:
-        RecordError: the URL holds a password or key, which messages and records would repeat.
+        RecordError: the URL contains a password or key, which messages and records would repeat.
     """
 
     uri: str
@@ -71,28 +58,29 @@ class StudyFolder:
     def __post_init__(self) -> None:
         if "://" in self.uri and _SECRET.search(self.uri):
             raise RecordError(
-                "--storage: the URL holds a password or a key, which records and logs would repeat. Give them by the "
-                "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or the provider's own file, and the URL "
-                "without them; change those that were typed here, since shells and job servers keep commands."
+                "--storage: the URL contains a password or a key, which records and logs would repeat. Pass it in the "
+                "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or in the provider's own file, and remove "
+                "it from the URL. Then revoke the key that you typed: shells and job servers keep commands."
             )
 
     @classmethod
     def at(cls, storage: str, name: str) -> StudyFolder:
-        """The folder of study ``name`` under ``storage`` (a path or a URL)."""
+        """Return the folder of study ``name`` under ``storage``, a path or a URL."""
         storage = storage.removeprefix("file://")
         if "://" not in storage:
             storage = os.path.abspath(os.path.expanduser(storage))
-        place, options = _divided(storage)
-        return cls(f"{place.rstrip('/')}/{name}{options}")
+        address, options = _split_options(storage)
+        return cls(f"{address.rstrip('/')}/{name}{options}")
 
     @property
     def parent(self) -> StudyFolder:
-        """The storage that the study lies in."""
-        place, options = _divided(self.uri)
-        return StudyFolder(place.rpartition("/")[0] + options)
+        """The folder that contains this one."""
+        address, options = _split_options(self.uri)
+        return StudyFolder(address.rpartition("/")[0] + options)
 
     @property
     def is_local(self) -> bool:
+        """Whether the folder is on a local disk."""
         return "://" not in self.uri
 
     def _open(self) -> tuple[fs.FileSystem, str]:
@@ -101,102 +89,108 @@ class StudyFolder:
         try:
             return fs.FileSystem.from_uri(self.uri)
         except pa.ArrowInvalid as error:
-            raise RecordError(f"{self.uri} is no place for studies ({error}); give a folder, s3:// or gs://") from error
+            raise RecordError(f"{self.uri} cannot store studies ({error}); give a folder, s3:// or gs://") from error
 
     def path(self, *parts: str) -> str:
-        """The full name of a file of the study, as a user would type it."""
-        place, options = _divided(self.uri)
-        return "/".join((place, *parts)) + options
+        """Return the full path or URL of a file in the folder."""
+        address, options = _split_options(self.uri)
+        return "/".join((address, *parts)) + options
 
     def require_storage(self) -> None:
-        """Ask a remote storage once, before anything is prepared: a wrong address is not worth the patience that a run
-        has with one that is away.
+        """Check once that the storage can be read, without the retries of later requests.
 
         Raises:
-            RecordError: it does not answer, refuses, or has no such bucket; or a local one is a file.
+            RecordError: a remote storage does not answer, refuses access, or has no such bucket; or a local path is a
+                file.
         """
         if self.is_local:
-            place = next(place for place in (Path(self.uri), *Path(self.uri).parents) if os.path.exists(place))
-            if not place.is_dir():
-                raise RecordError(
-                    f"{place} is a file: a study is a folder, and so is the --storage that it lies in; give one."
-                )
+            existing = next(path for path in (Path(self.uri), *Path(self.uri).parents) if os.path.exists(path))
+            if not existing.is_dir():
+                raise RecordError(f"{existing} is a file, but studies are stored in folders: change --storage.")
             return
         try:
-            system, root = self._open()  # which asks for the region of a bucket
+            system, root = self._open()  # S3 already asks for the region of the bucket here
             bucket = root.split("/")[0] or "/"
-            known = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
-            there = bool(known) or system.get_file_info(bucket).type != fs.FileType.NotFound
+            entries = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+            exists = bool(entries) or system.get_file_info(bucket).type != fs.FileType.NotFound
         except OSError as error:
             raise RecordError(
                 f"--storage: cannot read {self.uri}: {error}. Check its address and options (endpoint_override, scheme,"
                 " region), and the credentials in the environment or the provider's own file."
             ) from error
-        if not there and "allow_bucket_creation=true" not in self.uri:
+        if not exists and "allow_bucket_creation=true" not in self.uri:
             raise RecordError(
-                f"--storage: there is no bucket {bucket!r} for {self.uri}. Make it, or add the option "
-                "allow_bucket_creation=true behind the URL's question mark."
+                f"--storage: there is no bucket {bucket!r} for {self.uri}. Create it, or add the option "
+                "allow_bucket_creation=true after the question mark of the URL."
             )
 
-    @_patient
+    @_retried
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file aside and rename it, so that no reader ever sees half of it."""
+        """Write a file atomically: readers see the previous content or all of the new content.
+
+        Raises:
+            RecordError: the file cannot be written.
+        """
         system, root = self._open()
         target = f"{root}/{name}"
-        aside = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+        # a single upload to an object store is atomic by itself
+        written = f"{target}.{uuid.uuid4().hex[:8]}.tmp" if self.is_local else target
         try:
             system.create_dir(os.path.dirname(target), recursive=True)
-            if not self.is_local:  # one upload of an object store is atomic by itself
-                aside = target
-            with system.open_output_stream(aside) as stream:
+            with system.open_output_stream(written) as stream:
                 stream.write(data)
-            if aside != target:
-                system.move(aside, target)
+            if written != target:
+                system.move(written, target)
         except OSError as error:
-            if self.is_local and os.path.exists(aside):
-                os.unlink(aside)
-            remedy = "Free some space" if self.is_local else "Check the rights of its credentials"
-            raise RecordError(
-                f"cannot write {self.path(name)}: {error}. {remedy}, or point --storage elsewhere."
-            ) from error
+            if self.is_local:
+                Path(written).unlink(missing_ok=True)
+            remedy = "Free some space" if self.is_local else "Check the permissions of its credentials"
+            raise RecordError(f"cannot write {self.path(name)}: {error}. {remedy}, or change --storage.") from error
 
-    @_patient
+    @_retried
     def read_bytes(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
         system, root = self._open()
         with system.open_input_stream(f"{root}/{name}") as stream:
-            return stream.read()
+            return bytes(stream.read())
 
-    @_patient
+    @_retried
     def exists(self, name: str) -> bool:
+        """Return whether there is a file or directory of this name."""
         system, root = self._open()
-        return system.get_file_info(f"{root}/{name}").type != fs.FileType.NotFound
+        return bool(system.get_file_info(f"{root}/{name}").type != fs.FileType.NotFound)
 
-    @_patient
+    @_retried
     def names(self, directory: str) -> list[str]:
-        """The sorted base names inside a directory of the study; empty where there is none."""
-        system, root = self._open()
-        selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True)
-        return sorted(i.base_name for i in system.get_file_info(selector) if not i.base_name.endswith(".tmp"))
+        """Return the sorted names of the files and directories in a directory; empty if it does not exist."""
+        return sorted(info.base_name for info in self._list(directory) if not info.base_name.endswith(".tmp"))
 
-    @_patient
+    @_retried
     def files(self, directory: str) -> list[str]:
-        """Return the sorted paths, relative to ``directory``, of all files below it; empty where there is none."""
-        system, root = self._open()
-        selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True, recursive=True)
-        found = [info.path for info in system.get_file_info(selector) if info.type == fs.FileType.File]
-        return sorted(path.removeprefix(f"{root}/{directory}/") for path in found if not path.endswith(".tmp"))
+        """Return the sorted paths of all files below a directory, relative to it; empty if it does not exist."""
+        prefix = f"{self._open()[1]}/{directory}/"
+        paths = [info.path for info in self._list(directory, recursive=True) if info.type == fs.FileType.File]
+        return sorted(path.removeprefix(prefix) for path in paths if not path.endswith(".tmp"))
 
-    @_patient
-    def sweep(self, directory: str) -> None:
-        """Delete what writers that were killed left half-written in a directory of the study; nobody else may write."""
-        system, root = self._open()
-        for file in system.get_file_info(fs.FileSelector(f"{root}/{directory}", allow_not_found=True)):
-            if file.base_name.endswith(".tmp") and file.type == fs.FileType.File:
-                system.delete_file(file.path)
+    @_retried
+    def remove_temporary(self, directory: str) -> None:
+        """Delete the partial files of killed writers from a directory. Nobody else may write there."""
+        for info in self._list(directory):
+            if info.base_name.endswith(".tmp") and info.type == fs.FileType.File:
+                self._open()[0].delete_file(info.path)
 
-    @_patient
+    def _list(self, directory: str, recursive: bool = False) -> list[fs.FileInfo]:
+        system, root = self._open()
+        selector = fs.FileSelector(f"{root}/{directory}", allow_not_found=True, recursive=recursive)
+        return list(system.get_file_info(selector))
+
+    @_retried
     def remove(self, name: str) -> None:
-        """Delete a file or a directory of the study; nothing happens where there is none."""
+        """Delete a file or a directory if it exists."""
         system, root = self._open()
         kind = system.get_file_info(f"{root}/{name}").type
         if kind == fs.FileType.Directory:
@@ -205,37 +199,66 @@ class StudyFolder:
             system.delete_file(f"{root}/{name}")
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write a value as indented JSON; NaN is refused."""
         self.write_bytes(name, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
+        """Return the value of a JSON file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            RecordError: it is not JSON.
+        """
         try:
             return json.loads(self.read_bytes(name))
         except ValueError as error:
             raise RecordError(
-                f"{self.path(name)} is not JSON ({error}): move it away, the study then redoes it."
+                f"{self.path(name)} is not JSON ({error}): move it away, and the study recreates it."
             ) from error
 
-    def write_jsonl(self, name: str, rows: list[dict]) -> None:
-        self.write_bytes(
-            name, "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in rows).encode()
-        )
+    def read_json_if_any(self, name: str) -> Any:
+        """Return the value of a JSON file, or None if there is no such file.
 
-    def read_jsonl(self, name: str) -> list[dict]:
+        Raises:
+            RecordError: it is not JSON.
+        """
+        try:
+            return self.read_json(name)
+        except FileNotFoundError:
+            return None
+
+    def write_jsonl(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one line of JSON per row; NaN is refused."""
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+        self.write_bytes(name, "".join(lines).encode())
+
+    def read_jsonl(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of a file with one line of JSON per row.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            RecordError: a line is not JSON.
+        """
         rows = []
         for number, line in enumerate(self.read_bytes(name).splitlines(), start=1):
             try:
                 rows += [json.loads(line)] if line else []
             except ValueError as error:
                 raise RecordError(
-                    f"{self.path(name)}: line {number} is not JSON ({error}): move that run's folder away and start "
-                    "the study again, which then redoes the run."
+                    f"{self.path(name)}: line {number} is not JSON ({error}): move the folder of that run away and "
+                    "start the study again, which then repeats the run."
                 ) from error
         return rows
 
     def write_parquet(self, name: str, frame: pd.DataFrame) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
-        self.write_bytes(name, sink.getvalue().to_pybytes())
+        """Write a table without its index."""
+        self.write_bytes(name, frame.to_parquet(index=False, compression="zstd"))
 
     def read_parquet(self, name: str) -> pd.DataFrame:
-        return pq.read_table(pa.BufferReader(self.read_bytes(name))).to_pandas()
+        """Return a table.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            OSError, ValueError, pyarrow.ArrowException: it is damaged.
+        """
+        return pd.read_parquet(io.BytesIO(self.read_bytes(name)))

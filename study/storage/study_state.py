@@ -29,7 +29,7 @@ class StudyState:
         Raises:
             RecordError: it is damaged or of another schema version.
         """
-        return records.read_study(self.folder) if self.folder.exists("study.json") else None
+        return records.read_study_if_any(self.folder)
 
     @property
     def plan(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _train(run: Run, started: float, report: Report, export: bool, waited: Mappi
     run.attempt = shared(claim_run(plan.folder, directory) if run.rank == 0 else None)
     best = checkpointing.load(run)
     if run.rank == 0:
-        plan.folder.sweep(directory)
+        plan.folder.remove_temporary(directory)
         plan.folder.write_json(
             f"{directory}/settings.json",
             {

@@ -20,7 +20,7 @@ from study.planning.confirmation import confirm_folder, confirmation_request, co
 from study.planning.cost import Pace, measured_pace, require_budget
 from study.planning.plan import build_plan
 from study.search.objectives import SearchObjectives
-from study.storage.locks import hold
+from study.storage.locks import study_lock
 from study.storage.records import read_trials, write_trial
 from study.storage.status import read_status
 from study.storage.study_folder import StudyFolder
@@ -49,7 +49,7 @@ def test_the_status_counts_what_is_done_running_and_left(tmp_path):
     assert status.open == {"d": "seed 0: finished, seed 1: epoch 2"} and status.holder is None
     assert status.worker_hours == pytest.approx(2 * 120 / 3600)
     assert status.left == 6 * 60  # of 8 trials, two of them done, at a minute each, one at a time
-    with hold(folder):
+    with study_lock(folder):
         assert "process" in (read_status(folder).holder or "")
 
 

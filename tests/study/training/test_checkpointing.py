@@ -113,11 +113,13 @@ def test_an_attempt_that_was_given_up_writes_no_more(plan_in, tmp_path):
         if row["epoch"] == 1:
             claim_run(plan.folder, "runs/abc/3")
 
-    with pytest.raises(Superseded, match=f"runs/abc/3 was taken over by process {os.getpid()} on .*nothing more"):
+    with pytest.raises(Superseded, match=f"runs/abc/3 was taken over by process {os.getpid()} on .*stops writing"):
         train(plan, seed=3, report=begun_elsewhere)
     assert [row["epoch"] for row in plan.folder.read_jsonl("runs/abc/3/epochs.jsonl")] == [1]
 
-    with pytest.raises(Superseded, match="another, to its end"):  # behind the last epoch, before the figures of test
+    with pytest.raises(
+        Superseded, match="finished by another attempt; this one"
+    ):  # behind the last epoch, before the figures of test
         train(plan, seed=3, report=lambda row: row["epoch"] == 3 and plan.folder.remove("runs/abc/3/attempt.json"))
     assert not plan.folder.exists("runs/abc/3/finished.json") and not plan.folder.exists(
         "runs/abc/3/predictions.parquet"
