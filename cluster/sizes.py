@@ -18,13 +18,21 @@ if __name__ == "__main__":  # run as a file: the root is where ``study`` is
 from transformers import Qwen2AudioConfig
 
 from study.config.settings import BackboneSettings, Optimisation, Parallelism
-from study.models.memory_estimate import GB, LEFT_FREE, SEVEN_B, Load, MemoryNeed, activations, memory_need
-from study.training.engine import micro_batches
+from study.models.memory_estimate import (
+    GB,
+    RESERVED_FRACTION,
+    TEXT_CONFIG_7B,
+    MemoryNeed,
+    Workload,
+    activations,
+    memory_need,
+)
+from study.training.deepspeed_config import micro_batches
 
 CLIP_SECONDS = (3.6, 10.0, 30.0)
 TEXT_TOKENS = 50
-CONFIG, SETTINGS = Qwen2AudioConfig(text_config=SEVEN_B), BackboneSettings()
-FIRST = Load(examples=1, scored=64, clip_seconds=CLIP_SECONDS[0], text_tokens=TEXT_TOKENS)
+CONFIG, SETTINGS = Qwen2AudioConfig(text_config=TEXT_CONFIG_7B), BackboneSettings()
+FIRST = Workload(examples=1, scored=64, clip_seconds=CLIP_SECONDS[0], text_tokens=TEXT_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def needs(size: Size, clip_seconds: float) -> list[MemoryNeed]:
     """The need of a GPU that takes 1, 2, ... utterances of its share at once; only activations and scores grow."""
     share, _ = micro_batches(Optimisation(), size.parallelism.num_workers)
     loads = [
-        Load(examples=n, scored=2 * max(n, 32), clip_seconds=clip_seconds, text_tokens=TEXT_TOKENS)
+        Workload(examples=n, scored=2 * max(n, 32), clip_seconds=clip_seconds, text_tokens=TEXT_TOKENS)
         for n in range(1, share + 1)
     ]
     one = _one(size.parallelism)
@@ -79,7 +87,7 @@ def needs(size: Size, clip_seconds: float) -> list[MemoryNeed]:
 
 def at_once(size: Size, clip_seconds: float) -> int:
     """The most utterances that fit; 0 if not one does."""
-    return sum(need.total <= (1 - LEFT_FREE) * size.card for need in needs(size, clip_seconds))
+    return sum(need.total <= (1 - RESERVED_FRACTION) * size.card for need in needs(size, clip_seconds))
 
 
 def table() -> str:

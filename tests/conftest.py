@@ -71,7 +71,7 @@ def plan_in(small_study):
     from study.config.settings import Parallelism
     from study.storage.study_folder import StudyFolder
     from study.training.engine import join_process_group
-    from study.training.run import RunPlan
+    from study.training.run_plan import RunPlan
 
     join_process_group()
     plan, prepared = small_study

@@ -104,7 +104,7 @@ def describe_single(plan: StudyPlan, console: Console) -> None:
 def _train(plan: StudyPlan, console: Console) -> SingleRun:
     from study.planning.prepare import prepare
     from study.training import checkpointing
-    from study.training.run import RunPlan
+    from study.training.run_plan import RunPlan
     from study.training.trainer import train
 
     request, settings = plan.request, plan.request.settings

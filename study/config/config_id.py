@@ -22,7 +22,7 @@ def config_id(settings: Settings, cells_in_use: Sequence[Cell], corpus_hash: str
     What has no effect does not count: coefficients count as their kappa, the method's own sampling as none.
     """
     kappa, loss = None, settings.loss
-    if loss.sampled() == loss.own_sampling:
+    if loss.batch_sampling == loss.default_sampling:
         loss = loss.model_copy(update={"sampling": None})
     if isinstance(loss, ErmMinMaxGap):
         kappa = [round(value, 9) for value in loss.coefficients.kappa(cells_in_use)]

@@ -15,7 +15,7 @@ from study.common.base_model import Fraction, Frozen, NonNegative, Positive
 from study.common.errors import SettingsError
 from study.common.groups import EMOTIONS, Modality
 from study.losses.baselines import LOSSES, AnyLoss
-from study.losses.gap_estimators import Estimator
+from study.losses.gap_estimators import GapEstimator
 from study.losses.minmaxgap import ErmMinMaxGap
 from study.losses.schedules import FairnessWeight
 
@@ -269,7 +269,7 @@ def _dotted_name(location: tuple[int | str, ...]) -> str:
 
 
 def _is_tag(part: int | str) -> bool:
-    members = [*LOSSES.values(), *get_args(get_args(FairnessWeight)[0]), *get_args(get_args(Estimator)[0])]
+    members = [*LOSSES.values(), *get_args(get_args(FairnessWeight)[0]), *get_args(get_args(GapEstimator)[0])]
     tags = {"method", "schedule", "kind"}
     return any(part in get_args(m.model_fields[tag].annotation) for m in members for tag in tags & set(m.model_fields))
 

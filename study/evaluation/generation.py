@@ -1,15 +1,13 @@
-"""Free answers: greedy decoding of a few tokens, and the emotion that an answer names, if it names one.
+"""Free answers: greedy decoding of a few tokens.
 
-The likelihood of the seven labels (``EmotionModel.scores``) always names an emotion; what a user of the model reads is
-what it generates, which can be anything. Answers that name none are "invalid" and count as wrong
+The likelihood of the seven labels (``EmotionModel.scores``) always names an emotion. A generated answer, which is what
+a user of the model reads, can be anything. An answer that does not name one emotion is "invalid" and counts as wrong
 (``study.evaluation.metrics``).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -17,25 +15,23 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from study.common.groups import EMOTIONS
-from study.data.corpora.label_maps import EMOTION_WORDS, comparable
 from study.data.examples import Batch, Examples
-from study.evaluation.metrics import INVALID
+from study.evaluation.answer_parser import emotion_of
 from study.models.qwen2_audio import EmotionModel
 
-MAX_TOKENS = 16  # of an answer; a label word with its end of turn has two to six
+MAX_TOKENS = 16  # of an answer; a label word and the end of turn have two to six
 
 
 @torch.no_grad()
 def generate(model: EmotionModel, batch: Batch, end: int, max_tokens: int = MAX_TOKENS) -> list[list[int]]:
-    """The most likely next token, again and again, of every prompt; what stock ``generate(do_sample=False)`` gives.
+    """Decode an answer to every prompt greedily, with the result of the stock ``generate(do_sample=False)``.
 
-    Prompts are moved to the right end of their row, so that all answers begin at the same place; the clips go through
-    the tower on their true length.
+    Prompts are padded on the left, so that all answers begin at the same position. The audio encoder runs on the true
+    length of the clips.
 
     Args:
-        end: the end-of-turn token, at which an answer stops.
-        max_tokens: at most so many.
+        end: the id of the end-of-turn token, which ends an answer.
+        max_tokens: the most tokens of an answer.
 
     Returns:
         B lists of token ids, without ``end``.
@@ -45,7 +41,7 @@ def generate(model: EmotionModel, batch: Batch, end: int, max_tokens: int = MAX_
     size, width = batch.input_ids.shape
     device = batch.input_ids.device
     steps = torch.arange(width, device=device)
-    # (B, T) right-padded to left-padded: every row is rolled by its padding
+    # from right-padded (B, T) to left-padded: roll every row by its padding
     shifted = (steps - (width - batch.prompt_lengths)[:, None]) % width
     ids = batch.input_ids.gather(1, shifted)
     mask = (steps >= (width - batch.prompt_lengths)[:, None]).long()
@@ -75,7 +71,7 @@ def generate(model: EmotionModel, batch: Batch, end: int, max_tokens: int = MAX_
 def generate_answers(
     model: EmotionModel, examples: Examples, tokenizer: PreTrainedTokenizerBase, batch_size: int, device: torch.device
 ) -> list[str]:
-    """What the model answers about every example, in their order, as text; clips of like length go together."""
+    """Return the model's answer to every example, as text, in the order of the examples."""
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     order = np.argsort(examples.lengths, kind="stable")
     answers = [""] * len(examples)
@@ -88,48 +84,16 @@ def generate_answers(
     return answers
 
 
-def emotion_of(answer: str, labels: Sequence[str]) -> str:
-    """The emotion that an answer names, by its label word or another usual one ("sad", "wütend").
-
-    "invalid" where it names none, or several, since what is meant is then a guess; a negation is not understood. Case
-    does not matter. A word in letters that have cases must stand alone; Japanese does not space its words. Where two
-    words begin at the same place the longer one counts.
-
-    Args:
-        labels: a word each emotion, in the order of ``EMOTIONS``.
-
-    >>> words = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
-    >>> [emotion_of(text, words) for text in ("Joy", "She sounds angry.", "It is anger, or fear.", "They enjoy it")]
-    ['joy', 'anger', 'invalid', 'invalid']
-    """
-    words, pattern = _emotion_words(tuple(labels))
-    named = {words[match[0]] for match in pattern.finditer(comparable(answer))}
-    return named.pop() if len(named) == 1 else INVALID
-
-
-@cache
-def _emotion_words(labels: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
-    """The emotion of each word, and the pattern that finds them, longer ones first."""
-    words = EMOTION_WORDS | {
-        comparable(label.strip()): emotion for emotion, label in zip(EMOTIONS, labels, strict=True)
-    }
-    alone = (
-        "".join(
-            (
-                r"\b" if word[0].upper() != word[0].lower() else "",
-                re.escape(word),
-                r"\b" if word[-1].upper() != word[-1].lower() else "",
-            )
-        )
-        for word in sorted(words, key=len, reverse=True)
-    )
-    return words, re.compile("|".join(alone))
-
-
 def answer_frame(
     examples: Examples, answers: Sequence[str], labels: Sequence[str], utterances: pd.DataFrame
 ) -> pd.DataFrame:
-    """Answers with what is known of each example: ``answer``, ``predicted`` and the metrics' columns."""
+    """Return the table of predictions for free answers: the utterances' columns, ``answer`` and ``predicted``.
+
+    Args:
+        answers: one per example.
+        labels: the label word of each emotion, in the order of ``EMOTIONS``.
+        utterances: the corpus's table, with a row for each utterance.
+    """
     frame = utterances.iloc[examples.utterances].reset_index(drop=True)
     return frame.assign(
         modality=examples.modalities, answer=list(answers), predicted=[emotion_of(a, labels) for a in answers]

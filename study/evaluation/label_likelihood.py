@@ -1,4 +1,4 @@
-"""Scoring a split with the seven label likelihoods, all ranks sharing the work."""
+"""Score a split by the likelihoods of the seven labels; all workers share the examples."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from study.losses.base import GlobalBatch
 
 @torch.no_grad()
 def score_examples(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> np.ndarray:
-    """Summed log-probabilities (n, 7) of every example, on every rank.
+    """Return summed log-probabilities (n, 7) of every example, on every worker.
 
-    Each rank scores its share, clips of like length together; the shares are equal in number of batches, since under
-    ZeRO-3 every rank must take part in every forward pass.
+    Each worker scores its share, batched by length. All workers run the same number of batches, since under ZeRO-3
+    every worker must take part in every forward pass.
 
     Raises:
-        FloatingPointError: a score is not a number.
+        FloatingPointError: a score is NaN.
     """
     rank, num_workers = world()
     order = np.argsort(examples.lengths, kind="stable")
     own = order[rank::num_workers]
-    rounds = -(-len(order[::num_workers]) // batch_size)
+    n_batches = -(-len(order[::num_workers]) // batch_size)
     model.eval()
     scored, rows = [], []
-    for i in range(rounds):
+    for i in range(n_batches):
         chosen = own[i * batch_size : (i + 1) * batch_size]
         batch = examples.collate(chosen if len(chosen) else order[:1]).to(device)
         scores = model(batch, score=True)
@@ -43,18 +43,18 @@ def score_examples(model: nn.Module, examples: Examples, batch_size: int, device
     all_rows, _ = gather_rows(torch.cat(rows))
     result = torch.empty_like(all_scores)
     result[all_rows] = all_scores
-    broken = int(result.isnan().any(dim=1).sum())
-    if broken:
+    n_nan = int(result.isnan().any(dim=1).sum())
+    if n_nan:
         raise FloatingPointError(
-            f"{broken} of {len(result)} examples have a score that is not a number: training has diverged (lower "
+            f"{n_nan} of {len(result)} examples have a score that is NaN: training has diverged (lower "
             "optimisation.learning_rate or the fairness weight), or the weights of the backbone or of the adapter hold "
-            "such values (fetch them again)"
+            "NaN (download them again)"
         )
     return result.cpu().numpy()
 
 
 def prediction_frame(examples: Examples, scores: np.ndarray, utterances: pd.DataFrame) -> pd.DataFrame:
-    """Scores with what is known of each example: the columns of the records and of the metrics."""
+    """Return the table of predictions for scores (n, 7): the utterances' columns, the scores and ``predicted``."""
     frame = utterances.iloc[examples.utterances].reset_index(drop=True)
     frame["modality"] = examples.modalities
     frame[list(SCORE_COLUMNS)] = scores
@@ -65,13 +65,13 @@ def prediction_frame(examples: Examples, scores: np.ndarray, utterances: pd.Data
 def held_out_batch(
     examples: Examples, scores: np.ndarray, answer_lengths: Sequence[int], cells: tuple[Cell, ...]
 ) -> GlobalBatch:
-    """The examples as one batch with losses (n,) in nats.
+    """Return the examples as one batch of losses (n,) in nats, for the loss functions.
 
-    The mean cross-entropy of an answer is minus its summed log-probability over its number of tokens.
+    The mean cross-entropy of an answer is its summed log-probability divided by minus its number of tokens.
 
     Args:
         scores: (n, 7) of these examples.
-        answer_lengths: tokens of each label word, end of turn included.
+        answer_lengths: tokens of each label word and the end of turn.
     """
     losses = -scores[np.arange(len(scores)), examples.labels] / np.asarray(answer_lengths)[examples.labels]
     return GlobalBatch(torch.from_numpy(losses.astype(np.float32)), torch.from_numpy(examples.groups), cells)

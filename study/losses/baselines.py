@@ -1,11 +1,13 @@
-"""The objectives that ERM-MinMaxGAP is compared with, one class each, and the list of all.
+"""The losses that ERM-MinMaxGAP is compared with, and the registry of all losses.
 
-A group k is a (cell, gender); L_k is its mean loss over the batch, K the number of groups in it. An utterance of
-unknown gender belongs to no group: it keeps its weight 1/N (CVaR-DRO, which is blind to groups, treats it like all).
+Notation: a group k is a (cell, gender), L_k is its mean loss over the batch, K is the number of groups in the batch. An
+utterance of unknown gender belongs to no group and keeps the weight 1/N (CVaR-DRO ignores groups and treats it like any
+other).
 
-**A new method** is a subclass of ``Loss`` (or of ``Penalised``, if a fairness weight multiplies some of it) with a
-``method`` name, its knobs as fields, and ``terms``; add it to ``Method`` at the end, and it can be set, searched,
-checkpointed and compared. What it must remember from step to step it returns as ``memory`` tensors::
+**To add a loss**, write a subclass of ``Loss``, or of ``PenalisedLoss`` if a fairness weight multiplies part of it,
+with a ``method`` name, its hyperparameters as fields, and ``terms``. Then add it to ``AnyLoss`` at the end of this
+file. It can now be set, searched, checkpointed and compared. What it carries from step to step it returns as the
+tensors of ``state``::
 
     class WorstCell(Loss):
         \"\"\"max_c L_c: the mean loss of the worst cell.\"\"\"
@@ -38,20 +40,20 @@ class Erm(Loss):
     """(1/N) sum_i l_i."""
 
     method: Literal["erm"] = "erm"
-    own_sampling: ClassVar[Sampling] = "natural"
+    default_sampling: ClassVar[Sampling] = "natural"
 
     def terms(self, batch: GlobalBatch, state: LossState) -> LossTerms:
         return LossTerms(batch.losses.mean())
 
 
 class Reweighting(Loss):
-    """sum_k L_k / K: every group counts the same, w_i = 1 / (K n_k), on natural batches.
+    """sum_k L_k / K: group reweighting, w_i = 1 / (K n_k), on natural batches.
 
-    Importance weighting of groups; the difference from balanced sampling is the variance where n_k is small.
+    It differs from balanced sampling in its variance where n_k is small.
     """
 
     method: Literal["reweighting"] = "reweighting"
-    own_sampling: ClassVar[Sampling] = "natural"
+    default_sampling: ClassVar[Sampling] = "natural"
 
     def terms(self, batch: GlobalBatch, state: LossState) -> LossTerms:
         return LossTerms(_over_groups(batch, lambda losses: losses.mean()))
@@ -60,8 +62,8 @@ class Reweighting(Loss):
 class GroupDro(Loss):
     """q_k <- q_k exp(eta L_k) / Z, then minimise sum_k q_k L_k (Sagawa et al. 2020, arXiv 1911.08731).
 
-    q starts uniform and is the memory. A group that is absent from the batch keeps its q up to the normalisation, and
-    the sum runs over the groups present, in proportion to their q (ours; the authors' code takes their loss as 0).
+    q is the loss state and starts uniform. A group that is absent from the batch keeps its q up to the normalisation,
+    and the sum runs over the groups present, in proportion to their q (ours; the authors' code takes their loss as 0).
 
     Attributes:
         step_size: eta; their experiments use 0.01, with strong regularisation.
@@ -75,16 +77,17 @@ class GroupDro(Loss):
         q = state["q"] if state else means.new_full(means.shape, 1.0 / len(means))
         q = q * (self.step_size * means.detach()).exp()
         q = q / q.sum()
-        here = q * (counts > 0)
-        unknown, known = batch.unknown_risk()
-        return LossTerms(unknown + known * (here * means).sum() / here.sum().clamp(min=1e-30), state={"q": q})
+        q_present = q * (counts > 0)
+        unknown, known_share = batch.unknown_gender_risk()
+        worst = (q_present * means).sum() / q_present.sum().clamp(min=1e-30)
+        return LossTerms(unknown + known_share * worst, state={"q": q})
 
 
 class VRex(PenalisedLoss):
     """mean_k L_k + lambda Var_k L_k (Krueger et al. 2021, arXiv 2003.00688); lambda is their beta.
 
-    They use up to 10^4 after a warm-up, for environments; at our losses (about 1 nat) 0.1 to 10 is felt. The variance
-    is that of the K groups present (divided by K).
+    They use up to 10^4 after a warm-up, for environments; at our losses (about 1 nat), 0.1 to 10 has an effect. The
+    variance is that of the K groups present (divided by K).
     """
 
     method: Literal["v_rex"] = "v_rex"
@@ -96,20 +99,20 @@ class VRex(PenalisedLoss):
 
 
 class CvarDro(Loss):
-    """Mean of the worst ``tail`` of the utterance losses (Levy et al. 2020, arXiv 2010.05893); blind to gender.
+    """The mean of the worst ``tail`` of the utterance losses (Levy et al. 2020, arXiv 2010.05893); ignores gender.
 
     Attributes:
-        tail: alpha; 1 is ERM. 0.2 to 0.7 are sane; the smaller, the more label noise leads.
+        tail: alpha; 1 is ERM. Sensible values are 0.2 to 0.7; the smaller it is, the more label noise dominates.
     """
 
     method: Literal["cvar_dro"] = "cvar_dro"
     tail: Share = 0.5
-    own_sampling: ClassVar[Sampling] = "natural"
+    default_sampling: ClassVar[Sampling] = "natural"
 
     def terms(self, batch: GlobalBatch, state: LossState) -> LossTerms:
         worst = batch.losses.sort(descending=True).values
         size = self.tail * len(worst)
-        whole = int(size)  # of the next utterance, the fraction that is left counts
+        whole = int(size)  # the next utterance counts by the fraction that remains
         shares = worst.new_tensor([1.0] * whole + [size - whole] * (whole < len(worst)))
         return LossTerms((shares * worst[: len(shares)]).sum() / size)
 
@@ -124,11 +127,11 @@ class MinimaxGroup(Loss):
 
 
 class MinDiff(PenalisedLoss):
-    """L + lambda MMD^2(answer states of women, of men): MinDiff (Prost et al. 2019, arXiv 1910.11779).
+    """L + lambda MMD^2(hidden states of women, of men): MinDiff (Prost et al. 2019, arXiv 1910.11779).
 
     MMD^2 = mean k(f, f') + mean k(m, m') - 2 mean k(f, m) with a Gaussian kernel k on the mean hidden states over the
-    answer tokens. Ours: its width is the median squared distance of the batch, so that it fits any backbone. 0 where a
-    gender is absent.
+    answer tokens. Ours: its width is the median squared distance of the batch, so that it fits any backbone. MMD^2 is 0
+    where a gender is absent.
     """
 
     method: Literal["min_diff"] = "min_diff"
@@ -136,13 +139,13 @@ class MinDiff(PenalisedLoss):
     uses_hidden_states: ClassVar[bool] = True
 
     def terms(self, batch: GlobalBatch, state: LossState) -> LossTerms:
-        risk, states = batch.losses.mean(), batch.states
+        risk, hidden_states = batch.losses.mean(), batch.hidden_states
         known = batch.groups >= 0
         female, male = known & (batch.groups % 2 == 0), known & (batch.groups % 2 == 1)
-        if states is None or not (female.any() and male.any()):
+        if hidden_states is None or not (female.any() and male.any()):
             return LossTerms(risk, (risk * 0.0,))
-        states = states.float()
-        squared = (states[:, None] - states[None]).pow(2).sum(-1)
+        hidden_states = hidden_states.float()
+        squared = (hidden_states[:, None] - hidden_states[None]).pow(2).sum(-1)
         pairs = known[:, None] & known & ~known.new_ones(len(known)).diag()  # of different utterances
         width = squared.detach()[pairs].median().clamp(min=1e-12)
         kernel = (-squared / width).exp()
@@ -151,16 +154,16 @@ class MinDiff(PenalisedLoss):
 
 
 def _group_losses(batch: GlobalBatch) -> Tensor:
-    """Mean losses (K,) of the groups present."""
+    """Return the mean losses (K,) of the groups present."""
     means, counts = batch.group_means()
     return means[counts > 0]
 
 
 def _over_groups(batch: GlobalBatch, combine: Callable[[Tensor], Tensor]) -> Tensor:
-    """``combine`` over the groups present, in proportion to their share; utterances of unknown gender at 1/N each."""
+    """Return ``combine`` of the L_k present, weighted by their share, plus the risk of utterances of unknown gender."""
     losses = _group_losses(batch)
-    unknown, known = batch.unknown_risk()
-    return unknown + known * combine(losses) if len(losses) else unknown
+    unknown, known_share = batch.unknown_gender_risk()
+    return unknown + known_share * combine(losses) if len(losses) else unknown
 
 
 AnyLoss = Annotated[
@@ -168,7 +171,5 @@ AnyLoss = Annotated[
     Field(discriminator="method"),
 ]
 
-LOSSES: dict[str, type[Loss]] = {
-    method.model_fields["method"].default: method for method in get_args(get_args(AnyLoss)[0])
-}
-"""Every method by its name."""
+LOSSES: dict[str, type[Loss]] = {loss.model_fields["method"].default: loss for loss in get_args(get_args(AnyLoss)[0])}
+"""Every loss by the name of its method."""

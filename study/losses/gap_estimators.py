@@ -1,4 +1,4 @@
-"""Estimators of the per-cell loss gap: of the batch, a moving average, or a held-out control split."""
+"""Estimators of the loss gap of each cell: from the batch, from a moving average, or from the control split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BatchGaps(Frozen):
-    """The gaps of the batch as they are: the paper's form.
+    """The gaps of the batch: the paper's form.
 
     With no true gap, losses of sd 1.2 nats and 64 utterances, the largest of three gaps is still about 0.69 nats.
     """
@@ -22,14 +22,14 @@ class BatchGaps(Frozen):
     kind: Literal["batch"] = "batch"
 
     def estimate(self, batch: GlobalBatch, state: LossState) -> tuple[Tensor, Tensor, LossState]:
-        """Signed gaps (C,) with gradient, which of them exist (C,), and the memory of the next step."""
+        """Return signed gaps (C,) in nats with gradient, the mask (C,) of cells that have one, and the next state."""
         return *signed_gaps(*batch.group_means()), {}
 
 
-class MovingGaps(Frozen):
-    """Size and sign from decayed sums over past batches, direction from this batch (ours).
+class MovingAverageGaps(Frozen):
+    """Magnitude and sign from decayed sums over past batches, gradient direction from this batch (ours).
 
-    A group's mean is (sum_t decay^age loss sum) / (sum_t decay^age count), so early steps need no correction and a
+    The mean of a group is (sum_t decay^age loss sum) / (sum_t decay^age count), so early steps need no correction and a
     group that is absent keeps its mean. The noise falls by sqrt((1 - decay) / (1 + decay)).
     """
 
@@ -37,40 +37,43 @@ class MovingGaps(Frozen):
     decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
 
     def estimate(self, batch: GlobalBatch, state: LossState) -> tuple[Tensor, Tensor, LossState]:
-        """As ``BatchGaps.estimate``."""
+        """Return what ``BatchGaps.estimate`` returns."""
         means, counts = batch.group_means()
         sums, weights = (means * counts).detach(), counts
         if state:
             sums, weights = sums + self.decay * state["sums"], weights + self.decay * state["weights"]
-        averaged = sums / weights.where(weights > 0, 1.0)
-        gaps = _with_direction_of(*signed_gaps(averaged, weights), *signed_gaps(means, counts))
-        return *gaps, {"sums": sums, "weights": weights}
+        averages = sums / weights.where(weights > 0, 1.0)
+        gaps, present = signed_gaps(averages, weights)
+        return _with_gradient_of(gaps, *signed_gaps(means, counts)), present, {"sums": sums, "weights": weights}
 
 
 class HeldOutGaps(Frozen):
-    """Size and sign from a control split, direction from this batch (ours).
+    """Magnitude and sign from the control split, gradient direction from this batch (ours).
 
-    A group with few training utterances can have the *lower* training loss, because it is memorised; then the gap of a
-    batch has the wrong sign. The gaps are taken anew at every look (``fairness_updates_per_epoch``), on utterances that
-    are neither trained on nor used for selection (``control`` in the settings).
+    A group with few training utterances can have the *lower* training loss because it is memorised; then the gap of a
+    batch has the wrong sign. The gaps are measured at every fairness update (``fairness_updates_per_epoch``), on
+    utterances that are used neither for training nor for selection (``control`` in the settings).
     """
 
     kind: Literal["held_out"] = "held_out"
 
     def estimate(self, batch: GlobalBatch, state: LossState) -> tuple[Tensor, Tensor, LossState]:
-        """As ``BatchGaps.estimate``; ``memory`` is that of ``look``."""
-        gaps = _with_direction_of(state["gaps"], state["present"], *signed_gaps(*batch.group_means()))
-        return *gaps, state
+        """Return what ``BatchGaps.estimate`` returns.
 
-    def look(self, held_out: GlobalBatch) -> LossState:
-        """The memory after measuring the control split."""
-        gaps, present = signed_gaps(*held_out.group_means())
+        Args:
+            state: what ``measure`` returned.
+        """
+        return _with_gradient_of(state["gaps"], *signed_gaps(*batch.group_means())), state["present"], state
+
+    def measure(self, control: GlobalBatch) -> LossState:
+        """Return the loss state that holds the gaps of the control split."""
+        gaps, present = signed_gaps(*control.group_means())
         return {"gaps": gaps.detach(), "present": present}
 
 
-Estimator = Annotated[BatchGaps | MovingGaps | HeldOutGaps, Field(discriminator="kind")]
+GapEstimator = Annotated[BatchGaps | MovingAverageGaps | HeldOutGaps, Field(discriminator="kind")]
 
 
-def _with_direction_of(gaps: Tensor, present: Tensor, here: Tensor, here_present: Tensor) -> tuple[Tensor, Tensor]:
-    """``gaps`` (C,) with the gradient of the batch's own, ``here``; a cell absent here has a value but no gradient."""
-    return gaps + (here - here.detach()).where(here_present, 0.0), present
+def _with_gradient_of(gaps: Tensor, batch_gaps: Tensor, batch_present: Tensor) -> Tensor:
+    """Return ``gaps`` (C,) with the gradient of the batch's gaps. A cell absent from the batch gets no gradient."""
+    return gaps + (batch_gaps - batch_gaps.detach()).where(batch_present, 0.0)

@@ -1,4 +1,4 @@
-"""The audio tower of Qwen2-Audio on the true length of clips, and the tower of a checkpoint alone."""
+"""The forward pass of Qwen2-Audio's audio encoder on the true length of clips."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from study.data.features import MAX_FRAMES, encoder_positions
 
 
 def encoder_states(encoder: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor, on_30_seconds: bool = False) -> Tensor:
-    """What the projector gets: states after pooling and the last norm.
+    """Return the input of the projector: the states after pooling and the last norm.
 
     Args:
-        log_mel: (B, F, M), F even and at least two above the longest clip (or the tower's limit).
-        frames: (B,) true length of each clip.
-        on_30_seconds: compute as many positions as the stock model, the rest of them masked.
+        log_mel: (B, F, M), F even and at least two above the longest clip (or the encoder's limit).
+        frames: (B,) true length of each clip in mel frames.
+        on_30_seconds: whether to compute as many positions as the stock model, with those beyond the clip masked.
 
     Returns:
-        (B, A, d_model); of a clip the first ``audio_tokens(frames)`` count, the rest is padding.
+        (B, A, d_model); the first ``audio_tokens(frames)`` states of a clip are valid, the rest is padding.
     """
     longest = int(frames.max())
     if on_30_seconds:

@@ -1,8 +1,9 @@
-"""States of a frozen audio tower, computed once a corpus and backbone and memory-mapped, shared by all trials.
+"""The states of a frozen audio encoder, computed once per corpus and backbone, memory-mapped and shared by all trials.
 
-A folder holds shards of ``SHARD`` clips in the corpus's order, each ``(tokens, d_model)`` in the backbone's type, one
-clip behind the other; where a clip lies follows from the clips' lengths. Ranks, and trials that run at once, share the
-work (``study.common.sharded_build``). A clip of 3.6 s takes 225 KiB with Qwen2-Audio-7B in bf16.
+A folder holds shards of ``SHARD`` clips in the corpus's order. A shard is one ``(tokens, d_model)`` tensor in the
+backbone's dtype with its clips concatenated; the position of a clip follows from the clips' lengths. Workers, and
+trials that run at the same time, share the computation (``study.common.sharded_build``). A clip of 3.6 s takes 225 KiB
+with Qwen2-Audio-7B in bf16.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from datasets import Dataset
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,21 +25,26 @@ from study.common.distributed import least
 from study.common.errors import SettingsError
 from study.common.sharded_build import GB, ShardedBuild
 from study.config.settings import Settings
-from study.data.examples import Examples
 from study.data.features import audio_tokens, mels_of
 from study.models.audio_encoder import encoder_states
 from study.models.pretrained import backbone_hash, is_deterministic, load_audio_encoder
 
-SHARD = 256  # clips of a file
-AT_ONCE = 32  # clips of a pass through the tower
-DISK_LEFT_FREE = 0.05
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from study.data.examples import Examples
+
+SHARD = 256  # clips in a file
+ENCODER_BATCH = 32  # clips in a forward pass
+RESERVED_DISK = 0.05
+"""The fraction of the disk that is never filled."""
 
 
 class EncoderCache(ShardedBuild):
-    """States of a corpus's clips by their row in it: ``cache[row]`` is (audio tokens, d_model), memory-mapped.
+    """Encoder states by the row of a clip in its corpus: ``cache[row]`` is (audio tokens, d_model), memory-mapped.
 
     Args:
-        folder: of the shards; made if need be.
+        folder: of the shards; created if it does not exist.
         frames: (n,) true length of each clip in mel frames.
         width: d_model.
     """
@@ -63,12 +69,14 @@ class EncoderCache(ShardedBuild):
             states = file.get_tensor("states")
         expected = (int(self._tokens[self.shards[shard]].sum()), self.width)
         if tuple(states.shape) != expected or states.dtype != self.dtype:
-            raise ValueError(f"{self.path(shard)}: holds {tuple(states.shape)}, not {expected}; remove it, and the "
-                             "next run computes it again")  # fmt: skip
+            raise ValueError(
+                f"{self.path(shard)}: has shape {tuple(states.shape)} and {states.dtype}, expected {expected} and "
+                f"{self.dtype}; remove it, and the next run computes it again"
+            )
         return states
 
     def bytes_of(self, shards: list[int]) -> int:
-        """What these shards take on disk."""
+        """Return the size of these shards on disk."""
         return sum(int(self._tokens[self.shards[shard]].sum()) for shard in shards) * self.width * self.dtype.itemsize
 
 
@@ -80,66 +88,70 @@ def shared_states(
     dtype: torch.dtype,
     device: torch.device,
 ) -> EncoderCache | None:
-    """The complete cache of a run, all ranks building what is missing of it; None where the tower has to be run.
+    """Return the complete cache of a run, or None if the audio encoder has to run in every forward pass.
+
+    All workers call this and compute together what is missing from the cache.
 
     Args:
-        features: the folder of ``study.data.features.build``.  examples: any of that corpus.
-        source: hub id or folder of the backbone.
+        features: the folder written by ``study.data.features.build``.
+        examples: any split of that corpus.
+        source: a hub id or folder of the backbone.
 
     Raises:
-        SettingsError: a cache is asked for, and its disk has no room or the tower does not allow one.
+        SettingsError: ``computation.encoder_states`` is "cached", which the disk or another setting does not allow.
     """
     choice = settings.computation.encoder_states
-    if choice == "computed" or not settings.optimisation.epochs:  # a single pass gains nothing from being kept
+    if choice == "computed" or not settings.optimisation.epochs:  # without training, each clip is encoded once anyway
         return None
-    message, store = None, None
+    reason, store = None, None
     if settings.computation.encoder_input != "true_length":
-        message = f"computation.encoder_input is {settings.computation.encoder_input}, to be measured in every pass"
+        reason = f"computation.encoder_input is {settings.computation.encoder_input}"
     elif "audio_encoder" in settings.backbone.trainable:
-        message = "the tower is trained (backbone.trainable), so its states change"
+        reason = "the audio encoder is trained (backbone.trainable), so its states change"
     elif not is_deterministic(source):
-        message = f"the tower of {source} drops activations in training"
+        reason = f"the audio encoder of {source} uses dropout in training"
     else:
         store = open_cache(features, examples.dataset, source, dtype)
-        message = lacking_room(store)
-    if least(message is None, device):  # or every rank runs the tower
+        reason = missing_disk_space(store)
+    if store is not None and least(reason is None, device):  # the workers decide alike
         compute(store, examples.dataset, source, device, examples.mel_bins)
         return store
+    reason = reason or "a worker has too little disk space"
     if choice == "cached":
-        raise SettingsError([f"computation.encoder_states: cached is not possible: {message or 'a rank has no room'}"])
+        raise SettingsError([f"computation.encoder_states: cached is not possible: {reason}"])
     if store is not None:
-        print(f"tower states: computed in every pass, not kept: {message or 'a rank has no room'}", flush=True)
+        print(f"encoder states: computed in every forward pass, not cached: {reason}", flush=True)
     return None
 
 
 def open_cache(features: Path, dataset: Dataset, source: str, dtype: torch.dtype) -> EncoderCache:
-    """The cache of a corpus and backbone, complete or not; its folder stands beside that of the features.
+    """Return the cache of a corpus and backbone, complete or not. Its folder is ``cache/encoder_states/...``.
 
     Args:
-        features: the folder of ``study.data.features.build``, whose name is the hash of corpus and extractor.
-        dataset: what it holds.
-        source: hub id or folder of the backbone.
+        features: the folder written by ``study.data.features.build``; its name is a hash of corpus and extractor.
+        dataset: the content of that folder.
+        source: a hub id or folder of the backbone.
     """
-    kind = str(dtype).removeprefix("torch.")
-    folder = features.parent.parent / "audio_encoder" / f"{features.name}-{_hash(source)}-{kind}"
+    dtype_name = str(dtype).removeprefix("torch.")
+    folder = features.parent.parent / "encoder_states" / f"{features.name}-{_cached_hash(source)}-{dtype_name}"
     width = AutoConfig.from_pretrained(source).audio_config.d_model
     return EncoderCache(folder, np.asarray(dataset["frames"]), width, dtype)
 
 
-_hash = cache(backbone_hash)  # a worker asks for it again with every seed
+_cached_hash = cache(backbone_hash)  # a worker needs it again for every seed
 
 
-def lacking_room(store: EncoderCache) -> str | None:
-    """Why the missing shards cannot be kept, None if they can."""
-    need, disk = store.bytes_of(store.missing()), shutil.disk_usage(store.folder)
-    free = disk.free - DISK_LEFT_FREE * disk.total
-    if need <= free:
+def missing_disk_space(store: EncoderCache) -> str | None:
+    """Return why the missing shards do not fit on the disk, or None if they fit."""
+    needed, disk = store.bytes_of(store.missing()), shutil.disk_usage(store.folder)
+    free = disk.free - RESERVED_DISK * disk.total
+    if needed <= free:
         return None
-    return f"{need / GB:.1f} GB are needed in {store.folder} and {max(free, 0) / GB:.1f} GB are free"
+    return f"{needed / GB:.1f} GB are needed in {store.folder} and {max(free, 0) / GB:.1f} GB are free"
 
 
 def compute(store: EncoderCache, dataset: Dataset, source: str, device: torch.device, mel_bins: int) -> None:
-    """Compute what is missing, together with every other process that does so."""
+    """Compute the missing shards, together with every other process that calls this."""
     if not store.missing():
         return
     encoder = load_audio_encoder(source, store.dtype, device)
@@ -148,22 +160,22 @@ def compute(store: EncoderCache, dataset: Dataset, source: str, device: torch.de
     def write(shard: int, path: Path) -> None:
         save_file({"states": _states(store.shards[shard], encoder, clips, device, mel_bins)}, path)
 
-    store.build("tower states", write)
+    store.build("encoder states", write)
 
 
 @torch.no_grad()
 def _states(
     rows: np.ndarray, encoder: Qwen2AudioEncoder, clips: Dataset, device: torch.device, mel_bins: int
 ) -> Tensor:
-    """States (tokens, d_model) of some clips behind each other, on the CPU; clips of like length pass together."""
+    """Return the concatenated states (tokens, d_model) of some clips, on the CPU; similar lengths are batched."""
     lengths = np.asarray(clips[rows]["frames"])
-    parts: dict[int, Tensor] = {}
+    states_by_clip: dict[int, Tensor] = {}
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(rows), AT_ONCE):
-        chosen = order[start : start + AT_ONCE]
+    for start in range(0, len(rows), ENCODER_BATCH):
+        chosen = order[start : start + ENCODER_BATCH]
         frames = torch.from_numpy(lengths[chosen]).to(device)
         mels = mels_of([clips[int(rows[i])] for i in chosen], mel_bins).to(device)
-        states = encoder_states(encoder, mels, frames).cpu()
-        for i, state in zip(chosen, states, strict=True):
-            parts[int(i)] = state[: audio_tokens(int(lengths[i]))]
-    return torch.cat([parts[i] for i in range(len(rows))])
+        batch_states = encoder_states(encoder, mels, frames).cpu()
+        for i, states in zip(chosen, batch_states, strict=True):
+            states_by_clip[int(i)] = states[: audio_tokens(int(lengths[i]))]
+    return torch.cat([states_by_clip[i] for i in range(len(rows))])

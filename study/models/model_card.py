@@ -13,21 +13,22 @@ from study.config.settings import Settings
 def card(
     settings: Settings, finished: Mapping[str, Any], study: Mapping[str, Any], base: str, tables: Mapping[str, str]
 ) -> str:
-    """The adapter's README.
+    """Return the README of an exported adapter.
 
     Args:
         finished: ``finished.json`` of the run.
         study: ``study.json``.
-        tables: figures as text, by split.
+        base: the hub id or folder of the backbone.
+        tables: tables of metrics as text, by split.
     """
     changed = [f"- `{key}`: {json.dumps(value, ensure_ascii=False)}" for key, value in differences(settings).items()]
     corpus = study["corpus"]
     counts = ", ".join(f"{split} {n:,}" for split, n in corpus["counts"].items())
     training = (
-        f"Seed {finished['seed']}; of {finished['epochs_run']} epochs the one with the highest W-F1 on dev is kept, "
-        f"number {finished['epoch']}."
+        f"Trained with seed {finished['seed']} for {finished['epochs_run']} epochs; this is epoch {finished['epoch']}, "
+        "which has the highest W-F1 on dev."
         if finished["epochs_run"]
-        else "Not trained: it leaves the backbone as it is (zero-shot)."
+        else "Not trained: it does not change the backbone (zero-shot)."
     )
     figures = [line for split, text in tables.items() for line in (f"### {split}", "", "```", text, "```", "")]
     front = yaml_block({"base_model": base, "library_name": "peft", "tags": ["speech-emotion-recognition", "lora"]})
@@ -37,24 +38,24 @@ def card(
             f"# Emotion recognition adapter for {base}",
             "",
             "LoRA matrices"
-            + "".join(f" and the whole {part}" for part in settings.backbone.trainable)
-            + " of a Qwen2-Audio that names one of seven emotions (MELD's) in a clip of speech. " + training,
+            + "".join(f" and the whole {part.replace('_', ' ')}" for part in settings.backbone.trainable)
+            + " of a Qwen2-Audio that classifies the emotion of a speech clip (MELD's seven classes). " + training,
             "",
             "```python",
             "model = PeftModel.from_pretrained(Qwen2AudioForConditionalGeneration.from_pretrained(BASE), THIS_FOLDER)",
             "```",
             "",
-            "`settings.json` has the prompt and the label words that it was trained with; with other words it is "
-            "another classifier.",
+            "`settings.json` holds the prompt and the label words of the training. Use the same ones: with other words "
+            "the adapter is another classifier.",
             "",
             "## Settings that differ from the defaults",
             "",
             *(changed or ["None."]),
             "",
-            "## Figures",
+            "## Results",
             "",
-            "By the likelihood of the seven label words. In percentage points; the gap (AVG) of a cell is the mean of "
-            "|F − M| on TPR, FPR, W-F1 and accuracy.",
+            "Predictions are the most likely of the seven label words. All values are in percentage points. The gap "
+            "(AVG) of a cell is the mean of |F − M| on TPR, FPR, W-F1 and accuracy.",
             "",
             *figures,
             "## Corpus",
@@ -65,15 +66,15 @@ def card(
             "",
             "## Limits",
             "",
-            "- Figures of one seed on one corpus; a gap of a few points can be noise at these sizes.",
-            "- Dev chose the epoch, so its figures flatter; test chose nothing.",
-            "- Genders are those of the corpus's annotation, two and unknown. Acted speech is not how people feel.",
-            "- Not for decisions about people: emotion recognition from voice is unreliable for individuals.",
+            "- The results are those of one seed on one corpus. At these sizes, a gap of a few points can be noise.",
+            "- The epoch was selected on dev, so the results on dev are optimistic. Nothing was selected on test.",
+            "- Genders are the corpus's annotations: female, male or unknown. Acted speech differs from felt emotion.",
+            "- Do not use it for decisions about people: emotion recognition from voice is unreliable for individuals.",
             "",
         ]
     )  # fmt: skip
 
 
 def yaml_block(values: Mapping[str, str | Sequence[str]]) -> list[str]:
-    """The front matter of a card; JSON's strings and lists are YAML's too."""
+    """Return the lines of a card's front matter. JSON strings and lists are valid YAML."""
     return ["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---", ""]

@@ -16,42 +16,53 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 from study.common.errors import SettingsError
 from study.config.settings import BackboneSettings
 
-SAMPLED_BYTES = 1024**2
+SAMPLE_BYTES = 1024**2
+SAMPLES = 64
 
 
-def refuse_absent(source: str) -> None:
-    """Raises SettingsError where a backbone is named like a folder, and there is none."""
+def require_folder(source: str) -> None:
+    """Raise SettingsError if a backbone is written like a folder that does not exist."""
     like_a_folder = not source or source.startswith((".", "/", "~")) or source.count("/") > 1
     if like_a_folder and not os.path.isdir(source):
         raise SettingsError([f"--backbone {source}: there is no such folder"])
 
 
 def load_processor(source: str) -> Qwen2AudioProcessor:
-    """The processor (tokenizer, feature extractor, chat template) of a hub id or folder."""
-    refuse_absent(source)
+    """Return the processor (tokenizer, feature extractor, chat template) of a hub id or folder.
+
+    Raises:
+        SettingsError: there is no processor of Qwen2-Audio, or its tokenizer is incomplete.
+    """
+    require_folder(source)
     try:
         processor = AutoProcessor.from_pretrained(source)
     except (ValueError, OSError) as error:
         raise SettingsError(
-            [f"--backbone {source}: no checkpoint of Qwen2-Audio can be loaded from it ({error})"]
+            [f"--backbone {source}: no Qwen2-Audio checkpoint can be loaded from it ({error})"]
         ) from error
     if not isinstance(processor, Qwen2AudioProcessor):
         raise SettingsError(
             [f"--backbone {source}: holds a {type(processor).__name__}; only Qwen2-Audio can be trained"]
         )
+    # transformers makes an empty tokenizer if the files of the tokenizer are missing
     if len(processor.tokenizer(f"{processor.audio_token}<|im_end|>", add_special_tokens=False)["input_ids"]) != 2:
-        raise SettingsError(  # without its files transformers makes an empty tokenizer
-            [f"--backbone {source}: its tokenizer has no token {processor.audio_token} or <|im_end|>; copy the "
-             "checkpoint's tokenizer files beside its weights"]
-        )  # fmt: skip
+        raise SettingsError(
+            [
+                f"--backbone {source}: its tokenizer has no token {processor.audio_token} or <|im_end|>; copy the "
+                "checkpoint's tokenizer files beside its weights"
+            ]
+        )
     if processor.chat_template is None:
         processor.chat_template = processor.default_chat_template
     return processor
 
 
 def backbone_hash(source: str) -> str:
-    """Twelve hex digits for the weights: every file of a folder but its notes (large ones by 64 samples), or hub
-    id and commit."""
+    """Return twelve hex digits that identify the weights.
+
+    For a folder, they hash all files except notes and hidden files, large ones by 64 samples; for a hub id, the id and
+    its commit.
+    """
     digest = hashlib.sha256()
     if not os.path.isdir(source):
         commit = getattr(AutoConfig.from_pretrained(source), "_commit_hash", None)
@@ -60,21 +71,21 @@ def backbone_hash(source: str) -> str:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
-            if size <= 64 * SAMPLED_BYTES:
+            if size <= SAMPLES * SAMPLE_BYTES:
                 digest.update(file.read())
             else:
-                for place in range(64):
-                    file.seek(place * (size - SAMPLED_BYTES) // 63)
-                    digest.update(file.read(SAMPLED_BYTES))
+                for i in range(SAMPLES):
+                    file.seek(i * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+                    digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:12]
 
 
 def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qwen2AudioForConditionalGeneration:
-    """The checkpoint of a hub id or folder.
+    """Return the model of a hub id or folder.
 
     Raises:
-        SettingsError: weights are missing from the checkpoint (they would be left random) or have another shape than
-            its configuration says, or the attention that is asked for is not installed.
+        SettingsError: weights are missing from the checkpoint, cannot be read or have another shape than its
+            configuration says, or the chosen attention is not installed.
     """
     attention = {"text_config": settings.attention, "audio_config": "sdpa"}
     try:
@@ -83,27 +94,27 @@ def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qw
             dtype=dtype,
             attn_implementation=attention,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
+            ignore_mismatched_sizes=True,  # refused below, with their names
         )
     except ImportError as error:
         raise SettingsError([f"backbone.attention: {settings.attention} cannot be used here ({error})"]) from error
     except SafetensorError as error:
-        raise SettingsError([f"--backbone {source}: its weights cannot be read ({error}); fetch them again"]) from error
-    refuse_incomplete(source, loading)
+        raise SettingsError([_unreadable(source, error)]) from error
+    require_complete(source, loading)
     return model
 
 
 def is_deterministic(source: str) -> bool:
-    """Whether the tower of a checkpoint gives the same states in training as in scoring: it drops nothing."""
+    """Return whether the audio encoder of a checkpoint gives the same states in training as in scoring (no dropout)."""
     config = AutoConfig.from_pretrained(source).audio_config
     return not any((config.dropout, config.attention_dropout, config.activation_dropout, config.encoder_layerdrop))
 
 
 def load_audio_encoder(source: str, dtype: torch.dtype, device: torch.device) -> Qwen2AudioEncoder:
-    """The tower of a hub id or folder, without the language model, ready to score.
+    """Return the audio encoder of a hub id or folder in evaluation mode, without loading the language model.
 
     Raises:
-        SettingsError: weights of the tower are missing from the checkpoint, do not fit it or cannot be read.
+        SettingsError: weights of the encoder are missing from the checkpoint, have another shape or cannot be read.
     """
     try:
         encoder, loading = Qwen2AudioEncoder.from_pretrained(
@@ -113,24 +124,30 @@ def load_audio_encoder(source: str, dtype: torch.dtype, device: torch.device) ->
             attn_implementation="sdpa",
             key_mapping={r"^(model\.)?audio_tower\.": ""},
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
+            ignore_mismatched_sizes=True,  # refused below, with their names
         )
     except SafetensorError as error:
-        raise SettingsError([f"--backbone {source}: its weights cannot be read ({error}); fetch them again"]) from error
-    refuse_incomplete(source, loading)
+        raise SettingsError([_unreadable(source, error)]) from error
+    require_complete(source, loading)
     return encoder.to(device).eval()
 
 
-def refuse_incomplete(source: str, loading: Mapping[str, Any]) -> None:
-    """Raises SettingsError where a checkpoint left weights random.
+def require_complete(source: str, loading: Mapping[str, Any]) -> None:
+    """Raise SettingsError if weights would stay random because the checkpoint lacks them or has other shapes.
 
     Args:
-        loading: what ``from_pretrained`` says of it; ``missing_keys`` and ``mismatched_keys``.
+        loading: the loading information of ``from_pretrained``: ``missing_keys`` and ``mismatched_keys``.
     """
     if loading["missing_keys"]:
         raise SettingsError([f"--backbone {source}: the checkpoint lacks {sorted(loading['missing_keys'])[:5]}"])
     if loading["mismatched_keys"]:
-        shapes = [f"{name} ({tuple(there)}, not {tuple(here)})" for name, there, here in loading["mismatched_keys"]]
+        shapes = [
+            f"{name} ({tuple(actual)}, not {tuple(expected)})" for name, actual, expected in loading["mismatched_keys"]
+        ]
         raise SettingsError(
             [f"--backbone {source}: weights that do not fit its config.json: {', '.join(sorted(shapes)[:5])}"]
         )
+
+
+def _unreadable(source: str, error: Exception) -> str:
+    return f"--backbone {source}: its weights cannot be read ({error}); download them again"

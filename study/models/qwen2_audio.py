@@ -1,35 +1,38 @@
-"""Qwen2-Audio with LoRA on its language model, and a forward pass that computes only what the study needs.
+"""Qwen2-Audio with a forward pass that computes only what the study needs.
 
-Against the stock forward: the tower runs on the true length of the clips instead of 30 s, and the vocabulary head only
-at answer positions, in float32. Both are exact (``tests/study/models/test_qwen2_audio.py``), and
-``study.config.settings.Computation`` can switch them off.
+It differs from the stock forward pass in two ways: the audio encoder runs on the true length of the clips instead of
+30 s, and the vocabulary head runs at answer positions only, in float32. Both are exact
+(``tests/study/models/test_qwen2_audio.py``), and ``study.config.settings.Computation`` can switch them off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from study.config.settings import Computation
-from study.data.examples import Batch
 from study.data.features import audio_tokens
 from study.models.audio_encoder import encoder_states
 
-IGNORED = -100  # a target that cross_entropy leaves out
+if TYPE_CHECKING:
+    from study.data.examples import Batch
+
+IGNORED = -100  # the target index that cross_entropy ignores
 
 
 class EmotionModel(nn.Module):
-    """Answers about one clip each: losses of the true label, or scores of all seven.
+    """Gives the loss of the true label of each clip, or the scores of all seven labels.
 
     Args:
-        peft_model: from ``load_model``.
+        peft_model: from ``study.models.lora.load_model``.
         answers: token ids of each label word followed by the end-of-turn token, in the order of ``EMOTIONS``.
-        pad_token_id: fills the right of shorter rows.
-        computation: its ``encoder_input`` and ``head`` say how; None for the defaults.
+        pad_token_id: pads shorter rows on the right.
+        computation: its ``encoder_input`` and ``head`` choose what is computed; None for the defaults.
     """
 
     def __init__(
@@ -50,14 +53,14 @@ class EmotionModel(nn.Module):
         self.audio_token_id = peft_model.get_base_model().config.audio_token_id
 
     def forward(self, batch: Batch, score: bool) -> Tensor | tuple[Tensor, Tensor]:
-        """What ``scores`` gives if ``score``, else what ``losses`` gives."""
+        """Return ``scores(batch)`` if ``score``, else ``losses(batch)``."""
         return self.scores(batch) if score else self.losses(batch)
 
     def audio_embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What tower and projector make of the clips; the tower is left out where its states are given.
+        """Run the audio encoder and the projector, or the projector alone if the batch holds encoder states.
 
         Returns:
-            (B, A, D) embeddings, and the mask (B, A) of those that belong to a clip.
+            Embeddings (B, A, D), and the mask (B, A) of those that belong to a clip.
         """
         base = self.peft_model.get_base_model().model
         with record_function("encoder"):
@@ -65,29 +68,33 @@ class EmotionModel(nn.Module):
             if states is None:
                 on_30_seconds = self.computation.encoder_input == "30_seconds"
                 states = encoder_states(base.audio_tower, batch.log_mel, batch.frames, on_30_seconds)
-            kept = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
-            return base.multi_modal_projector(states), kept
+            valid = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
+            return base.multi_modal_projector(states), valid
 
     def prompt_embeddings(self, input_ids: Tensor, batch: Batch) -> Tensor:
-        """Token embeddings (B, T, D) with the clips' embeddings in place of the audio tokens."""
+        """Return token embeddings (B, T, D) with the clips' embeddings in place of the audio tokens."""
         language_model = self.peft_model.get_base_model().model.language_model
-        audio, kept = self.audio_embeddings(batch)
+        audio, valid = self.audio_embeddings(batch)
         embedded = language_model.embed_tokens(input_ids)
-        where = (input_ids == self.audio_token_id)[..., None]
-        return embedded.masked_scatter(where, audio[kept].to(embedded.dtype))
+        is_audio = (input_ids == self.audio_token_id)[..., None]
+        return embedded.masked_scatter(is_audio, audio[valid].to(embedded.dtype))
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy over the answer tokens (label word and end of turn) of each utterance, (B,) float32 nats;
-        and the mean of the hidden states that predict those tokens, (B, D)."""
+        """Return the loss and the hidden state of each utterance.
+
+        Returns:
+            (B,) mean cross-entropy over the answer tokens (label word and end of turn), float32, nats; and (B, D) the
+            mean of the hidden states that predict those tokens.
+        """
         base = self.peft_model.get_base_model()
         targets = self.answer_table[batch.labels]  # (B, S)
-        given = targets != IGNORED
+        is_answer = targets != IGNORED
         offsets = torch.arange(targets.shape[1], device=targets.device)
-        at = batch.prompt_lengths[:, None] + offsets  # where each answer token stands
-        # The answer follows its prompt; its last token is only predicted. What lies beyond is masked.
+        at = batch.prompt_lengths[:, None] + offsets  # the position of each answer token
+        # The answer follows its prompt. Its last token is predicted but not fed in; later positions are masked.
         ids = nn.functional.pad(batch.input_ids, (0, len(offsets) - 1), value=self.pad_token_id)
         ids = ids.scatter(1, at[:, :-1], targets[:, :-1].clamp(min=0))
-        lengths = batch.prompt_lengths + given.sum(1) - 1
+        lengths = batch.prompt_lengths + is_answer.sum(1) - 1
         embedded = self.prompt_embeddings(ids, batch)
         with record_function("language model"):
             hidden = base.model.language_model(
@@ -105,15 +112,16 @@ class EmotionModel(nn.Module):
             losses = nn.functional.cross_entropy(
                 logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
             )
-        n_tokens = given.sum(1)
-        states = (predicting * given[..., None]).sum(1) / n_tokens[:, None]
+        n_tokens = is_answer.sum(1)
+        states = (predicting * is_answer[..., None]).sum(1) / n_tokens[:, None]
         return losses.sum(1) / n_tokens, states
 
     def scores(self, batch: Batch) -> Tensor:
-        """Summed log-probability of each label word and the end of turn, (B, 7) float32, in one pass.
+        """Return the summed log-probability of each label word and the end of turn, (B, 7) float32, in one forward
+        pass.
 
-        The seven answers stand behind the prompt side by side; each sees the prompt and itself only, so the scores are
-        those of seven separate passes, also where labels have several tokens or share a first one.
+        The seven answers follow the prompt side by side. Each attends to the prompt and to itself only, so the scores
+        equal those of seven separate forward passes, also if labels have several tokens or share their first one.
         """
         base = self.peft_model.get_base_model()
         device = batch.input_ids.device
@@ -128,12 +136,12 @@ class EmotionModel(nn.Module):
 
         total = width + len(tail)
         prompt = torch.arange(total, device=device) < batch.prompt_lengths[:, None]
-        own = torch.zeros(total, total, dtype=torch.bool, device=device)
-        own[:width, :width] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-        own[width:, width:] = (branch[:, None] == branch) & (depth[:, None] >= depth)
-        below = torch.arange(total, device=device)[:, None] >= width
-        mask = own | (below & prompt[:, None, :])
-        with _sdpa(base.model.language_model):  # neither flash_attention_2 nor eager takes this mask
+        within = torch.zeros(total, total, dtype=torch.bool, device=device)
+        within[:width, :width] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        within[width:, width:] = (branch[:, None] == branch) & (depth[:, None] >= depth)
+        in_answer = torch.arange(total, device=device)[:, None] >= width
+        mask = within | (in_answer & prompt[:, None, :])
+        with _sdpa(base.model.language_model):  # neither flash_attention_2 nor eager supports this mask
             hidden = base.model.language_model(
                 inputs_embeds=self.prompt_embeddings(ids, batch),
                 attention_mask=mask[:, None],
@@ -154,7 +162,7 @@ class EmotionModel(nn.Module):
 
 @contextmanager
 def _sdpa(language_model: nn.Module) -> Iterator[None]:
-    """Let a language model compute its attention with sdpa for a while; layers read the choice at every pass."""
+    """Use sdpa for the attention of a language model inside the context; its layers read this setting when called."""
     config = language_model.config
     chosen = config._attn_implementation
     config._attn_implementation = "sdpa"

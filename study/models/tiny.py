@@ -1,7 +1,7 @@
 """A small Qwen2-Audio checkpoint with random weights, in the folder layout of the real one.
 
-It exists so that the whole study runs on two CPU cores through the very code that loads Qwen2-Audio-7B. It knows no
-language: its figures say nothing about speech LLMs.
+With it the whole study runs on two CPU cores, through the same code that loads Qwen2-Audio-7B. Its results say nothing
+about speech LLMs.
 """
 
 from __future__ import annotations
@@ -33,26 +33,27 @@ SPECIAL_TOKENS = (
     "<|audio_bos|>",
     "<|audio_eos|>",
 )
-SHAPE = {"mel_bins": 64, "width": 48, "heads": 4, "tower_layers": 1, "language_layers": 1, "vocabulary": 768}
+SHAPE = {"mel_bins": 64, "width": 48, "heads": 4, "encoder_layers": 1, "language_layers": 1, "vocabulary": 768}
 
 
 def tiny_checkpoint(texts: Sequence[str], cache: Path, seed: int = 0) -> Path:
-    """The folder of a tiny checkpoint whose tokenizer was trained on ``texts``; made once and kept under ``cache``.
+    """Return the folder of a tiny checkpoint whose tokenizer is trained on ``texts``; it is written once, to ``cache``.
 
     Args:
-        texts: sentences for the byte-level BPE (prompt, labels, training transcripts); any other text still encodes.
+        texts: sentences for the byte-level BPE (prompt, labels, training transcripts); it can encode any other text
+            too.
     """
     recipe = json.dumps([SHAPE, seed, list(texts)], sort_keys=True)
     target = cache / "backbones" / f"tiny-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            aside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+            temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
             try:
-                _save(texts, aside, seed)
-                os.replace(aside, target)
+                _save(texts, temporary, seed)
+                os.replace(temporary, target)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -75,14 +76,19 @@ def _save(texts: Sequence[str], folder: Path, seed: int) -> None:
 def tiny_config(
     vocabulary: int = SHAPE["vocabulary"], pad_token: int | None = None, audio_token: int = 0
 ) -> Qwen2AudioConfig:
-    """The shape of the tiny checkpoint; a tokenizer trained on little text has a smaller vocabulary."""
+    """Return the configuration of the tiny checkpoint.
+
+    Args:
+        vocabulary: size of the tokenizer's vocabulary; it is smaller than ``SHAPE`` says if the tokenizer was trained
+            on little text.
+    """
     width, heads = SHAPE["width"], SHAPE["heads"]
     return Qwen2AudioConfig(
         audio_config={
             "model_type": "qwen2_audio_encoder",
             "num_mel_bins": SHAPE["mel_bins"],
             "d_model": width,
-            "encoder_layers": SHAPE["tower_layers"],
+            "encoder_layers": SHAPE["encoder_layers"],
             "encoder_attention_heads": heads,
             "encoder_ffn_dim": 2 * width,
         },

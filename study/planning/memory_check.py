@@ -14,8 +14,8 @@ from study.common.environment import free_memory
 from study.common.errors import SettingsError
 from study.common.groups import Modality
 from study.config.settings import Parallelism, Settings
-from study.models.memory_estimate import GB, Load, MemoryNeed, memory_need
-from study.models.pretrained import refuse_absent
+from study.models.memory_estimate import GB, MemoryNeed, Workload, memory_need
+from study.models.pretrained import require_folder
 from study.models.tiny import tiny_config
 from study.planning.plan import StudyPlan
 
@@ -31,7 +31,7 @@ def require_memory(plan: StudyPlan, workers: int | None, console: Console) -> No
 
 
 def require_room(
-    settings: Settings, parallelism: Parallelism, load: Load, workers: int | None, console: Console
+    settings: Settings, parallelism: Parallelism, load: Workload, workers: int | None, console: Console
 ) -> None:
     """Print the need of a rank, and what is free.
 
@@ -48,7 +48,7 @@ def require_room(
         return
     on_gpu = workers is None or torch.cuda.is_available()
     need = memory_need(config, settings.backbone, parallelism, load, on_gpu, settings.optimisation.epochs)
-    console.print(f"{'memory':11}{need.in_words()}")
+    console.print(f"{'memory':11}{need.describe()}")
     if workers is None:
         console.print(f"{'':11}(on GPUs; not compared with the cluster's)")
         return
@@ -88,7 +88,7 @@ def room_errors(
     remedies.append("a larger GPU" if on_gpu else "a machine with more memory")
     return [
         f"memory: {sharing} rank(s) need at least {need.total * sharing / GB:.1f} GB and {have / GB:.1f} GB are free "
-        f"({need.in_words()}); use {', or '.join(remedies)}"
+        f"({need.describe()}); use {', or '.join(remedies)}"
     ]
 
 
@@ -100,7 +100,7 @@ def backbone_config(spec: str) -> Qwen2AudioConfig | None:
     """
     if spec == "tiny":
         return tiny_config()
-    refuse_absent(spec)
+    require_folder(spec)
     try:
         config = AutoConfig.from_pretrained(spec)
     except (OSError, ValueError) as error:
@@ -112,7 +112,7 @@ def backbone_config(spec: str) -> Qwen2AudioConfig | None:
     return config
 
 
-def load_of(settings: Settings, utterances: pd.DataFrame, num_workers: int) -> Load:
+def load_of(settings: Settings, utterances: pd.DataFrame, num_workers: int) -> Workload:
     """The longest pass over a corpus; text is counted by its bytes, since no tokenizer is loaded yet."""
     share = max(1, settings.optimisation.batch_size // num_workers)
     micro = min(settings.optimisation.micro_batch_size or share, share)
@@ -121,7 +121,7 @@ def load_of(settings: Settings, utterances: pd.DataFrame, num_workers: int) -> L
         text += len(settings.prompt.transcript.encode()) + int(
             utterances["transcript"].str.encode("utf-8").str.len().max()
         )
-    return Load(
+    return Workload(
         examples=micro,
         scored=2 * max(micro, 32),
         clip_seconds=float((utterances["samples"] / utterances["sample_rate"]).max()),

@@ -144,7 +144,7 @@ def context_errors(
     if isinstance(loss, PenalisedLoss):
         errors += _control_errors(loss, settings.control)
     groups = 2 * len(in_use)
-    if loss.sampled() == "balanced" and batch < 2 * groups:
+    if loss.batch_sampling == "balanced" and batch < 2 * groups:
         errors.append(
             f"optimisation.batch_size: {batch} holds fewer than two of each of {groups} groups; "
             f"use {2 * groups} or more"

@@ -142,7 +142,7 @@ def _serve(template: TrialTemplate, job_queue: Any) -> None:
             _log_to(template.folder.path("runs", job.config_id, f"worker-{rank}.log"))
         waited = _waited(born - job.sent)
         began = time.perf_counter()
-        from study.training.run import RunPlan  # here, where the log is, and torch is not yet imported
+        from study.training.run_plan import RunPlan  # here, where the log is, and torch is not yet imported
         from study.training.trainer import train
 
         waited["imports"] = time.perf_counter() - began

@@ -1,16 +1,16 @@
-"""The checkpoint of an unfinished run, so that the same command goes on after a kill as if nothing had happened.
+"""Checkpoints of an unfinished run, so that the same command resumes it after a kill and ends with the same figures.
 
-Written at the end of an epoch, the one before is then removed::
+A checkpoint is written at the end of each epoch and replaces the one before::
 
     runs/<config_id>/<seed>/
-        checkpoint.json            which folder holds, and the state that is plain data; written last
+        checkpoint.json            names the valid checkpoint and holds the plain state; written last
         checkpoint-<epoch>-<attempt>/
-            engine/...             DeepSpeed's: optimiser, learning rate, trained weights, a file a rank
-            run.safetensors        weights and dev scores of the best epoch, memory of the objective
+            engine/...             DeepSpeed's files: optimiser, learning rate, trained weights, one set per worker
+            run.safetensors        weights and dev scores of the best epoch, and the loss state
             random-<rank>.safetensors
 
-Frozen weights are not in it. DeepSpeed's own files are pickles: they are read from the study's own folder only. The
-folder may be on an object store, so each rank works on a local copy.
+Frozen weights are not part of it. DeepSpeed's own files are pickles, so they are read from the study's own folder only.
+Each worker goes through a local copy of its files, since the folder may be on an object store.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import load as tensors_of
-from safetensors.torch import save as bytes_of
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
 
 from study.common.rng import random_state, set_random_state
 from study.config.settings import Parallelism
+from study.models.memory_estimate import RESERVED_FRACTION
 from study.storage.locks import ATTEMPT, require_claim
 from study.storage.study_folder import StudyFolder
 
 if TYPE_CHECKING:
-    from study.training.run import Run
+    from study.training.trainer import Trainer
 
 MARKER = "checkpoint.json"
 
 
 @dataclass
-class Best:
+class BestEpoch:
     """The epoch with the highest dev W-F1 so far.
 
     Attributes:
-        dev: its figures.  scores: (n, 7) of the dev examples.  weights: what is trained, by name.
+        dev: its metrics on dev.
+        scores: (n, 7) of the dev examples.
+        weights: the trained weights by name.
     """
 
     epoch: int
@@ -51,87 +54,114 @@ class Best:
     weights: dict[str, torch.Tensor]
 
 
-def save(run: Run, best: Best) -> None:
-    """Keep the state of a run at the end of an epoch; called on every rank."""
-    folder = run.plan.folder
-    name = f"checkpoint-{len(run.epochs):05d}-{run.attempt}"  # no attempt writes into that of another
-    place = f"{run.directory}/{name}"
+def save(trainer: Trainer, best: BestEpoch) -> None:
+    """Write the state of a run at the end of an epoch. Every worker calls this."""
+    folder, state = trainer.plan.folder, trainer.state
+    name = f"checkpoint-{len(state.epochs):05d}-{trainer.attempt}"  # no attempt writes into another's checkpoint
+    path = f"{trainer.directory}/{name}"
     with tempfile.TemporaryDirectory() as local:
-        run.engine.save_checkpoint(local, tag="engine", save_latest=False, exclude_frozen_parameters=True)
-        for path in sorted(Path(local, "engine").iterdir()):
-            folder.write_bytes(f"{place}/engine/{path.name}", path.read_bytes())
-    folder.write_bytes(f"{place}/random-{run.rank}.safetensors", bytes_of(random_state()))
-    if run.rank == 0:
+        trainer.engine.deepspeed.save_checkpoint(local, tag="engine", save_latest=False, exclude_frozen_parameters=True)
+        for file in sorted(Path(local, "engine").iterdir()):
+            folder.write_bytes(f"{path}/engine/{file.name}", file.read_bytes())
+    folder.write_bytes(f"{path}/random-{trainer.rank}.safetensors", tensors_to_bytes(random_state()))
+    if trainer.rank == 0:
         tensors = {f"best/{key}": value.contiguous() for key, value in best.weights.items()}
-        tensors |= {f"loss_state/{key}": value.cpu().contiguous() for key, value in run.loss_state.items()}
-        folder.write_bytes(f"{place}/run.safetensors", bytes_of({**tensors, "scores": torch.from_numpy(best.scores)}))
-    dist.barrier()  # the files of every rank are there
-    if run.rank == 0:
-        state = {
+        tensors |= {f"loss_state/{key}": value.cpu().contiguous() for key, value in state.loss_state.items()}
+        tensors["scores"] = torch.from_numpy(best.scores)
+        folder.write_bytes(f"{path}/run.safetensors", tensors_to_bytes(tensors))
+    dist.barrier()  # until the files of every worker are written
+    if trainer.rank == 0:
+        record = {
             "checkpoint": name,
-            "parallelism": run.plan.parallelism.model_dump(),
+            "parallelism": trainer.plan.parallelism.model_dump(),
             "best": {"epoch": best.epoch, "dev": best.dev},
-            "dual_variables": run.dual_variables,
-            "sampler": run.rng.bit_generator.state,
-            "tokens": run.tokens,
-            "seconds": run.seconds,
-            "epochs": run.epochs,
+            "dual_variables": state.dual_variables,
+            "sampler": state.rng.bit_generator.state,
+            "micro_batch_tokens": state.micro_batch_tokens,
+            "seconds": state.seconds,
+            "epochs": state.epochs,
         }
-        require_claim(folder, run.directory, run.attempt)  # again: what came before may have taken minutes
-        folder.write_json(f"{run.directory}/{MARKER}", state)
-        _remove(folder, run.directory, keep=name)
+        # checked here too, since the writes above may have taken minutes
+        require_claim(folder, trainer.directory, trainer.attempt)
+        folder.write_json(f"{trainer.directory}/{MARKER}", record)
+        _remove_checkpoints(folder, trainer.directory, except_for=name)
 
 
 def parallelism_of(folder: StudyFolder, directory: str) -> Parallelism | None:
-    """The ranks and ZeRO stage that a run's checkpoint was cut for, None where there is no checkpoint."""
+    """Return the parallelism that a run's checkpoint was written with, or None if there is no checkpoint."""
     if not folder.exists(f"{directory}/{MARKER}"):
         return None
     return Parallelism.model_validate(folder.read_json(f"{directory}/{MARKER}")["parallelism"])
 
 
-def load(run: Run) -> Best | None:
-    """Put a new run where its checkpoint is; None, and nothing done, where there is none.
+def load(trainer: Trainer) -> BestEpoch | None:
+    """Restore a new trainer from the checkpoint of its run.
 
-    A checkpoint of another number of ranks or ZeRO stage is not used: DeepSpeed's files are cut for theirs.
+    Returns:
+        The best epoch so far. None, with nothing restored, if there is no checkpoint, or if it was written with another
+        number of workers or another ZeRO stage: DeepSpeed's files are sharded for those.
     """
-    folder = run.plan.folder
-    parallelism = parallelism_of(folder, run.directory)
+    folder, directory, state = trainer.plan.folder, trainer.directory, trainer.state
+    parallelism = parallelism_of(folder, directory)
     if parallelism is None:
         return None
-    if parallelism != run.plan.parallelism:
-        print(f"the checkpoint in {folder.path(run.directory)} is of {parallelism}: beginning anew", flush=True)
+    if parallelism != trainer.plan.parallelism:
+        print(
+            f"the checkpoint in {folder.path(directory)} was written with {parallelism}: starting from the beginning",
+            flush=True,
+        )
         return None
-    state = folder.read_json(f"{run.directory}/{MARKER}")
-    place = f"{run.directory}/{state['checkpoint']}"
+    record = folder.read_json(f"{directory}/{MARKER}")
+    path = f"{directory}/{record['checkpoint']}"
     with tempfile.TemporaryDirectory() as local:
         Path(local, "engine").mkdir()
-        for name in folder.names(f"{place}/engine"):
-            Path(local, "engine", name).write_bytes(folder.read_bytes(f"{place}/engine/{name}"))
-        run.engine.load_checkpoint(local, tag="engine", load_module_strict=False)
-    tensors = tensors_of(folder.read_bytes(f"{place}/run.safetensors"))
-    run.loss_state = {
-        key.removeprefix("loss_state/"): t.to(run.device) for key, t in tensors.items() if key.startswith("loss_state/")
-    }
-    run.dual_variables = state["dual_variables"]
-    run.rng.bit_generator.state = state["sampler"]
-    run.keep_cut(state.get("tokens"))
-    run.seconds = state["seconds"]
-    run.epochs = state["epochs"]
-    steps = folder.read_parquet(f"{run.directory}/steps.parquet")
-    run.steps = steps[steps["epoch"] <= len(run.epochs)].to_dict("records")
-    set_random_state(tensors_of(folder.read_bytes(f"{place}/random-{run.rank}.safetensors")))
-    weights = {key.removeprefix("best/"): t for key, t in tensors.items() if key.startswith("best/")}
-    return Best(state["best"]["epoch"], state["best"]["dev"], tensors["scores"].numpy(), weights)
+        for name in folder.names(f"{path}/engine"):
+            Path(local, "engine", name).write_bytes(folder.read_bytes(f"{path}/engine/{name}"))
+        trainer.engine.deepspeed.load_checkpoint(local, tag="engine", load_module_strict=False)
+    tensors = tensors_from_bytes(folder.read_bytes(f"{path}/run.safetensors"))
+    state.loss_state = {key: value.to(trainer.device) for key, value in _with_prefix(tensors, "loss_state/").items()}
+    state.dual_variables = record["dual_variables"]
+    state.rng.bit_generator.state = record["sampler"]
+    if trainer.plan.settings.computation.micro_batch_tokens is None:
+        state.micro_batch_tokens = resumed_tokens(record["micro_batch_tokens"], state.micro_batch_tokens)
+    state.seconds = record["seconds"]
+    state.epochs = record["epochs"]
+    steps = folder.read_parquet(f"{directory}/steps.parquet")
+    state.steps = steps[steps["epoch"] <= len(state.epochs)].to_dict("records")
+    set_random_state(tensors_from_bytes(folder.read_bytes(f"{path}/random-{trainer.rank}.safetensors")))
+    best = record["best"]
+    return BestEpoch(best["epoch"], best["dev"], tensors["scores"].numpy(), _with_prefix(tensors, "best/"))
+
+
+def resumed_tokens(saved: int | None, fitting: int | None) -> int | None:
+    """Return the micro-batch tokens of a resumed run: those of the checkpoint, since dropout masks depend on them.
+
+    Args:
+        saved: of the checkpoint.
+        fitting: tokens that fit in the memory that is free now. If ``saved`` does not fit in it, not even in the
+            reserve, this is returned.
+
+    >>> resumed_tokens(1000, 950), resumed_tokens(1000, 400)
+    (1000, 400)
+    """
+    if saved and fitting and (1 - RESERVED_FRACTION) * saved <= fitting:
+        return saved
+    return fitting
 
 
 def remove(folder: StudyFolder, directory: str) -> None:
-    """Delete what a run needs only until it has finished."""
+    """Delete the files that only an unfinished run needs."""
     folder.remove(f"{directory}/{MARKER}")
     folder.remove(f"{directory}/{ATTEMPT}")
-    _remove(folder, directory, keep=None)
+    _remove_checkpoints(folder, directory, except_for=None)
 
 
-def _remove(folder: StudyFolder, directory: str, keep: str | None) -> None:
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names have a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _remove_checkpoints(folder: StudyFolder, directory: str, except_for: str | None) -> None:
     for name in folder.names(directory):
-        if name.startswith("checkpoint-") and name != keep:
+        if name.startswith("checkpoint-") and name != except_for:
             folder.remove(f"{directory}/{name}")

@@ -1,4 +1,4 @@
-"""A profile of a few training steps: torch's trace, and one page that says where the time of a step goes."""
+"""A profile of a few training steps: a torch trace, and one page with the share of each part of a step."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from study.storage.study_folder import StudyFolder
 
-WARM_UP, RECORDED = 3, 4  # steps; one more warms the profiler up
-NEEDED = WARM_UP + 1 + RECORDED
+WARM_UP, RECORDED = 3, 4  # steps; one step between them warms up the profiler
+REQUIRED_STEPS = WARM_UP + 1 + RECORDED
 TRACE, SUMMARY = "profile/trace.json", "profile/summary.txt"
 RANGES = {
-    "data wait": "for the next batch, which is put together aside",
-    "encoder": "tower and projector, forward",
+    "data wait": "for the next batch, collated in the background",
+    "encoder": "audio encoder and projector, forward",
     "language model": "forward",
-    "head": "logits at the answers and their losses, forward",
-    "collectives": "the losses of all ranks",
-    "backward": "of everything; DeepSpeed sends gradients in it",
-    "optimiser": "gradients of all ranks, clipping, AdamW",
+    "head": "answer logits and losses, forward",
+    "collectives": "gathering the losses of all workers",
+    "backward": "whole model; includes DeepSpeed's gradient communication",
+    "optimiser": "gradient reduction, clipping, AdamW",
 }
-"""The ranges that ``study.training.run`` and ``study.models.qwen2_audio`` mark, and what they hold."""
+"""The profiled ranges of ``study.training`` and ``study.models.qwen2_audio``, with their descriptions."""
 
 
 class StepProfile:
-    """Records ``RECORDED`` steps of a run; ``step`` is called after each one, ``close`` at the end.
+    """Records ``RECORDED`` steps of a run. Call ``step`` after each step and ``close`` at the end.
 
     Args:
-        folder, directory: of the run.
-        on_gpu: times are those of kernels there, else of the processor.
+        directory: the run's directory inside the study folder.
+        on_gpu: whether to measure GPU kernels instead of CPU time.
     """
 
     def __init__(self, folder: StudyFolder, directory: str, on_gpu: bool):
@@ -42,7 +42,7 @@ class StepProfile:
         self.profiler = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])],
             schedule=schedule(wait=WARM_UP, warmup=1, active=RECORDED, repeat=1),
-            on_trace_ready=self._keep,
+            on_trace_ready=self._write,
             acc_events=True,
         )
         self.profiler.start()
@@ -53,11 +53,11 @@ class StepProfile:
 
     def close(self) -> None:
         self.profiler.stop()
-        if self.steps < NEEDED:
-            print(f"profile: none was left: it takes {NEEDED} steps, and here were {self.steps}", flush=True)
+        if self.steps < REQUIRED_STEPS:
+            print(f"profile: not written: it needs {REQUIRED_STEPS} steps and the run had {self.steps}", flush=True)
 
-    def _keep(self, profiler: torch.profiler.profile) -> None:
-        if self.steps < NEEDED:  # stopped: what came after the last step would be counted as one
+    def _write(self, profiler: torch.profiler.profile) -> None:
+        if self.steps < REQUIRED_STEPS:  # stopped early: the time after the last step would count as a step
             return
         with tempfile.TemporaryDirectory() as local:
             trace = Path(local, "trace.json")
@@ -76,49 +76,51 @@ class StepProfile:
 
 
 def range_seconds(events: Sequence[FunctionEvent], on_gpu: bool) -> dict[str, float]:
-    """Seconds of each of ``RANGES``: of the processor, or of the kernels that were launched within it.
+    """Return the seconds of each of ``RANGES``: CPU time, or the time of the kernels launched within the range.
 
-    Launched by any thread: PyTorch sends a GPU's backward pass from one of its own, which a range that the main thread
-    opens does not count as its child. Waiting for data is no kernel's work, so its clock is the processor's.
+    Kernels count whatever thread launched them: PyTorch launches a GPU's backward pass from a thread of its own, whose
+    operators are not children of a range opened by the main thread. "data wait" launches no kernels, so it is always
+    measured on the CPU.
     """
-    own = sorted(
+    ranges = sorted(
         (event for event in events if event.name in RANGES and event.device_type.name == "CPU"),
         key=lambda event: event.time_range.start,
     )
     seconds = dict.fromkeys(RANGES, 0.0)
-    for event in own:
+    for event in ranges:
         if not on_gpu or event.name == "data wait":
             seconds[event.name] += event.cpu_time_total / 1e6
     if on_gpu:
-        starts = [event.time_range.start for event in own]
+        starts = [event.time_range.start for event in ranges]
         for event in events:
             at = bisect_right(starts, event.time_range.start) - 1
-            if event.kernels and at >= 0 and event.time_range.start < own[at].time_range.end:
-                seconds[own[at].name] += sum(kernel.duration for kernel in event.kernels) / 1e6
+            if event.kernels and at >= 0 and event.time_range.start < ranges[at].time_range.end:
+                seconds[ranges[at].name] += sum(kernel.duration for kernel in event.kernels) / 1e6
     return seconds
 
 
 def summary(seconds: Mapping[str, float], wall: float, steps: int) -> str:
-    """Shares of the time of some steps.
+    """Return a page with the share of each range in the time of some steps.
 
     Args:
-        seconds: of each of ``RANGES``, over all steps.  wall: seconds of these steps.
+        seconds: of each of ``RANGES``, over all steps.
+        wall: total seconds of these steps.
 
     >>> seconds = dict.fromkeys(RANGES, 0.0) | {"encoder": 0.2, "backward": 1.0}
     >>> print(summary(seconds, wall=2.0, steps=4))  # doctest: +NORMALIZE_WHITESPACE
     4 steps of 500 ms
-      data wait         0.0 %      0.0 ms  for the next batch, which is put together aside
-      encoder          10.0 %     50.0 ms  tower and projector, forward
+      data wait         0.0 %      0.0 ms  for the next batch, collated in the background
+      encoder          10.0 %     50.0 ms  audio encoder and projector, forward
       language model    0.0 %      0.0 ms  forward
-      head              0.0 %      0.0 ms  logits at the answers and their losses, forward
-      collectives       0.0 %      0.0 ms  the losses of all ranks
-      backward         50.0 %    250.0 ms  of everything; DeepSpeed sends gradients in it
-      optimiser         0.0 %      0.0 ms  gradients of all ranks, clipping, AdamW
+      head              0.0 %      0.0 ms  answer logits and losses, forward
+      collectives       0.0 %      0.0 ms  gathering the losses of all workers
+      backward         50.0 %    250.0 ms  whole model; includes DeepSpeed's gradient communication
+      optimiser         0.0 %      0.0 ms  gradient reduction, clipping, AdamW
       rest             40.0 %    200.0 ms
     """
-    each = {**seconds, "rest": wall - sum(seconds.values())}
+    parts = {**seconds, "rest": wall - sum(seconds.values())}
     lines = [f"{steps} steps of {1000 * wall / max(steps, 1):.0f} ms"]
-    for name, value in each.items():
+    for name, value in parts.items():
         share, milliseconds = value / wall if wall else 0.0, 1000 * value / max(steps, 1)
         lines.append(f"  {name:16} {100 * share:5.1f} % {milliseconds:8.1f} ms  {RANGES.get(name, '')}".rstrip())
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What runs of one corpus, backbone and prompt share. A process keeps that of its last run for the next one."""
+"""The data of a run. A process caches it, so that the next run with the same corpus, backbone and prompt reuses it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from study.storage.schemas import UTTERANCE_COLUMNS
 
 @dataclass(frozen=True)
 class RunData:
-    """Attributes:
+    """The examples of a run and what describes them.
 
-    utterances: the corpus's table, the columns that records have.
-    cells: the C cells in use.
-    examples: of ``train``, ``dev``, ``test`` and ``control``.
-    answers: token ids of each label word with the end of turn.
+    Attributes:
+        utterances: the corpus's table, with the columns of the records.
+        cells: the C cells in use.
+        examples: by split: ``train``, ``dev``, ``test`` and ``control``.
+        answers: token ids of each label word and the end-of-turn token, in the order of ``EMOTIONS``.
     """
 
     utterances: pd.DataFrame
@@ -36,24 +37,24 @@ class RunData:
 
 @lru_cache(maxsize=1)
 def read_run_data(
-    folder: Path, backbone: str, prompt: Prompt, modalities: tuple[str, ...], control: ControlSplit
+    features_folder: Path, backbone: str, prompt: Prompt, modalities: tuple[str, ...], control: ControlSplit
 ) -> RunData:
-    """Make the examples of a corpus.
+    """Build the examples of a corpus.
 
     Args:
-        folder: of ``study.data.features.build``; its name is a hash of its content.
-        backbone: a hub id or folder, the tiny one already made.
+        features_folder: written by ``study.data.features.build``; its name is a hash of its content.
+        backbone: a hub id or a folder.
     """
-    dataset = features.load(folder)
+    dataset = features.load(features_folder)
     utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
     languages = [language for language in LANGUAGES if language in set(utterances["language"])]
-    in_use = cells(languages, modalities)
+    cells_in_use = cells(languages, modalities)
     processor = load_processor(backbone)
     return RunData(
         utterances=utterances,
-        cells=in_use,
+        cells=cells_in_use,
         examples={
-            split: Examples.of_rows(dataset, rows, in_use, prompt, processor)
+            split: Examples.of_rows(dataset, rows, cells_in_use, prompt, processor)
             for split, rows in rows_of_splits(utterances, control).items()
         },
         answers=answer_ids(prompt, processor),

@@ -22,22 +22,23 @@ from study.planning.plan import build_plan
 from study.planning.prepare import prepare
 from study.storage.study_folder import StudyFolder
 from study.training.engine import join_process_group
-from study.training.run import Run, RunPlan
+from study.training.run_plan import RunPlan
+from study.training.trainer import Trainer
 
 STEPS, WARM_UP = 12, 3
 
 
 def seconds_a_step(plan: RunPlan) -> float:
     """Median over ``STEPS`` steps after a warm-up."""
-    run = Run(plan, seed=0)
-    examples, size = run.examples["train"], plan.settings.optimisation.batch_size
-    batches = batches_of_epoch("balanced", examples.groups, size, np.random.default_rng(0))
+    trainer = Trainer(plan, seed=0)
+    size = plan.settings.optimisation.batch_size
+    batches = batches_of_epoch("balanced", trainer.step.examples.groups, size, np.random.default_rng(0))
     seconds = []
     for rows in batches[: STEPS + WARM_UP]:
         started = time.perf_counter()
-        run.step(run.collated([rows]), run.fairness_weights())
+        trainer.step(trainer.collate(rows), trainer.fairness.weights(progress=0.0), trainer.state.loss_state, epoch=1)
         seconds.append(time.perf_counter() - started)
-    run.close()
+    trainer.close()
     return statistics.median(seconds[WARM_UP:])
 
 

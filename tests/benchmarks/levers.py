@@ -30,7 +30,7 @@ from study.data.examples import Batch
 from study.data.features import audio_tokens, stored_length
 from study.models.audio_encoder import encoder_states
 from study.models.lora import with_lora
-from study.models.memory_estimate import FLOAT32, LEFT_FREE, SEVEN_B, bytes_a_token
+from study.models.memory_estimate import FLOAT32, RESERVED_FRACTION, TEXT_CONFIG_7B, bytes_per_token
 from study.models.qwen2_audio import EmotionModel
 
 TEXT_TOKENS = 50
@@ -85,8 +85,8 @@ def batch_of(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device)
 def fitting_seconds(config: Qwen2AudioConfig, size: int, free: float) -> float:
     """The longest clips, up to 30 s, of which a padded batch fits in ``free`` bytes with logits at every position."""
     logits = config.text_config.vocab_size * (2 * BF16 + 2 * FLOAT32)  # and their gradients, in both types
-    a_token = bytes_a_token(config, BackboneSettings(), BF16) + logits
-    tokens = (1 - LEFT_FREE) * free / a_token / size - TEXT_TOKENS - 2  # two of the answer
+    a_token = bytes_per_token(config, BackboneSettings(), BF16) + logits
+    tokens = (1 - RESERVED_FRACTION) * free / a_token / size - TEXT_TOKENS - 2  # two of the answer
     return min(LONGEST, max(0.5, tokens / audio_tokens(100)))
 
 
@@ -128,7 +128,7 @@ def random_model(config: Qwen2AudioConfig) -> tuple[Qwen2AudioForConditionalGene
 
 def main() -> int:
     flags = read_flags("levers", __doc__, "small", 16)
-    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=SEVEN_B)
+    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
     base, device = random_model(config)
     on_gpu, size = device.type == "cuda", flags.batch_size
     peft_model = with_lora(base, BackboneSettings())

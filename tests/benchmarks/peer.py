@@ -42,7 +42,7 @@ def make_work(place: Path, shape: str) -> None:
     from study.config.settings import Prompt
     from study.data.corpora.synthetic.corpus import write
     from study.data.corpora.synthetic.dialogues import SMALL
-    from study.models.memory_estimate import SEVEN_B
+    from study.models.memory_estimate import TEXT_CONFIG_7B
     from study.models.tiny import tiny_checkpoint
     from study.planning.prepare import PROMPT_SHARE
 
@@ -56,7 +56,7 @@ def make_work(place: Path, shape: str) -> None:
     processor = AutoProcessor.from_pretrained(tiny)
     processor.feature_extractor = type(processor.feature_extractor)(feature_size=128)
     audio = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
-    config = Qwen2AudioConfig(text_config=SEVEN_B, audio_token_index=audio)
+    config = Qwen2AudioConfig(text_config=TEXT_CONFIG_7B, audio_token_index=audio)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         model = Qwen2AudioForConditionalGeneration(config)

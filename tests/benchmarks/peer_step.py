@@ -29,11 +29,11 @@ from study.common.groups import EMOTIONS, LANGUAGES, cells
 from study.config.settings import BackboneSettings, Optimisation
 from study.data.examples import Batch
 from study.data.features import audio_tokens, log_mel
-from study.losses.base import GlobalBatch, utterance_weights
+from study.losses.base import GlobalBatch, sample_weights
 from study.losses.minmaxgap import ErmMinMaxGap
 from study.models.audio_encoder import encoder_states
 from study.models.lora import with_lora
-from study.models.memory_estimate import GB, SEVEN_B
+from study.models.memory_estimate import GB, TEXT_CONFIG_7B
 from study.models.qwen2_audio import IGNORED, EmotionModel
 from tests.benchmarks.levers import PAD, SMALL, TEXT_TOKENS, Qwen2AudioConfig, random_model, read_flags, timed
 from tests.benchmarks.training_step import CARD_FLOPS, FLOP_AN_EXAMPLE, SECONDS
@@ -193,7 +193,7 @@ class Ours:
         batch = self.batch.to(self.device)
         losses, _ = self.model(batch, score=False)
         whole = GlobalBatch(losses.detach(), batch.groups, self.cells)
-        weights, _ = utterance_weights(ErmMinMaxGap(), whole, (0.1,), {})
+        weights, _ = sample_weights(ErmMinMaxGap(), whole, (0.1,), {})
         (weights.losses * losses).sum().backward()
         torch.nn.utils.clip_grad_norm_(self.trained, Optimisation().gradient_clipping)
         self.optimiser.step()
@@ -227,7 +227,7 @@ def main() -> int:
     if flags.batch_size % MICRO[0]:
         print(f"error: --batch-size {flags.batch_size} has to be a multiple of {MICRO[0]}", file=sys.stderr)
         return 2
-    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=SEVEN_B)
+    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
     base, device = random_model(config)
     on_gpu, size = device.type == "cuda", flags.batch_size
     model = with_lora(base, BackboneSettings()).to(device)

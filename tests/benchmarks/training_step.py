@@ -20,10 +20,10 @@ from study.common.groups import EMOTIONS, LANGUAGES, cells
 from study.config.settings import BackboneSettings, Parallelism
 from study.data.examples import Batch
 from study.data.features import audio_tokens, stored_length
-from study.losses.base import GlobalBatch, utterance_weights
+from study.losses.base import GlobalBatch, sample_weights
 from study.losses.minmaxgap import ErmMinMaxGap
 from study.models.lora import with_lora
-from study.models.memory_estimate import GB, SEVEN_B, Load, memory_need
+from study.models.memory_estimate import GB, TEXT_CONFIG_7B, Workload, memory_need
 from study.models.qwen2_audio import EmotionModel
 from study.models.tiny import tiny_config
 
@@ -68,9 +68,9 @@ def main() -> int:
         print("error: the shape of the 7B needs a GPU; try --shape tiny", file=sys.stderr)
         return 2
     settings = BackboneSettings()
-    config = Qwen2AudioConfig(text_config=SEVEN_B) if flags.shape == "7b" else tiny_config()
-    load = Load(flags.batch_size, 2 * flags.batch_size, SECONDS, TEXT_TOKENS)
-    print(memory_need(config, settings, Parallelism(num_workers=1, zero_stage=0), load, on_gpu, epochs=1).in_words())
+    config = Qwen2AudioConfig(text_config=TEXT_CONFIG_7B) if flags.shape == "7b" else tiny_config()
+    load = Workload(flags.batch_size, 2 * flags.batch_size, SECONDS, TEXT_TOKENS)
+    print(memory_need(config, settings, Parallelism(num_workers=1, zero_stage=0), load, on_gpu, epochs=1).describe())
 
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
@@ -88,7 +88,7 @@ def main() -> int:
         batch = random_batch(config, flags.batch_size, device, seed=step)
         started = time.perf_counter()
         each, _ = model(batch, score=False)
-        weights, parts = utterance_weights(objective, GlobalBatch(each.detach(), batch.groups, in_use), (0.1,), {})
+        weights, parts = sample_weights(objective, GlobalBatch(each.detach(), batch.groups, in_use), (0.1,), {})
         (weights.losses * each).sum().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -30,7 +30,7 @@ from study.common.groups import EMOTIONS
 from study.config.settings import BackboneSettings
 from study.data.examples import Batch
 from study.models.lora import with_lora
-from study.models.memory_estimate import SEVEN_B
+from study.models.memory_estimate import TEXT_CONFIG_7B
 from study.models.qwen2_audio import EmotionModel
 from tests.benchmarks.levers import PAD, batch_of, random_model, read_flags, timed
 
@@ -130,7 +130,7 @@ def gradient(model: EmotionModel) -> Tensor:
 
 def main() -> int:
     flags = read_flags("untaken", __doc__, "deep", 8)
-    config = DEEP if flags.shape == "deep" else Qwen2AudioConfig(text_config=SEVEN_B)
+    config = DEEP if flags.shape == "deep" else Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
     base, device = random_model(config)
     on_gpu, size = device.type == "cuda", flags.batch_size
     peft_model = with_lora(base, BackboneSettings(lora_dropout=0.0))

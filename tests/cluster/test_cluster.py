@@ -262,13 +262,13 @@ def test_deepspeed_files_are_what_the_trainer_makes():
 
 def test_sizes_in_the_readme_are_those_that_settings_are_refused_by():
     from cluster import sizes
-    from study.models.memory_estimate import Load, memory_need
+    from study.models.memory_estimate import Workload, memory_need
 
     assert sizes.table() in (CLUSTER / "README.md").read_text()
     size = next(s for s in sizes.SIZES if s.card == 80e9 and s.parallelism.num_workers == 1)
     fit = sizes.at_once(size, 30.0)
     for n, expected in ((fit, True), (fit + 1, False)):
-        load = Load(examples=n, scored=2 * max(n, 32), clip_seconds=30.0, text_tokens=50)
+        load = Workload(examples=n, scored=2 * max(n, 32), clip_seconds=30.0, text_tokens=50)
         need = memory_need(sizes.CONFIG, sizes.SETTINGS, size.parallelism, load, on_gpu=True, epochs=1)
         assert (need.total <= 0.9 * 80e9) == expected
 

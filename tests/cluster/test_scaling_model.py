@@ -26,8 +26,8 @@ def test_traffic_by_hand():
 
 
 def test_the_model_is_the_one_that_memory_counts():
-    config = Qwen2AudioConfig(text_config=memory_estimate.SEVEN_B)
-    load = memory_estimate.Load(examples=1, scored=1, clip_seconds=3.6, text_tokens=50)
+    config = Qwen2AudioConfig(text_config=memory_estimate.TEXT_CONFIG_7B)
+    load = memory_estimate.Workload(examples=1, scored=1, clip_seconds=3.6, text_tokens=50)
     need = memory_estimate.memory_need(
         config, BackboneSettings(), Parallelism(num_workers=1), load, on_gpu=True, epochs=1
     )

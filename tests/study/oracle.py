@@ -28,12 +28,13 @@ from study.planning.prepare import prepare
 from study.storage.schemas import UTTERANCE_COLUMNS
 from study.storage.study_folder import StudyFolder
 from study.training.engine import join_process_group
-from study.training.run import Run, RunPlan
+from study.training.run_plan import RunPlan
+from study.training.trainer import Trainer
 
 EPOCHS = 4  # one more than the default study takes
 
 
-def run_on(planted_gaps: str, storage: str, seed: int) -> Run:
+def run_on(planted_gaps: str, storage: str, seed: int) -> Trainer:
     """Plain ERM, trained for ``EPOCHS`` on the synthetic corpus with these plants."""
     parser = argparse.ArgumentParser()
     add_study_flags(parser)
@@ -42,7 +43,7 @@ def run_on(planted_gaps: str, storage: str, seed: int) -> Run:
     plan = build_plan(read_flags(parser.parse_args(flags), cores=1))
     settings = plan.request.settings.with_overrides({"loss.method": "erm"})
     prepared = prepare(plan)
-    run = Run(
+    trainer = Trainer(
         RunPlan(
             settings=settings,
             parallelism=Parallelism(num_workers=1, zero_stage=0),
@@ -54,20 +55,21 @@ def run_on(planted_gaps: str, storage: str, seed: int) -> Run:
         seed,
     )
     for _ in range(EPOCHS):
-        run.train_epoch()
-    return run
+        trainer.train_epoch()
+    return trainer
 
 
-def signed_accuracy_gap(run: Run, planted_features: Path, language: str) -> float:
+def signed_accuracy_gap(trainer: Trainer, planted_features: Path, language: str) -> float:
     """Women's minus men's accuracy in a language on dev and test of another corpus's clips, as a fraction."""
     dataset = features.load(planted_features)
-    processor = load_processor(run.plan.backbone)
+    processor = load_processor(trainer.plan.backbone)
     utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
     frames = []
     for split in ("dev", "test"):
         rows = np.flatnonzero(utterances["split"] == split)
-        examples = Examples.of_rows(dataset, rows, run.cells, run.plan.settings.prompt, processor)
-        frames.append(prediction_frame(examples, score_examples(run.engine, examples, 64, run.device), utterances))
+        examples = Examples.of_rows(dataset, rows, trainer.data.cells, trainer.plan.settings.prompt, processor)
+        scores = score_examples(trainer.engine.deepspeed, examples, 64, trainer.device)
+        frames.append(prediction_frame(examples, scores, utterances))
     frame = pd.concat(frames).query("language == @language")
     correct = (frame["predicted"] == frame["emotion"]).groupby(frame["gender"]).mean()
     return float(correct["female"] - correct["male"])

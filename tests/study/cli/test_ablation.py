@@ -49,7 +49,7 @@ def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
 
     def parts_of(label):
         flat = flatten(by_label[label].model_dump(mode="json"))
-        return {name: flat[key] or by_label[label].loss.sampled() for name, key in parts.items()}
+        return {name: flat[key] or by_label[label].loss.batch_sampling for name, key in parts.items()}
 
     def changed(label, base):
         return {name: value for name, value in parts_of(label).items() if value != parts_of(base)[name]}

@@ -71,7 +71,7 @@ def test_worker_output_lies_with_its_runs(finished):
 def test_records_say_what_the_way_to_the_first_step_went_to(finished):
     _, folder = finished
     runs = [folder.read_json(f"runs/{config_id}/{seed}/finished.json") for config_id, seed in finished_runs(folder)]
-    parts = ["placement", "processes", "imports", "examples", "tower states", "model", "engine", "first step"]
+    parts = ["placement", "processes", "imports", "examples", "encoder states", "model", "engine", "first step"]
     assert [list(run["startup"]) for run in runs] == [parts] * len(runs)
     waited = sorted(run["startup"]["processes"] for run in runs)
     at_once = min(len(waited), max(1, (os.cpu_count() or 1) // 2))  # each of two ranks; later trials find workers there

@@ -35,8 +35,7 @@ from study.storage.records import finished_runs, read_trials, write_trial
 from study.storage.study_folder import StudyFolder
 from study.train import main
 from study.training.engine import join_process_group
-from study.training.run import Run
-from study.training.trainer import train
+from study.training.trainer import Trainer, train
 from tests import REPO
 from tests.conftest import without_times
 
@@ -114,11 +113,11 @@ def test_peft_loads_the_adapter_onto_the_stock_base_and_predicts_the_same(run_pl
     answers = answer_ids(plan.settings.prompt, processor)
     model = EmotionModel(peft_model, answers, processor.tokenizer.pad_token_id).eval()
 
-    run = Run(plan, 1)
-    examples = run.examples["test"]
+    trainer = Trainer(plan, 1)
+    examples = trainer.data.examples["test"]
     with torch.no_grad():
         scores = torch.cat([model.scores(examples.collate(range(i, i + 12))) for i in (0, 12, 24)])
-    run.close()
+    trainer.close()
     predictions = plan.folder.read_parquet("runs/abc/0/predictions.parquet")
     stored = predictions.loc[predictions["split"] == "test", list(SCORE_COLUMNS)].to_numpy()
     np.testing.assert_allclose(scores.numpy(), stored[:36], atol=2e-4)

@@ -185,10 +185,10 @@ def test_choices_without_effect_or_out_of_range_are_named(overrides, hyperparame
 
 
 def test_sampling_is_balanced_for_the_group_method_and_natural_for_erm():
-    assert TINY_SETTINGS.loss.sampled() == "balanced"
+    assert TINY_SETTINGS.loss.batch_sampling == "balanced"
     erm = TINY_SETTINGS.with_overrides({"loss.method": "erm"})
-    assert erm.loss.sampled() == "natural"
-    assert erm.with_overrides({"loss.sampling": "weighted"}).loss.sampled() == "weighted"
+    assert erm.loss.batch_sampling == "natural"
+    assert erm.with_overrides({"loss.sampling": "weighted"}).loss.batch_sampling == "weighted"
 
 
 def test_label_words_of_a_language_stand_in_the_question():

@@ -14,7 +14,7 @@ from study.common.errors import SettingsError
 from study.common.groups import Cell
 from study.config.config_id import config_id
 from study.config.settings import Settings
-from study.losses.base import GlobalBatch, Loss, PenalisedLoss, utterance_weights
+from study.losses.base import GlobalBatch, Loss, PenalisedLoss, sample_weights
 from study.losses.baselines import LOSSES
 from study.losses.gap_estimators import HeldOutGaps
 
@@ -29,7 +29,7 @@ def run(name, losses=BATCH_LOSSES, groups=GROUPS, weight=None, state=None, state
     if states is not None:
         states = torch.tensor(states, dtype=torch.float64)
     batch = GlobalBatch(torch.tensor(losses, dtype=torch.float64), torch.tensor(groups), CELLS, states)
-    return utterance_weights(loss, batch, weights, state or {})
+    return sample_weights(loss, batch, weights, state or {})
 
 
 def test_erm():
@@ -82,19 +82,19 @@ def test_min_diff():
     states = [[0.0], [0.0], [1.0], [1.0]]
     weights, parts = run("min_diff", groups=[F0, F1, M0, M1], states=states, weight=2.0)
     assert float(parts.penalty) == pytest.approx(1 + 1 - 2 * math.exp(-1))
-    assert weights.losses.tolist() == [0.25] * 4 and torch.isfinite(weights.states).all()
+    assert weights.losses.tolist() == [0.25] * 4 and torch.isfinite(weights.hidden_states).all()
     spread = [[0.0], [2.0], [1.0], [3.0]]
     weights, parts = run("min_diff", groups=[F0, F1, M0, M1], states=spread, weight=2.0)
     # squared distances of the ordered pairs: six 1 (01 12 23 and back), four 4, two 9; the lower median of twelve is 1
     within = (1 + math.exp(-4.0)) / 2
     across = (math.exp(-1.0) * 3 + math.exp(-9.0)) / 4
     assert float(parts.penalty) == pytest.approx(2 * within - 2 * across)
-    assert weights.states[3].item() > 0  # the outermost man is drawn inwards by descent
+    assert weights.hidden_states[3].item() > 0  # the outermost man is drawn inwards by descent
     assert float(run("min_diff", groups=[F0, F0, F1, F1], states=spread, weight=2.0)[1].penalty) == 0.0  # no men
 
 
 def weights_for(loss: Loss) -> tuple[float, ...]:
-    return (0.7,) * (loss.n_weights(len(CELLS)) if isinstance(loss, PenalisedLoss) else 0)
+    return (0.7,) * (loss.n_fairness_weights(len(CELLS)) if isinstance(loss, PenalisedLoss) else 0)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -110,9 +110,9 @@ def test_every_method_is_finite_and_blind_to_order_and_to_the_naming_of_genders(
         losses, groups = zip(*pairs, strict=True)
         values = torch.tensor(losses, dtype=torch.float64)
         batch = GlobalBatch(values, torch.tensor(groups), CELLS, torch.stack([values, values**2], 1))
-        weights, parts = utterance_weights(loss, batch, weights_for(loss), {})
+        weights, parts = sample_weights(loss, batch, weights_for(loss), {})
         assert torch.isfinite(weights.losses).all()
-        assert weights.states is None or torch.isfinite(weights.states).all()
+        assert weights.hidden_states is None or torch.isfinite(weights.hidden_states).all()
         return float(parts.total)
 
     expected = total(rows)
@@ -146,11 +146,11 @@ def test_memory_is_plain_tensors_and_survives_a_round_trip(tmp_path):
         "held_out": LOSSES["minmaxgap"].model_validate({"estimator": {"kind": "held_out"}}),
     }
     for name, loss in remembering.items():
-        start = HeldOutGaps().look(batch) if name == "held_out" else {}
-        _, first = utterance_weights(loss, batch, weights_for(loss), start)
+        start = HeldOutGaps().measure(batch) if name == "held_out" else {}
+        _, first = sample_weights(loss, batch, weights_for(loss), start)
         save_file(dict(first.state), tmp_path / name)
-        kept, _ = utterance_weights(loss, batch, weights_for(loss), first.state)
-        read, _ = utterance_weights(loss, batch, weights_for(loss), load_file(tmp_path / name))
+        kept, _ = sample_weights(loss, batch, weights_for(loss), first.state)
+        read, _ = sample_weights(loss, batch, weights_for(loss), load_file(tmp_path / name))
         assert first.state and kept.losses.tolist() == read.losses.tolist()
 
 
@@ -161,7 +161,7 @@ def test_the_method_that_the_documentation_adds_works():
     scope = dict(vars(study.losses.baselines))
     exec(textwrap.dedent(text), scope)
     batch = GlobalBatch(torch.tensor(BATCH_LOSSES), torch.tensor(GROUPS), CELLS)
-    weights, parts = utterance_weights(scope["WorstCell"](), batch, (), {})
+    weights, parts = sample_weights(scope["WorstCell"](), batch, (), {})
     assert float(parts.total) == pytest.approx((1 + 3 + 4) / 3)  # cell 0; cell 1 has one loss of 1
     assert weights.losses.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.common.groups import Cell
-from study.losses.base import GlobalBatch, signed_gaps, utterance_weights
-from study.losses.gap_estimators import BatchGaps, HeldOutGaps, MovingGaps
+from study.losses.base import GlobalBatch, sample_weights, signed_gaps
+from study.losses.gap_estimators import BatchGaps, HeldOutGaps, MovingAverageGaps
 from study.losses.minmaxgap import Coefficients, ErmMinMaxGap
 from study.losses.schedules import AdaptiveWeight
 
@@ -29,7 +29,7 @@ def parts_of(losses, groups, weight=1.0, **hyperparameters):
 
 
 def weights_of(losses, groups, weight, cells=TWO, **hyperparameters):
-    return utterance_weights(ErmMinMaxGap(**hyperparameters), batch_of(losses, groups, cells), (weight,), {})
+    return sample_weights(ErmMinMaxGap(**hyperparameters), batch_of(losses, groups, cells), (weight,), {})
 
 
 def test_arithmetic_by_hand():
@@ -87,7 +87,7 @@ def test_unknown_gender_counts_in_the_risk_only():
 
 def test_a_weight_for_each_cell():
     loss = ErmMinMaxGap(fairness_weight=AdaptiveWeight(per_cell=True))
-    assert loss.n_weights(2) == 2
+    assert loss.n_fairness_weights(2) == 2
     parts = loss(batch_of([1.0, 3.0, 1.0, 2.0], [F0, M0, F1, M1]), (0.5, 2.0))
     assert float(parts.total) == pytest.approx(1.75 + 0.5 * 4.0 + 2.0 * 1.0)
     with pytest.raises(ValueError):
@@ -116,7 +116,7 @@ def test_weighted_sum_has_the_gradient_of_the_objective():
         return theta.grad
 
     direct = gradient(lambda batch: loss(batch, (0.7,)).total)
-    weighted = gradient(lambda b: (utterance_weights(loss, b, (0.7,), {})[0].losses * b.losses).sum())
+    weighted = gradient(lambda b: (sample_weights(loss, b, (0.7,), {})[0].losses * b.losses).sum())
     torch.testing.assert_close(weighted, direct, rtol=1e-12, atol=0)
 
 
@@ -134,7 +134,7 @@ def test_coefficients_are_shared_times_deviation_with_mean_one():
 
 
 def test_moving_gaps_by_hand():
-    ema = MovingGaps(decay=0.5)
+    ema = MovingAverageGaps(decay=0.5)
     first, _, state = ema.estimate(batch_of([3.0, 1.0], [F0, M0]), {})
     assert first.tolist() == [2.0, 0.0]  # no correction is needed at the first step
     # women: (0.5 * 3 + 1 + 1) / (0.5 + 2) = 1.4; men: (0.5 * 1 + 2) / (0.5 + 1) = 5/3
@@ -150,11 +150,11 @@ def test_moving_gaps_by_hand():
 
 def test_held_out_gaps_give_size_and_sign_and_the_batch_gives_the_direction():
     loss = ErmMinMaxGap(estimator=HeldOutGaps())
-    state = loss.estimator.look(batch_of([2.0, 1.5, 1.0, 1.0], [F0, M0, F1, M1]))  # +0.5 and 0
+    state = loss.estimator.measure(batch_of([2.0, 1.5, 1.0, 1.0], [F0, M0, F1, M1]))  # +0.5 and 0
     assert state["gaps"].tolist() == [0.5, 0.0]
     # on the batch the men of cell 0 are worse, on held-out utterances the women: the women are pushed
     batch = batch_of([1.0, 3.0, 9.0, 0.0], [F0, M0, F1, M1])
-    weights, parts = utterance_weights(loss, batch, (1.0,), state)
+    weights, parts = sample_weights(loss, batch, (1.0,), state)
     assert float(parts.penalty) == 0.25 and parts.state is state
     assert weights.losses.tolist() == pytest.approx([0.25 + 1.0, 0.25 - 1.0, 0.25, 0.25])  # 2 * 0.5 * (+-1) / 1
 
@@ -183,8 +183,8 @@ def test_the_gap_that_noise_alone_shows():
     assert largest(BatchGaps(), 64, balanced=False) == pytest.approx(0.72, abs=0.04)
     assert largest(BatchGaps(), 256) == pytest.approx(0.34, abs=0.02)
     assert largest(BatchGaps(), 2884) == pytest.approx(0.10, abs=0.01)  # what a held-out set of that size sees
-    assert largest(MovingGaps(decay=0.9), 64, warm_up=60, draws=2000) == pytest.approx(0.16, abs=0.02)
-    assert largest(MovingGaps(decay=0.99), 64, warm_up=500, draws=4000) == pytest.approx(0.05, abs=0.015)
+    assert largest(MovingAverageGaps(decay=0.9), 64, warm_up=60, draws=2000) == pytest.approx(0.16, abs=0.02)
+    assert largest(MovingAverageGaps(decay=0.99), 64, warm_up=500, draws=4000) == pytest.approx(0.05, abs=0.015)
 
 
 # Properties
@@ -195,7 +195,7 @@ forms = st.builds(
     power=st.sampled_from([1, 2]),
     reduction=st.sampled_from(["max", "mean", "sum", "softmax"]),
     coefficients=st.just(Coefficients(languages={"en": 0.5, "de": 1.5})),
-    estimator=st.sampled_from([BatchGaps(), MovingGaps()]),
+    estimator=st.sampled_from([BatchGaps(), MovingAverageGaps()]),
 )
 
 
@@ -239,7 +239,7 @@ def test_a_cell_that_vanishes_leaves_the_other_as_if_it_had_never_been(rows, los
 @given(losses_and_groups, forms, st.floats(0.0, 10.0))
 def test_the_penalty_moves_no_weight_between_utterances_of_a_group_and_none_in_sum(rows, loss, weight):
     losses, groups = zip(*rows, strict=True)
-    weights, _ = utterance_weights(loss, batch_of(losses, groups), (weight,), {})
+    weights, _ = sample_weights(loss, batch_of(losses, groups), (weight,), {})
     assert torch.isfinite(weights.losses).all()
     assert float(weights.losses.sum()) == pytest.approx(1.0)  # what a woman gains, a man loses
     for group in set(groups):

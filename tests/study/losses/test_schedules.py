@@ -27,12 +27,12 @@ def test_schedules_over_training(schedule, expected):
 
 def test_adaptive_rises_above_the_tolerance_falls_below_and_is_projected():
     adaptive = AdaptiveWeight(step_size=10.0, tolerance=0.02, maximum=10.0)
-    assert adaptive.moved(1.0, gap=0.05) == pytest.approx(1.3)
-    assert adaptive.moved(1.0, gap=0.01) == pytest.approx(0.9)
-    assert adaptive.moved(0.0, gap=0.0) == 0.0
-    assert adaptive.moved(9.9, gap=1.0) == 10.0
+    assert adaptive.updated(1.0, gap=0.05) == pytest.approx(1.3)
+    assert adaptive.updated(1.0, gap=0.01) == pytest.approx(0.9)
+    assert adaptive.updated(0.0, gap=0.0) == 0.0
+    assert adaptive.updated(9.9, gap=1.0) == 10.0
 
 
 @given(st.floats(0, 10), st.floats(0, 5), st.floats(0.01, 100))
 def test_adaptive_stays_in_its_range(weight, gap, step_size):
-    assert 0.0 <= AdaptiveWeight(step_size=step_size).moved(weight, gap) <= 10.0
+    assert 0.0 <= AdaptiveWeight(step_size=step_size).updated(weight, gap) <= 10.0

@@ -15,18 +15,18 @@ from study.config.settings import BackboneSettings, Parallelism, Settings
 from study.data.examples import Batch
 from study.data.features import audio_tokens, stored_length
 from study.models.lora import load_model
-from study.models.memory_estimate import GB, SEVEN_B, Load, bytes_a_token, memory_need
+from study.models.memory_estimate import GB, TEXT_CONFIG_7B, Workload, bytes_per_token, memory_need
 from study.models.qwen2_audio import EmotionModel
 from study.models.tiny import tiny_config
 from study.planning import memory_check
 from study.planning.memory_check import load_of, require_memory, room_errors
 
-LOAD = Load(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
+LOAD = Workload(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
 
 
 @pytest.fixture(scope="module")
 def seven_b():
-    return Qwen2AudioConfig(text_config=SEVEN_B)
+    return Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
 
 
 def test_the_default_backbone(seven_b):
@@ -38,7 +38,7 @@ def test_the_default_backbone(seven_b):
     assert need.weights == pytest.approx(16.8e9, rel=2e-3)
     assert need.optimiser == 12 * need.trainable and need.gradients == 2 * need.trainable
     assert 40 * GB < need.activations < 80 * GB  # 9,088 tokens fit in 141 GB without checkpointing
-    assert "16.8 weights (8.40 B parameters, bf16)" in need.in_words()
+    assert "16.8 weights (8.40 B parameters, bf16)" in need.describe()
 
 
 def test_zero_divides_what_it_shards(seven_b):
@@ -62,7 +62,7 @@ def test_zero_divides_what_it_shards(seven_b):
 )  # fmt: skip
 def test_the_need_is_what_a_forward_pass_keeps(tmp_path, hyperparameters):
     torch.manual_seed(0)
-    text = {**SEVEN_B, "vocab_size": 700, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3}
+    text = {**TEXT_CONFIG_7B, "vocab_size": 700, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3}
     text |= {"num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0}
     encoder = {"model_type": "qwen2_audio_encoder", "num_mel_bins": 16, "d_model": 32, "encoder_layers": 2}
     encoder |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 128}
@@ -96,7 +96,7 @@ def test_the_need_is_what_a_forward_pass_keeps(tmp_path, hyperparameters):
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     losses.sum().backward()
 
-    load = Load(size, size, frames / 100, text_tokens, answer_tokens=3)
+    load = Workload(size, size, frames / 100, text_tokens, answer_tokens=3)
     need = memory_need(config, settings, Parallelism(num_workers=1, zero_stage=0), load, on_gpu=False, epochs=1)
     assert 0.75 * measured < need.activations < 1.05 * measured, (need.activations, measured)
     trained = [p for p in peft_model.parameters() if p.requires_grad]
@@ -164,4 +164,4 @@ def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, m
 def test_bytes_of_a_token_by_hand(seven_b):
     # 64 clips of 3.6 s are 64 x 142 tokens; the logits of their answers are in it
     whole = memory_need(seven_b, BackboneSettings(), Parallelism(num_workers=1), LOAD, True, epochs=1).activations
-    assert bytes_a_token(seven_b, BackboneSettings(), each=2) * 64 * 142 == pytest.approx(whole)
+    assert bytes_per_token(seven_b, BackboneSettings(), each=2) * 64 * 142 == pytest.approx(whole)

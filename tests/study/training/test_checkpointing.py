@@ -1,4 +1,4 @@
-"""A rank killed in the middle of an epoch, sharded training: the same command ends like an unbroken run."""
+"""Interrupted runs: after a kill at any point, the same command ends like an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.conftest import without_times
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", [2, 3])
-def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_stage):
+def test_resume_after_sigkill_gives_same_metrics(small_study, tmp_path, zero_stage):
     plan, prepared = small_study
     settings = plan.request.settings.with_overrides(
         {"optimisation.epochs": 10, "loss.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
@@ -46,80 +46,81 @@ def test_a_killed_rank_costs_no_more_than_its_epoch(small_study, tmp_path, zero_
         )
         return process, StudyFolder(str(tmp_path / name))
 
-    process, whole = start("whole")
+    process, uninterrupted = start("uninterrupted")
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out[-3000:]
 
-    process, folder = start("cut")
+    process, folder = start("interrupted")
     deadline = time.monotonic() + 200
-    while not folder.exists("runs/abc/0/checkpoint.json"):  # the first epoch is done, the second has begun
+    while not folder.exists("runs/abc/0/checkpoint.json"):  # written after the first epoch
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     psutil.Process(process.pid).children()[-1].kill()
     process.communicate(timeout=200)
     assert process.returncode != 0 and not folder.exists("runs/abc/0/finished.json")
 
-    process, _ = start("cut")
+    process, _ = start("interrupted")
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out[-3000:]
-    assert "'epoch': 1," not in out and "'epoch': 10," in out  # it went on
-    ended, unbroken = (study.read_json("runs/abc/0/finished.json") for study in (folder, whole))
-    assert without_times(ended) == without_times(unbroken)
-    steps = [study.read_parquet("runs/abc/0/steps.parquet") for study in (folder, whole)]
+    assert "'epoch': 1," not in out and "'epoch': 10," in out  # it resumed
+    resumed, expected = (study.read_json("runs/abc/0/finished.json") for study in (folder, uninterrupted))
+    assert without_times(resumed) == without_times(expected)
+    steps = [study.read_parquet("runs/abc/0/steps.parquet") for study in (folder, uninterrupted)]
     pd.testing.assert_frame_equal(*steps, rtol=1e-5)
 
 
 CHECKPOINT = ("/engine/", "/run.safetensors", "/checkpoint.json")
-POINTS = (*CHECKPOINT, "/adapter_model", "/adapter_config", "/predictions", "/finished")
+KILL_AT = (*CHECKPOINT, "/adapter_model", "/adapter_config", "/predictions", "/finished")
 
 
 @pytest.mark.slow
-def test_a_kill_inside_any_write_costs_nothing(plan_in, tmp_path, monkeypatch):
-    """The process ends in the middle of a file of the checkpoint, of the export or of the end, one after the other."""
+def test_resume_after_kill_inside_any_write_gives_same_files(plan_in, tmp_path, monkeypatch):
+    """The process is killed while it writes a file: of the checkpoint, of the adapter, or of the final records."""
     overrides = {"optimisation.epochs": 2, "loss.estimator.kind": "ema", "backbone.lora_dropout": 0.1}
-    whole, cut = (plan_in(tmp_path / name, overrides) for name in ("whole", "cut"))
-    finished = train(whole, seed=3, report=lambda row: None, export=True)
+    uninterrupted, interrupted = (plan_in(tmp_path / name, overrides) for name in ("uninterrupted", "interrupted"))
+    expected = train(uninterrupted, seed=3, report=lambda row: None, export=True)
 
     write = StudyFolder.write_bytes
-    for point in POINTS:
+    for point in KILL_AT:
 
-        def torn(folder: StudyFolder, name: str, data: bytes, point: str = point) -> None:
+        def killed_while_writing(folder: StudyFolder, name: str, data: bytes, point: str = point) -> None:
             if point in f"/{name}":
-                aside = Path(f"{folder.uri}/{name}.0123abcd.tmp")
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                aside.write_bytes(data[: len(data) // 2])
+                temporary = Path(f"{folder.uri}/{name}.0123abcd.tmp")
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(data[: len(data) // 2])
                 raise KeyboardInterrupt
             write(folder, name, data)
 
-        monkeypatch.setattr(StudyFolder, "write_bytes", torn)
+        monkeypatch.setattr(StudyFolder, "write_bytes", killed_while_writing)
         with pytest.raises(KeyboardInterrupt):
-            train(cut, seed=3, report=lambda row: None, export=True)
-        assert not cut.folder.exists("runs/abc/3/finished.json")
+            train(interrupted, seed=3, report=lambda row: None, export=True)
+        assert not interrupted.folder.exists("runs/abc/3/finished.json")
     monkeypatch.setattr(StudyFolder, "write_bytes", write)
-    ended = train(cut, seed=3, report=lambda row: None, export=True)
+    resumed = train(interrupted, seed=3, report=lambda row: None, export=True)
 
-    assert without_times(ended) == without_times(finished)
+    assert without_times(resumed) == without_times(expected)
     for name in ("predictions.parquet", "steps.parquet", "adapter/adapter_model.safetensors"):
-        assert cut.folder.read_bytes(f"runs/abc/3/{name}") == whole.folder.read_bytes(f"runs/abc/3/{name}"), name
-    left = [path.name for path in Path(cut.folder.uri, "runs/abc/3").iterdir()]
-    assert not [name for name in left if name.endswith(".tmp") or name.startswith("checkpoint")]
+        path = f"runs/abc/3/{name}"
+        assert interrupted.folder.read_bytes(path) == uninterrupted.folder.read_bytes(path), name
+    remaining = [path.name for path in Path(interrupted.folder.uri, "runs/abc/3").iterdir()]
+    assert not [name for name in remaining if name.endswith(".tmp") or name.startswith("checkpoint")]
 
 
-def test_an_attempt_that_was_given_up_writes_no_more(plan_in, tmp_path):
-    """As when a node is cut off from the cluster, but not from the storage: its workers live on for a while."""
+def test_superseded_attempt_stops_writing(plan_in, tmp_path):
+    """This happens if a node loses the cluster but not the storage: its workers go on for a while."""
     plan = plan_in(tmp_path, {"optimisation.epochs": 3})
 
-    def begun_elsewhere(row):
+    def start_elsewhere(row):
         if row["epoch"] == 1:
             claim_run(plan.folder, "runs/abc/3")
 
     with pytest.raises(Superseded, match=f"runs/abc/3 was taken over by process {os.getpid()} on .*stops writing"):
-        train(plan, seed=3, report=begun_elsewhere)
+        train(plan, seed=3, report=start_elsewhere)
     assert [row["epoch"] for row in plan.folder.read_jsonl("runs/abc/3/epochs.jsonl")] == [1]
 
     with pytest.raises(
         Superseded, match="finished by another attempt; this one"
-    ):  # behind the last epoch, before the figures of test
+    ):  # after the last epoch, before the evaluation on test
         train(plan, seed=3, report=lambda row: row["epoch"] == 3 and plan.folder.remove("runs/abc/3/attempt.json"))
     assert not plan.folder.exists("runs/abc/3/finished.json") and not plan.folder.exists(
         "runs/abc/3/predictions.parquet"
@@ -132,18 +133,18 @@ def test_an_attempt_that_was_given_up_writes_no_more(plan_in, tmp_path):
     assert not plan.folder.exists("runs/abc/3/attempt.json")
 
 
-def test_a_checkpoint_is_not_marked_for_an_attempt_that_was_given_up(plan_in, tmp_path, monkeypatch):
+def test_superseded_attempt_does_not_mark_its_checkpoint(plan_in, tmp_path, monkeypatch):
     plan = plan_in(tmp_path, {"optimisation.epochs": 3})
     write, attempts = StudyFolder.write_bytes, []
 
-    def slow(folder, name, data):
+    def superseded_meanwhile(folder, name, data):
         write(folder, name, data)
         if "checkpoint-00002" in name and name.endswith("run.safetensors"):
             attempts.append(folder.read_json("runs/abc/3/attempt.json")["attempt"])
-            claim_run(folder, "runs/abc/3")  # it takes so long that the run is begun elsewhere
+            claim_run(folder, "runs/abc/3")  # the run is started elsewhere during this write
 
-    monkeypatch.setattr(StudyFolder, "write_bytes", slow)
+    monkeypatch.setattr(StudyFolder, "write_bytes", superseded_meanwhile)
     with pytest.raises(Superseded, match="was taken over"):
         train(plan, seed=3, report=lambda row: None)
     marked = plan.folder.read_json("runs/abc/3/checkpoint.json")["checkpoint"]
-    assert marked == f"checkpoint-00001-{attempts[0]}"  # named after the attempt: none writes into that of another
+    assert marked == f"checkpoint-00001-{attempts[0]}"  # attempts do not write into each other's checkpoints

@@ -1,4 +1,4 @@
-"""The objective is that of the whole effective batch, however it is split over ranks and micro-batches."""
+"""The gradients of a step do not depend on the split of the global batch into workers, micro-batches and buckets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests import REPO
 
-OBJECTIVES = {
+LOSSES = {
     "paper": {"method": "minmaxgap"},
     "softmax-ema-p1": {
         "method": "minmaxgap",
@@ -33,7 +33,7 @@ OBJECTIVES = {
 
 @pytest.fixture(scope="module")
 def gradient(small_study, tmp_path_factory):
-    """A function that runs two steps of every objective over some ranks and returns the gradients of the second."""
+    """A function that does two steps of every loss over some workers and returns the gradients of the second step."""
     plan, prepared = small_study
     folder = tmp_path_factory.mktemp("gradients")
 
@@ -52,14 +52,14 @@ def gradient(small_study, tmp_path_factory):
                 "computation.micro_batch_tokens": tokens,
                 "computation.length_buckets": buckets,
                 "optimisation.gradient_clipping": 1e9,
-                "optimisation.learning_rate": 1e-12,  # steps that leave the weights as they are
+                "optimisation.learning_rate": 1e-12,  # steps do not change the weights
                 "control.fraction": 0.5,
             }
         )
         name = f"{num_workers}-{zero_stage}-{micro}-{order}-{tokens}-{buckets}"
         spec = {
             "settings": settings.model_dump(mode="json"),
-            "objectives": OBJECTIVES,
+            "losses": LOSSES,
             "parallelism": {"num_workers": num_workers, "zero_stage": zero_stage},
             "features": str(prepared.features),
             "backbone": prepared.backbone,
@@ -83,52 +83,52 @@ def gradient(small_study, tmp_path_factory):
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
     assert one.keys() == other.keys()
-    seen = []
-    for loss, tree in OBJECTIVES.items():
+    directions = []
+    for loss, tree in LOSSES.items():
         part, other_part = (
             {key.split(":")[1]: value for key, value in gradients.items() if key.startswith(f"{loss}:")}
             for gradients in (one, other)
         )
         if tree["method"] in ("minmaxgap", "v_rex", "min_diff"):
-            assert part["penalty"] > 0, loss  # a gap is there, so the penalty's gradient is tested too
+            assert part["penalty"] > 0, loss  # so the gradient of the penalty is tested too
         assert other_part["total"] == pytest.approx(part["total"], rel=1e-5), loss
         names = [name for name in part if name not in ("penalty", "total")]
         flat, flat_other = (np.concatenate([p[name].ravel() for name in names]) for p in (part, other_part))
         assert len(names) > 10 and np.linalg.norm(flat) > 1e-3, loss
         assert np.linalg.norm(flat - flat_other) <= 1e-5 * np.linalg.norm(flat), loss
-        seen.append(flat / np.linalg.norm(flat))
-    similar = np.array(seen) @ np.array(seen).T - np.eye(len(seen))
-    assert similar.max() < 1 - 1e-6  # the objectives are different ones
+        directions.append(flat / np.linalg.norm(flat))
+    similar = np.array(directions) @ np.array(directions).T - np.eye(len(directions))
+    assert similar.max() < 1 - 1e-6  # the losses have different gradients
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2])
-def test_two_ranks_equal_one(gradient, zero_stage):
+def test_two_workers_equal_one(gradient, zero_stage):
     assert_same(gradient(1), gradient(2, zero_stage))
 
 
-def test_two_ranks_of_one_gender_each_with_accumulation_equal_one(gradient):
+def test_two_workers_of_one_gender_each_with_accumulation_equal_one(gradient):
     assert_same(gradient(1), gradient(2, zero_stage=2, micro=6, order="gender"))
 
 
 @pytest.mark.parametrize(("num_workers", "zero_stage", "tokens"), [(1, 0, None), (2, 2, 400)])
-def test_buckets_and_passes_by_tokens_equal_one(gradient, num_workers, zero_stage, tokens):
+def test_buckets_and_micro_batches_by_tokens_equal_one(gradient, num_workers, zero_stage, tokens):
     assert_same(gradient(1), gradient(num_workers, zero_stage, tokens=tokens, buckets=True))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("zero_stage", "tokens"), [(1, 400), (3, 400), (3, None)])
-def test_buckets_and_passes_equal_one_whatever_is_sharded(gradient, zero_stage, tokens):
+def test_buckets_and_micro_batches_equal_one_at_every_zero_stage(gradient, zero_stage, tokens):
     assert_same(gradient(1), gradient(2, zero_stage, tokens=tokens, buckets=True))
 
 
 @pytest.mark.slow
 def test_micro_batches_of_one_cell_each_equal_one(gradient):
     assert_same(gradient(1), gradient(1, zero_stage=0, micro=8, order="cell"))
-    assert_same(gradient(1), gradient(2, zero_stage=2, micro=5, order="cell"))  # a ragged last one
+    assert_same(gradient(1), gradient(2, zero_stage=2, micro=5, order="cell"))  # the last one is smaller
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", [1, 3])
-def test_other_zero_stages_equal_one_rank(gradient, zero_stage):
+def test_other_zero_stages_equal_one_worker(gradient, zero_stage):
     assert_same(gradient(1), gradient(2, zero_stage))
     assert_same(gradient(1), gradient(2, zero_stage, micro=4))

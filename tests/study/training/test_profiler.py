@@ -1,4 +1,4 @@
-"""The profile of a run: its trace, and a summary whose shares are those of the steps."""
+"""The profile of a run: its trace, and a summary with the share of each range in the steps."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from study.training.profiler import RANGES, SUMMARY, TRACE, StepProfile, range_s
 from study.training.trainer import train
 
 
-def test_a_profile_leaves_a_trace_and_a_page(run_plan):
+def test_profile_writes_a_trace_and_a_summary(run_plan):
     plan = run_plan({"optimisation.epochs": 2})
     train(plan, seed=0, report=lambda row: None, profile=True)
     trace = json.loads(plan.folder.read_bytes(f"runs/abc/0/{TRACE}"))
     names = {event.get("name") for event in trace["traceEvents"]}
     assert set(RANGES) <= names
-    page = plan.folder.read_bytes(f"runs/abc/0/{SUMMARY}").decode()
-    shares = {name: float(share) for name, share in re.findall(r"^  (\w[\w ]*?) +(-?[\d.]+) %", page, re.MULTILINE)}
+    summary = plan.folder.read_bytes(f"runs/abc/0/{SUMMARY}").decode()
+    shares = {name: float(share) for name, share in re.findall(r"^  (\w[\w ]*?) +(-?[\d.]+) %", summary, re.MULTILINE)}
     assert list(shares) == [*RANGES, "rest"] and abs(sum(shares.values()) - 100) < 0.5
     assert shares["backward"] > 0 and shares["language model"] > 0
-    assert "Self CPU" in page
+    assert "Self CPU" in summary
 
 
-@pytest.mark.parametrize(("steps", "left"), [(7, False), (8, True)])
-def test_a_run_of_too_few_steps_says_that_no_profile_was_left(tmp_path, capsys, steps, left):
+@pytest.mark.parametrize(("steps", "written"), [(7, False), (8, True)])
+def test_run_of_too_few_steps_prints_that_no_profile_was_written(tmp_path, capsys, steps, written):
     folder = StudyFolder.at(str(tmp_path), "study")
     profile = StepProfile(folder, "runs/abc/0", on_gpu=False)
     for _ in range(steps):
         torch.ones(2).sum()
         profile.step()
     profile.close()
-    assert folder.exists(f"runs/abc/0/{SUMMARY}") == left
-    assert ("none was left: it takes 8 steps, and here were 7" in capsys.readouterr().out) != left
+    assert folder.exists(f"runs/abc/0/{SUMMARY}") == written
+    assert ("not written: it needs 8 steps and the run had 7" in capsys.readouterr().out) != written
 
 
-def test_on_a_gpu_kernels_count_where_they_were_launched_whatever_the_thread():
-    """By hand: a backward pass has a thread of its own there, so its operators are no children of the range."""
+def test_gpu_kernels_count_in_the_range_of_their_launch_on_any_thread():
+    """By hand: on a GPU the backward pass has its own thread, so its operators are not children of the range."""
 
     def event(name, start, end, thread, kernel=0.0):
-        made = FunctionEvent(id=0, name=name, thread=thread, start_us=start, end_us=end, use_device="cuda")
+        event = FunctionEvent(id=0, name=name, thread=thread, start_us=start, end_us=end, use_device="cuda")
         if kernel:
-            made.append_kernel("gemm", 0, kernel)
-        return made
+            event.append_kernel("gemm", 0, kernel)
+        return event
 
     events = [
         event("data wait", 0, 1000, thread=1),

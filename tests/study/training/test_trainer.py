@@ -1,4 +1,4 @@
-"""One run without Ray: what it learns, what it leaves, what it refuses."""
+"""Train single runs without Ray: what they learn, record and refuse."""
 
 from __future__ import annotations
 
@@ -8,16 +8,38 @@ import pytest
 import torch
 
 from study.common.groups import SCORE_COLUMNS
-from study.models import base_weights
+from study.evaluation.metrics import evaluate
+from study.models import lora
 from study.storage.schemas import PREDICTION_COLUMNS
-from study.training.run import Run
 from study.training.train_step import LossNotFinite
-from study.training.trainer import train
+from study.training.trainer import Trainer, train
 
 CONSTANT = {"loss.fairness_weight.schedule": "constant", "loss.fairness_weight.weight": 0.5}
 
 
-def test_a_run_leaves_its_records_and_learns(run_plan):
+def ignore(row):
+    """A report function that does nothing."""
+
+
+def interrupt(row):
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def trainer_of(run_plan):
+    """A function that builds a trainer from overrides of the settings; all of them are closed in the end."""
+    trainers = []
+
+    def build(overrides, seed=0):
+        trainers.append(Trainer(run_plan(overrides), seed))
+        return trainers[-1]
+
+    yield build
+    for trainer in trainers:
+        trainer.close()
+
+
+def test_run_learns_and_writes_its_records(run_plan):
     plan = run_plan({"optimisation.epochs": 3})
     reports = []
     finished = train(plan, seed=3, report=reports.append)
@@ -26,7 +48,7 @@ def test_a_run_leaves_its_records_and_learns(run_plan):
     assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]
     best = max(epochs, key=lambda row: row["dev"]["w_f1"])
     assert finished["epoch"] == best["epoch"] and finished["dev"] == best["dev"]
-    assert [row["dev"] for row in reports] == [row["dev"] for row in epochs]  # whole: any figure can be ranked by
+    assert [row["dev"] for row in reports] == [row["dev"] for row in epochs]
     assert plan.folder.read_json("runs/abc/3/finished.json") == finished
     predictions = plan.folder.read_parquet("runs/abc/3/predictions.parquet")
     assert tuple(predictions.columns) == PREDICTION_COLUMNS
@@ -35,33 +57,32 @@ def test_a_run_leaves_its_records_and_learns(run_plan):
     assert (predictions[list(SCORE_COLUMNS)].to_numpy() < 0).all()  # log-probabilities
 
 
-def test_the_selected_epoch_is_the_one_that_is_scored(run_plan):
-    from study.evaluation.metrics import evaluate
-
-    plan = run_plan({"optimisation.learning_rate": 0.05, "optimisation.patience": 1, "optimisation.epochs": 4})
-    finished = train(plan, seed=0, report=lambda row: None)
+def test_predictions_are_those_of_the_selected_epoch(run_plan, trainer_of):
+    overrides = {"optimisation.learning_rate": 0.05, "optimisation.patience": 1, "optimisation.epochs": 4}
+    plan = run_plan(overrides)
+    finished = train(plan, seed=0, report=ignore)
     assert finished["epochs_run"] <= finished["epoch"] + 1  # early stopping
-    run = Run(plan, 0)
+    trainer = trainer_of(overrides)
     predictions = plan.folder.read_parquet("runs/abc/0/predictions.parquet")
     for split in ("dev", "test"):
         scores = predictions.loc[predictions["split"] == split, list(SCORE_COLUMNS)].to_numpy()
-        assert evaluate(run.frame(split, scores))["w_f1"] == pytest.approx(finished[split]["w_f1"])
-    run.close()
+        metrics = evaluate(trainer.evaluator.predictions(split, scores))
+        assert metrics["w_f1"] == pytest.approx(finished[split]["w_f1"])
 
 
-def test_the_same_seed_gives_the_same_figures_and_another_one_others(run_plan):
+def test_seed_determines_the_results(run_plan):
     plan = run_plan({"optimisation.epochs": 1})
-    first = train(plan, 1, report=lambda row: None)
+    first = train(plan, 1, report=ignore)
     plan.folder.remove("runs/abc/1")
-    again, other = (train(plan, seed, report=lambda row: None) for seed in (1, 2))
-    assert first["test"]["cells"] == again["test"]["cells"]
-    assert first["test"]["cells"] != other["test"]["cells"]
+    second, other_seed = (train(plan, seed, report=ignore) for seed in (1, 2))
+    assert first["test"]["cells"] == second["test"]["cells"]
+    assert first["test"]["cells"] != other_seed["test"]["cells"]
 
 
-def test_schedules_reach_the_training_record(run_plan):
+def test_fairness_weight_follows_its_schedule(run_plan):
     def weights(overrides):
         plan = run_plan(overrides)
-        train(plan, seed=0, report=lambda row: None)
+        train(plan, seed=0, report=ignore)
         rows = plan.folder.read_jsonl("runs/abc/0/epochs.jsonl")
         plan.folder.remove("runs/abc/0")
         return [row["fairness_weight"] for row in rows]
@@ -69,14 +90,14 @@ def test_schedules_reach_the_training_record(run_plan):
     assert weights(CONSTANT) == [0.5, 0.5]
     assert weights({"loss.method": "erm"}) == [0.0, 0.0]
     first, second = weights({"loss.fairness_weight.step_size": 3.0, "loss.fairness_weight.initial": 0.1})
-    assert first == 0.1 and second != 0.1  # moved by the dev gap after the first epoch
-    by_loss = weights({"loss.fairness_weight.driver": "loss_gap", "loss.fairness_weight.initial": 0.1})
-    assert by_loss[0] == 0.1 and by_loss[1] != 0.1
+    assert first == 0.1 and second != 0.1  # updated by the dev gap after the first epoch
+    first, second = weights({"loss.fairness_weight.driver": "loss_gap", "loss.fairness_weight.initial": 0.1})
+    assert first == 0.1 and second != 0.1
 
 
 def test_every_step_is_recorded(run_plan):
     plan = run_plan({"loss.fairness_weight.per_cell": True, "loss.fairness_weight.initial": 0.5})
-    train(plan, seed=0, report=lambda row: None)
+    train(plan, seed=0, report=ignore)
     steps = plan.folder.read_parquet("runs/abc/0/steps.parquet")
     epochs = plan.folder.read_jsonl("runs/abc/0/epochs.jsonl")
     cells = [f"{language}/speech+text" for language in ("en", "ja", "de")]
@@ -86,201 +107,188 @@ def test_every_step_is_recorded(run_plan):
     assert [cells[i] for i in worst] == steps["active"].tolist()
     assert (steps["negative_weights"] > 0).any() and (steps["negative_weights"] < 1).all()
     first, second = (steps.loc[steps["epoch"] == epoch, [f"fairness_weight/{c}" for c in cells]] for epoch in (1, 2))
-    assert (first == 0.5).all(axis=None) and second.nunique(axis=1).min() > 1  # each cell's own gap moved its own
+    assert (first == 0.5).all(axis=None) and second.nunique(axis=1).min() > 1  # each is updated by its own cell's gap
     assert epochs[0]["loss"] == pytest.approx(steps.loc[steps["epoch"] == 1, "loss"].mean())
 
 
-def test_a_weight_can_move_several_times_an_epoch_and_by_the_control_split(run_plan):
-    hyperparameters = {
+def test_several_fairness_updates_an_epoch_from_dev_or_control_split(run_plan):
+    overrides = {
         "loss.fairness_updates_per_epoch": 3,
         "loss.fairness_weight.step_size": 5.0,
         "control.fraction": 0.5,
     }
     by_split = {}
     for split in ("dev", "control"):
-        plan = run_plan({**hyperparameters, "loss.fairness_weight.split": split})
-        finished = train(plan, seed=0, report=lambda row: None)
+        plan = run_plan({**overrides, "loss.fairness_weight.split": split})
+        finished = train(plan, seed=0, report=ignore)
         by_split[split] = plan.folder.read_parquet("runs/abc/0/steps.parquet")["fairness_weight"]
-        assert by_split[split].nunique() >= 5  # 0, and after five of the six looks (the last one is after the end)
+        assert by_split[split].nunique() >= 5  # 0, and one after each of six updates except the last, after the end
         n_dev = sum(cell[f"n_{g}"] for cell in finished["dev"]["cells"].values() for g in ("female", "male"))
-        assert 0.3 < n_dev / 84 < 0.7  # the other half of dev controls
+        assert 0.3 < n_dev / 84 < 0.7  # the other half of dev is the control split
         plan.folder.remove("runs")
     assert by_split["dev"].tolist() != by_split["control"].tolist()
 
 
-def test_held_out_gaps_are_those_of_the_control_split(run_plan):
-    plan = run_plan({"loss.estimator.kind": "held_out", "control.fraction": 0.5, **CONSTANT})
-    run = Run(plan, 0)
-    run.measure_control()
-    scores, figures = run.evaluate("control")
-    examples = run.examples["control"]
-    lengths = np.array([len(answer) for answer in run.answers])
+def test_held_out_gaps_are_those_of_the_control_split(trainer_of):
+    trainer = trainer_of({"loss.estimator.kind": "held_out", "control.fraction": 0.5, **CONSTANT})
+    trainer.fairness.measure_control_split()
+    scores, _ = trainer.evaluator.evaluate("control")
+    examples = trainer.data.examples["control"]
+    lengths = np.array([len(answer) for answer in trainer.data.answers])
     losses = -scores[np.arange(len(scores)), examples.labels] / lengths[examples.labels]
     expected = [
         losses[examples.groups == 2 * cell].mean() - losses[examples.groups == 2 * cell + 1].mean() for cell in range(3)
     ]
-    assert run.loss_state["gaps"].tolist() == pytest.approx(expected, abs=1e-5)  # differences of float32 losses near 2
-    run.engine.eval()
-    with torch.no_grad():  # and these losses are those of training
-        parts = [
-            run.engine(examples.collate(rows), score=False)[0] for rows in np.array_split(np.arange(len(examples)), 2)
-        ]
-    run.engine.train()
-    torch.testing.assert_close(torch.cat(parts), run.held_out("control").losses, rtol=1e-4, atol=1e-4)
-    assert not set(run.examples["dev"].utterances) & set(examples.utterances)
-    run.close()
+    # differences of float32 losses near 2
+    assert trainer.state.loss_state["gaps"].tolist() == pytest.approx(expected, abs=1e-5)
+    model = trainer.engine.model.eval()
+    with torch.no_grad():  # the same losses as in training
+        batches = [examples.collate(rows) for rows in np.array_split(np.arange(len(examples)), 2)]
+        training_losses = torch.cat([model(batch, score=False)[0] for batch in batches])
+    held_out = trainer.evaluator.global_batch("control")
+    torch.testing.assert_close(training_losses, held_out.losses, rtol=1e-4, atol=1e-4)
+    assert not set(trainer.data.examples["dev"].utterances) & set(examples.utterances)
 
 
 @pytest.mark.parametrize(
-    "hyperparameters",
+    "overrides",
     [
         {"loss.estimator.kind": "ema", "loss.fairness_weight.initial": 0.3, "backbone.lora_dropout": 0.2},
         {"loss.method": "group_dro", "loss.sampling": "natural"},
     ],
 )
-@pytest.mark.parametrize("cut_at", [1, 2])
-def test_a_run_that_was_cut_off_ends_like_one_that_was_not(run_plan, hyperparameters, cut_at):
-    plan = run_plan({**hyperparameters, "optimisation.epochs": 3})
-    whole = train(plan, seed=1, report=lambda row: None)
-    kept = plan.folder.read_parquet("runs/abc/1/steps.parquet")
+@pytest.mark.parametrize("last_epoch", [1, 2])
+def test_resumed_run_ends_like_an_uninterrupted_one(run_plan, overrides, last_epoch):
+    plan = run_plan({**overrides, "optimisation.epochs": 3})
+    uninterrupted = train(plan, seed=1, report=ignore)
+    steps = plan.folder.read_parquet("runs/abc/1/steps.parquet")
     assert not [name for name in plan.folder.names("runs/abc/1") if name.startswith("checkpoint")]
     plan.folder.remove("runs")
 
-    def cut(row):
-        if row["epoch"] == cut_at:
+    def interrupt_after(row):
+        if row["epoch"] == last_epoch:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(plan, seed=1, report=cut)
+        train(plan, seed=1, report=interrupt_after)
     assert not plan.folder.exists("runs/abc/1/finished.json")
     epochs = []
     resumed = train(plan, seed=1, report=lambda row: epochs.append(row["epoch"]))
-    assert epochs == list(range(cut_at + 1, 4))  # nothing is trained twice
-    pd.testing.assert_frame_equal(plan.folder.read_parquet("runs/abc/1/steps.parquet"), kept, rtol=1e-5)
+    assert epochs == list(range(last_epoch + 1, 4))  # no epoch is trained twice
+    pd.testing.assert_frame_equal(plan.folder.read_parquet("runs/abc/1/steps.parquet"), steps, rtol=1e-5)
     for split in ("dev", "test"):
-        assert resumed[split] == whole[split]
-    assert resumed["epoch"] == whole["epoch"]
+        assert resumed[split] == uninterrupted[split]
+    assert resumed["epoch"] == uninterrupted["epoch"]
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # ZeRO-2 imports torch.compile
-def test_a_checkpoint_of_another_zero_stage_is_not_used(run_plan):
-    def cut(row):
-        raise KeyboardInterrupt
-
+def test_checkpoint_of_another_zero_stage_is_not_used(run_plan, capsys):
     with pytest.raises(KeyboardInterrupt):
-        train(run_plan(), seed=0, report=cut)
+        train(run_plan(), seed=0, report=interrupt)
     epochs = []
     train(run_plan(zero_stage=2), seed=0, report=lambda row: epochs.append(row["epoch"]))
     assert epochs == [1, 2]
+    assert "starting from the beginning" in capsys.readouterr().out
 
 
-def test_accumulation_replays_the_same_dropout(run_plan):
-    run = Run(run_plan({**CONSTANT, "backbone.lora_dropout": 0.5, "optimisation.micro_batch_size": 12}), 0)
-    with torch.no_grad():  # LoRA's second matrix is 0 at the start, which would hide its dropout
-        for name, parameter in run.engine.module.named_parameters():
+def test_accumulation_replays_the_same_dropout_masks(trainer_of):
+    trainer = trainer_of({**CONSTANT, "backbone.lora_dropout": 0.5, "optimisation.micro_batch_size": 12})
+    with torch.no_grad():  # the second LoRA matrix starts at 0, which would hide the dropout
+        for name, parameter in trainer.engine.model.named_parameters():
             if "lora_B" in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    rows = np.arange(24)
-    examples = run.examples["train"]
-    batches = [[examples.collate(rows[:12])], [examples.collate(rows[12:])]]
-    first, _, states = run.outcomes_without_gradient(batches)
-    replayed = run.outcomes_replayed(batches, states)
+    step, rows = trainer.step, np.arange(24)
+    micro_batches = [[step.examples.collate(rows[:12])], [step.examples.collate(rows[12:])]]
+    first, _, random_states = step.forward_without_gradient(micro_batches)
+    replayed = step.forward_replayed(micro_batches, random_states)
     torch.testing.assert_close(torch.cat([losses for losses, _ in replayed]), first, rtol=0, atol=0)
-    different, _, _ = run.outcomes_without_gradient(batches)
+    different, _, _ = step.forward_without_gradient(micro_batches)
     assert (different != first).any()  # dropout is on
-    run.close()
 
 
-def test_passes_are_cut_by_free_memory(run_plan, monkeypatch):
-    def passes_of(overrides):
-        run = Run(run_plan(overrides), 0)
-        passes = run.collated([np.arange(24)])
-        lengths = run.examples["train"].lengths
-        kept, tokens = [[batch.rows.tolist() for batch in buckets] for buckets in passes], run.tokens
-        run.close()
-        return kept, tokens, lengths
+def test_free_memory_limits_micro_batches(trainer_of, monkeypatch):
+    def micro_batches_of(overrides):
+        trainer = trainer_of(overrides)
+        rows = [[batch.rows.tolist() for batch in buckets] for buckets in trainer.collate(np.arange(24))]
+        return rows, trainer.state.micro_batch_tokens, trainer.step.examples.lengths
 
-    plenty, _, _ = passes_of({})
+    plenty, _, _ = micro_batches_of({})
     assert len(plenty) == 1
-    monkeypatch.setattr("study.training.run.free_memory", lambda: 2e7)
-    scarce, tokens, lengths = passes_of({})
+    monkeypatch.setattr("study.training.engine.free_memory", lambda: 2e7)
+    scarce, max_tokens, lengths = micro_batches_of({})
     assert len(scarce) > 1 and sorted(row for buckets in scarce for rows in buckets for row in rows) == list(range(24))
-    held = [sum(len(rows) * lengths[rows].max() for rows in buckets) for buckets in scarce]
-    assert max(held) <= tokens
-    given, tokens, _ = passes_of({"optimisation.micro_batch_size": 24})
-    assert len(given) == 1 and tokens is None
+    tokens = [sum(len(rows) * lengths[rows].max() for rows in buckets) for buckets in scarce]
+    assert max(tokens) <= max_tokens
+    fixed, max_tokens, _ = micro_batches_of({"optimisation.micro_batch_size": 24})
+    assert len(fixed) == 1 and max_tokens is None
 
 
 @pytest.mark.parametrize(("free", "same"), [(2e9, True), (1.9e7, True), (1e7, False)])
-def test_a_run_that_goes_on_cuts_its_steps_as_before_where_memory_allows(run_plan, monkeypatch, free, same):
+def test_resumed_run_keeps_its_micro_batches_if_they_fit_in_memory(run_plan, monkeypatch, free, same):
     plan = run_plan({**CONSTANT, "backbone.lora_dropout": 0.5})
-    monkeypatch.setattr("study.training.run.free_memory", lambda: 2e7)
-    whole = train(plan, seed=0, report=lambda row: None)
+    monkeypatch.setattr("study.training.engine.free_memory", lambda: 2e7)
+    uninterrupted = train(plan, seed=0, report=ignore)
     steps = plan.folder.read_parquet("runs/abc/0/steps.parquet")
     plan.folder.remove("runs")
 
-    def cut(row):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(plan, seed=0, report=cut)
-    monkeypatch.setattr("study.training.run.free_memory", lambda: free)
-    resumed = train(plan, seed=0, report=lambda row: None)
-    again = plan.folder.read_parquet("runs/abc/0/steps.parquet")
-    assert np.allclose(again["loss"], steps["loss"], rtol=1e-5) == same
-    assert not same or resumed["test"] == whole["test"]
+        train(plan, seed=0, report=interrupt)
+    monkeypatch.setattr("study.training.engine.free_memory", lambda: free)
+    resumed = train(plan, seed=0, report=ignore)
+    resumed_steps = plan.folder.read_parquet("runs/abc/0/steps.parquet")
+    assert np.allclose(resumed_steps["loss"], steps["loss"], rtol=1e-5) == same
+    assert not same or resumed["test"] == uninterrupted["test"]
 
 
-def test_weights_that_are_no_numbers_are_named_where_nothing_is_trained(run_plan):
-    run = Run(run_plan({"optimisation.epochs": 0}), 0)
+def test_nan_weights_are_refused_without_training(trainer_of):
+    trainer = trainer_of({"optimisation.epochs": 0})
     with torch.no_grad():
-        next(iter(run.engine.module.peft_model.get_base_model().lm_head.parameters()))[0] = torch.nan
-    with pytest.raises(FloatingPointError, match=r"examples have a score that is not a number: .*fetch them again"):
-        run.evaluate("dev")
-    run.close()
+        next(iter(trainer.engine.model.peft_model.get_base_model().lm_head.parameters()))[0] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"examples have a score that is NaN: .*download them again"):
+        trainer.evaluator.evaluate("dev")
 
 
-def test_a_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):
+def test_loss_that_is_not_finite_names_the_remedy(run_plan, monkeypatch):
     plan = run_plan(CONSTANT)
     monkeypatch.setattr(
         "study.models.qwen2_audio.EmotionModel.losses",
         lambda self, batch: (self.scores(batch)[:, 0] * float("nan"), self.scores(batch)),
     )
     with pytest.raises(LossNotFinite, match=r"epoch 1: .*learning_rate"):
-        train(plan, seed=0, report=lambda row: None)
+        train(plan, seed=0, report=ignore)
 
 
-def test_a_batch_larger_than_the_corpus_names_the_knob(run_plan):
+def test_batch_larger_than_the_corpus_names_the_setting(run_plan):
     with pytest.raises(ValueError, match=r"optimisation\.batch_size: 6400 is more than the \d+"):
-        train(run_plan({"optimisation.batch_size": 6400}), seed=0, report=lambda row: None)
+        train(run_plan({"optimisation.batch_size": 6400}), seed=0, report=ignore)
 
 
-def test_no_epochs_score_the_backbone_as_it_is(run_plan):
-    plan = run_plan({"optimisation.epochs": 0, "optimisation.batch_size": 6400})  # more than there are to train on
-    finished = train(plan, seed=0, report=lambda row: None)
+def test_no_epochs_score_the_backbone_as_it_is(run_plan, trainer_of):
+    overrides = {"optimisation.epochs": 0, "optimisation.batch_size": 6400}  # more than the training examples
+    plan = run_plan(overrides)
+    finished = train(plan, seed=0, report=ignore)
     assert finished["epoch"] == finished["epochs_run"] == 0
     assert plan.folder.read_jsonl("runs/abc/0/epochs.jsonl") == []
     assert not plan.folder.read_parquet("runs/abc/0/steps.parquet")["fairness_weight"].any()
     predictions = plan.folder.read_parquet("runs/abc/0/predictions.parquet")
-    run = Run(plan, 1)
+    trainer = trainer_of(overrides, seed=1)
     for split in ("dev", "test"):
-        with run.engine.module.peft_model.disable_adapter():
-            scores, _ = run.evaluate(split)
+        with trainer.engine.model.peft_model.disable_adapter():
+            scores, _ = trainer.evaluator.evaluate(split)
         stored = predictions.loc[predictions["split"] == split, list(SCORE_COLUMNS)].to_numpy()
         assert stored == pytest.approx(scores, abs=1e-5)
-    run.close()
 
 
 @pytest.mark.parametrize("trainable", [[], ["projector"]])
-def test_a_following_run_on_the_base_that_was_kept_equals_the_first(run_plan, monkeypatch, trainable):
+def test_run_on_the_cached_base_model_equals_the_first(run_plan, monkeypatch, trainable):
     plan = run_plan({"optimisation.epochs": 1, "backbone.trainable": trainable})
-    monkeypatch.setattr(base_weights, "_kept", {})
+    monkeypatch.setattr(lora, "_cached_base_models", {})
     loads = []
-    load = base_weights.load_base
-    monkeypatch.setattr(base_weights, "load_base", lambda *args: loads.append(args) or load(*args))
+    load = lora.load_base
+    monkeypatch.setattr(lora, "load_base", lambda *args: loads.append(args) or load(*args))
 
     def predictions(seed):
-        train(plan, seed, report=lambda row: None)
+        train(plan, seed, report=ignore)
         table = plan.folder.read_parquet(f"runs/abc/{seed}/predictions.parquet")
         plan.folder.remove(f"runs/abc/{seed}")
         return table
@@ -288,4 +296,4 @@ def test_a_following_run_on_the_base_that_was_kept_equals_the_first(run_plan, mo
     first = predictions(1)
     predictions(2)
     pd.testing.assert_frame_equal(predictions(1), first, check_exact=True)
-    assert len(loads) == (1 if not trainable else 3)  # a base that was trained itself is loaded again
+    assert len(loads) == (1 if not trainable else 3)  # a base model that was trained is loaded again

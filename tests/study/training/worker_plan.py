@@ -1,4 +1,4 @@
-"""What the scripts under torchrun share: a ``RunPlan`` from a JSON file."""
+"""Shared by the scripts that tests run under torchrun: read a ``RunPlan`` from a JSON file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from study.config.settings import Parallelism, Settings
 from study.storage.study_folder import StudyFolder
-from study.training.run import RunPlan
+from study.training.run_plan import RunPlan
 
 
 def read_plan(path: str) -> tuple[RunPlan, dict[str, Any]]:
-    """The plan in a file of ``settings, placement, features, backbone, folder``, and all that the file holds."""
+    """Return the plan in a file with ``settings, parallelism, features, backbone, folder``, and the file's content."""
     spec = json.loads(Path(path).read_text())
     plan = RunPlan(
         settings=Settings.model_validate(spec["settings"]),

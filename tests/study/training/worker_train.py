@@ -1,4 +1,4 @@
-"""Run under torchrun by ``test_checkpointing``: one whole run. usage: worker_train.py PLAN_JSON"""
+"""Run under torchrun by ``test_checkpointing``: train one run. usage: worker_train.py PLAN_JSON"""
 
 from __future__ import annotations
 
