@@ -1,4 +1,4 @@
-"""The base of every settings model, and its number types."""
+"""The base class of settings, and its number types."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class Frozen(BaseModel):
-    """Immutable, and refuses unknown keys."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=True)

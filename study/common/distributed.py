@@ -1,8 +1,9 @@
-"""The whole effective batch over ranks and micro-batches: gather the losses, then back-propagate weighted shares.
+"""Collective operations over the ranks of a process group.
 
-The gradient of J is that of sum_i w_i l_i with w_i = dJ/dl_i taken on the *whole* batch (``study.losses.base``), so all
-that crosses ranks is one float and one integer an utterance. DeepSpeed averages gradients over ranks and divides by the
-accumulation steps; the weights are scaled to undo both.
+With weights w_i = dJ/dl_i taken over the *global* batch, the gradient of J is that of sum_i w_i l_i
+(``study.losses.base``), so ranks exchange only one loss and one group per utterance, and the hidden states for losses
+that use them. DeepSpeed averages gradients over ranks, so each rank multiplies its weights by the number of ranks.
+Gradients are summed over accumulation passes, so the weights need no correction for them.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from torch import Tensor
 
 
 def world() -> tuple[int, int]:
-    """(rank, number of ranks); (0, 1) without a process group."""
+    """Return (rank, number of ranks); (0, 1) without a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
-    """Concatenate the rows of all ranks in rank order; ranks may hold different numbers, also none.
+    """Concatenate the rows of all ranks in rank order.
 
     Args:
-        rows: (n, ...) of this rank.
+        rows: (n, ...) of this rank; n may differ between ranks and may be 0.
 
     Returns:
-        (sum of n over ranks, ...), and where this rank's own rows stand in it.
+        (sum of n over ranks, ...), and the slice of this rank's own rows.
     """
     rank, num_workers = world()
     if num_workers == 1:
@@ -43,8 +44,8 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     return gathered, slice(start, start + len(rows))
 
 
-def shared(value: Any) -> Any:
-    """The first rank's value, on every rank."""
+def broadcast(value: Any) -> Any:
+    """Return the value of rank 0 on every rank; it must be picklable."""
     if world()[1] == 1:
         return value
     values = [value]
@@ -52,10 +53,10 @@ def shared(value: Any) -> Any:
     return values[0]
 
 
-def least(value: int, device: torch.device) -> int:
-    """The smallest value that any rank has."""
+def minimum(value: int, device: torch.device) -> int:
+    """Return the smallest value over all ranks."""
     if world()[1] == 1:
         return value
-    shared = torch.tensor(value, device=device)
-    dist.all_reduce(shared, dist.ReduceOp.MIN)
-    return int(shared)
+    smallest = torch.tensor(value, device=device)
+    dist.all_reduce(smallest, dist.ReduceOp.MIN)
+    return int(smallest)

@@ -1,7 +1,7 @@
-"""The words of the study: emotions, languages, modalities, genders, and the groups made of them.
+"""Emotions, languages, modalities and genders, and the cells and groups that they form.
 
-A *cell* is a (language, modality) pair; gaps are taken between the two genders inside a cell.
-A *group* is a (cell, gender) pair, written as one integer so that it fits in a tensor:
+A *cell* is a (language, modality) pair; a gap is the difference between the two genders of a cell.
+A *group* is a (cell, gender) pair, encoded as one integer so that it fits in a tensor:
 ``group = 2 * cell_index + (0 for female, 1 for male)``, and ``-1`` where the gender is unknown.
 """
 
@@ -15,7 +15,7 @@ UNKNOWN_GROUP = -1
 
 
 class Emotion(StrEnum):
-    """MELD's seven classes; the order is the column order of label scores."""
+    """MELD's seven classes, in the column order of label scores."""
 
     NEUTRAL = "neutral"
     JOY = "joy"
@@ -35,14 +35,14 @@ class Language(StrEnum):
 
 
 class Modality(StrEnum):
-    """What the model is given: the clip alone, or the clip and its gold transcript."""
+    """The model's input: the clip alone, or the clip and its gold transcript."""
 
     SPEECH = "speech"
     SPEECH_TEXT = "speech+text"
 
 
 class Gender(StrEnum):
-    """The sensitive feature. Unknown is trained on but never enters a gap."""
+    """The sensitive feature. Utterances of unknown gender are trained on but count in no gap."""
 
     FEMALE = "female"
     MALE = "male"
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
 
 
 def cells(languages: Iterable[str], modalities: Iterable[str]) -> tuple[Cell, ...]:
-    """Every cell of the given languages and modalities, in the order of the enumerations.
+    """Return every cell of the given languages and modalities, in the order of the enumerations.
 
     >>> [str(c) for c in cells(["de", "en"], ["speech"])]
     ['en/speech', 'de/speech']
@@ -82,7 +82,7 @@ def cells(languages: Iterable[str], modalities: Iterable[str]) -> tuple[Cell, ..
 
 
 def group_id(cells_in_use: Sequence[Cell], cell: Cell, gender: str) -> int:
-    """The integer of a group, or -1 where the gender is unknown.
+    """Return the integer of a group, or -1 if the gender is unknown.
 
     >>> group_id(cells(["en", "de"], ["speech"]), Cell("de", "speech"), "male")
     3

@@ -1,6 +1,6 @@
-"""Files of a folder that processes compute together: each takes the next missing one under its own lock.
+"""Compute the files of a folder in several processes; each takes the next missing file under the file's own lock.
 
-Builders that run at once share the work and compute nothing twice; an interrupted build goes on with what is missing.
+Builds that run at the same time share the work, and an interrupted build resumes with the missing files.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from filelock import FileLock, Timeout
 
 from study.common.environment import rank_and_world_size
 
-SHOW_EVERY = 5.0  # seconds between lines of progress
+PROGRESS_SECONDS = 5.0  # between two lines of progress
 GB = 1e9
 
 Compute = Callable[[int, Path], None]
-"""Computes a part and writes it to a path."""
+"""Compute the part of this index and write it to a path."""
 
 
 class ShardedBuild:
-    """Numbered files of a folder. They are written aside and renamed, so one that is there is whole.
+    """The parts of a dataset, one file each. Files are written under a temporary name, so an existing one is complete.
 
     Args:
-        folder: made if need be.
-        names: of the files.
+        folder: is created if it does not exist.
+        names: file names of the parts.
     """
 
     def __init__(self, folder: Path, names: Sequence[str]):
@@ -37,82 +37,85 @@ class ShardedBuild:
         self.folder, self.names = folder, names
 
     def path(self, part: int) -> Path:
+        """Return the path of a part."""
         return self.folder / self.names[part]
 
     def missing(self) -> list[int]:
-        """The parts that nobody has computed yet."""
-        there = set(os.listdir(self.folder))
-        return [part for part, name in enumerate(self.names) if name not in there]
+        """Return the indices of the parts that have not been computed."""
+        existing = set(os.listdir(self.folder))
+        return [part for part, name in enumerate(self.names) if name not in existing]
 
-    def build(self, what: str, compute: Compute, helpers: int = 0) -> None:
-        """Compute what is missing, with every other process that does so; returns when all parts are there.
+    def build(self, title: str, compute: Compute, helpers: int = 0) -> None:
+        """Compute the missing parts, shared with other processes that do the same; return when all parts exist.
 
-        Rank 0 prints progress, and size and time at the end.
+        Rank 0 prints progress, and in the end size and time.
 
         Args:
-            what: is built, for those lines.
-            helpers: forked processes that join in. What one of them fails at is left to this one, which raises.
+            title: starts the printed lines.
+            compute: computes one part.
+            helpers: number of forked processes that help. A part that fails in a helper is computed in this process,
+                which raises its error.
         """
         missing = self.missing()
         if not missing:
             return
-        began = shown = time.perf_counter()
+        started = printed = time.perf_counter()
 
-        def say(text: str) -> None:
+        def report(text: str) -> None:
             if rank_and_world_size()[0] == 0:
-                print(f"{what}: {text}", flush=True)
+                print(f"{title}: {text}", flush=True)
 
-        def show() -> None:
-            nonlocal shown
+        def report_progress() -> None:
+            nonlocal printed
             now, left = time.perf_counter(), len(self.missing())
-            if left and now - shown > SHOW_EVERY:
-                shown = now
-                remaining = (now - began) * left / max(1, len(missing) - left)
-                done = f"{len(self.names) - left} of {len(self.names)} parts, {now - began:.0f} s"
-                say(f"{done}, about {remaining:.0f} s left")
+            if left and now - printed > PROGRESS_SECONDS:
+                printed = now
+                remaining = (now - started) * left / max(1, len(missing) - left)
+                done = f"{len(self.names) - left} of {len(self.names)} parts, {now - started:.0f} s"
+                report(f"{done}, about {remaining:.0f} s left")
 
-        say(f"{len(missing)} of {len(self.names)} parts to compute in {self.folder}")
+        report(f"{len(missing)} of {len(self.names)} parts to compute in {self.folder}")
         context = multiprocessing.get_context("fork")  # imports would take longer than most corpora
-        others = [
+        processes = [
             context.Process(target=self._help, args=(compute, os.getpid()), daemon=True)
             for _ in range(min(helpers, len(missing) - 1))
         ]
-        for other in others:
-            other.start()
+        for process in processes:
+            process.start()
         try:
-            own = self._work(compute, show)
+            own = self._work(compute, report_progress)
         finally:
-            for other in others:  # they have nothing left to do, or this process is going
-                other.terminate()
-                other.join()
+            for process in processes:  # no part is left, or this process is ending
+                process.terminate()
+                process.join()
         size = sum(self.path(part).stat().st_size for part in range(len(self.names)))
-        seconds = time.perf_counter() - began
-        say(f"complete, {size / GB:.2f} GB, after {seconds:.1f} s; {own} of {len(missing)} parts by this process")
+        seconds = time.perf_counter() - started
+        report(f"complete, {size / GB:.2f} GB, after {seconds:.1f} s; {own} of {len(missing)} parts by this process")
 
-    def _work(self, compute: Compute, between: Callable[[], None]) -> int:
-        """Take parts until none is missing; returns how many were computed here."""
+    def _work(self, compute: Compute, after_part: Callable[[], None]) -> int:
+        """Compute parts until none is missing; return how many this process computed."""
         own = 0
         while left := self.missing():
             done = 0
             for part in left:
                 done += self._claim(part, compute)
-                between()
+                after_part()
             own += done
-            if not done:  # others have claimed all that is left
+            if not done:  # other processes are computing the rest
                 time.sleep(0.1)
         return own
 
-    def _help(self, compute: Compute, asked_by: int) -> None:
-        def leave_with_it() -> None:
-            if os.getppid() != asked_by:
+    def _help(self, compute: Compute, parent: int) -> None:
+        def stop_without_parent() -> None:
+            if os.getppid() != parent:
                 raise KeyboardInterrupt
 
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing half-written is left
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that partial files are deleted
         with suppress(Exception, KeyboardInterrupt):
-            self._work(compute, leave_with_it)
+            self._work(compute, stop_without_parent)
 
     def _claim(self, part: int, compute: Compute) -> int:
-        """Compute a part, unless another process holds it or has finished it; 1 if it was computed here."""
+        """Compute a part unless another process is computing or has computed it; return 1 if it was computed here."""
         path = self.path(part)
         if path.exists():
             return 0
@@ -120,14 +123,14 @@ class ShardedBuild:
             with FileLock(f"{path}.lock", timeout=0):
                 if path.exists():
                     return 0
-                for leftover in self.folder.glob(f"{path.name}.*.tmp"):  # of one that was killed: we hold the lock
-                    leftover.unlink()
-                aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+                for partial in self.folder.glob(f"{path.name}.*.tmp"):  # left by a killed process
+                    partial.unlink()
+                temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
                 try:
-                    compute(part, aside)
-                    os.replace(aside, path)
+                    compute(part, temporary)
+                    os.replace(temporary, path)
                 finally:
-                    aside.unlink(missing_ok=True)
+                    temporary.unlink(missing_ok=True)
                 return 1
         except Timeout:
             return 0

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoConfig
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from study.common.distributed import least
+from study.common.distributed import minimum
 from study.common.errors import SettingsError
 from study.common.sharded_build import GB, ShardedBuild
 from study.config.settings import Settings
@@ -113,7 +113,7 @@ def shared_states(
     else:
         store = open_cache(features, examples.dataset, source, dtype)
         reason = missing_disk_space(store)
-    if store is not None and least(reason is None, device):  # the workers decide alike
+    if store is not None and minimum(reason is None, device):  # the workers decide alike
         compute(store, examples.dataset, source, device, examples.mel_bins)
         return store
     reason = reason or "a worker has too little disk space"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from study.common.paths import REPO
+from study.common.environment import REPO
 from study.storage.study_folder import StudyFolder
 
 

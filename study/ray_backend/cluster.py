@@ -18,9 +18,8 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.tune.execution import class_cache
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from study.common.environment import LIBRARIES, gpus
+from study.common.environment import LIBRARIES, REPO, gpus
 from study.common.errors import SettingsError
-from study.common.paths import REPO
 from study.config.settings import Parallelism
 
 DRIVER = {"CPU": 0, "memory": 1024**3}

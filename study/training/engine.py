@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.integrations import HfDeepSpeedConfig
 
-from study.common.distributed import least
+from study.common.distributed import minimum
 from study.common.environment import free_memory
 from study.config.settings import Optimisation
 from study.models.lora import cache_base_model, load_model
@@ -70,7 +70,7 @@ class Engine:
         free = torch.cuda.mem_get_info()[0] if on_gpu else free_memory() / (os.cpu_count() or 1)
         config = self.model.peft_model.get_base_model().config
         each = bytes_per_token(config, self.plan.settings.backbone, self.dtype.itemsize)
-        return max(1, least(int((1 - RESERVED_FRACTION) * free / each), self.device))
+        return max(1, minimum(int((1 - RESERVED_FRACTION) * free / each), self.device))
 
     def trainable_weights(self) -> dict[str, Tensor]:
         """Return CPU copies of the trained weights by name, gathered from all workers under ZeRO-3."""

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch.profiler import record_function
 
-from study.common.distributed import shared, world
+from study.common.distributed import broadcast, world
 from study.common.rng import seed_everything
 from study.data.bucketing import deal
 from study.data.examples import Batch
@@ -190,7 +190,7 @@ def _train(
 ) -> dict[str, Any]:
     plan, state, directory = trainer.plan, trainer.state, trainer.directory
     optimisation = plan.settings.optimisation
-    trainer.attempt = shared(claim_run(plan.folder, directory) if trainer.rank == 0 else None)
+    trainer.attempt = broadcast(claim_run(plan.folder, directory) if trainer.rank == 0 else None)
     best = checkpointing.load(trainer)
     if trainer.rank == 0:
         _write_settings(trainer)

@@ -1,4 +1,4 @@
-"""Parts of a folder: what an interrupted build leaves, and who computes what where several build at once."""
+"""Sharded builds: interruption, progress, helpers, and several builders at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def files(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".lock"}
 
 
-def test_an_interrupted_build_goes_on_and_leaves_nothing_half_written(tmp_path):
+def test_interrupted_build_resumes_and_leaves_no_partial_file(tmp_path):
     calls = []
 
     def compute(part: int, path: Path) -> None:
@@ -35,14 +35,14 @@ def test_an_interrupted_build_goes_on_and_leaves_nothing_half_written(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         store.build("it", compute)
     assert files(store.folder) == {"0.txt": "whole 0", "1.txt": "whole 1"} and store.missing() == [2, 3]
-    (store.folder / "2.txt.4711.tmp").write_text("of one that was killed")
+    (store.folder / "2.txt.4711.tmp").write_text("partial file of a killed process")
     store.build("it", compute)
     assert calls == [0, 1, 2, 2, 3]
     assert files(store.folder) == {name: f"whole {part}" for part, name in enumerate(NAMES)}
 
 
-def test_progress_size_and_time_are_shown_by_the_first_rank_only(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sharded_build, "SHOW_EVERY", 0.0)
+def test_only_rank_0_prints_progress_size_and_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sharded_build, "PROGRESS_SECONDS", 0.0)
     ShardedBuild(tmp_path / "first", NAMES).build("it", lambda part, path: path.write_text("x" * 5_000_000))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"it: 4 of 4 parts to compute in {tmp_path / 'first'}"
@@ -54,18 +54,18 @@ def test_progress_size_and_time_are_shown_by_the_first_rank_only(tmp_path, monke
     assert capsys.readouterr().out == ""
 
 
-def test_helpers_join_in_and_what_one_fails_at_is_raised_here(tmp_path):
-    mine = os.getpid()
+def test_helpers_share_the_work_and_their_errors_are_raised(tmp_path):
+    parent = os.getpid()
 
     def compute(part: int, path: Path) -> None:
-        if os.getpid() == mine:
-            while len(store.missing()) > 1:  # until the helper has done the rest
+        if os.getpid() == parent:
+            while len(store.missing()) > 1:  # until the helper has computed the rest
                 time.sleep(0.01)
-        path.write_text("mine" if os.getpid() == mine else "helper's")
+        path.write_text("parent" if os.getpid() == parent else "helper")
 
     store = ShardedBuild(tmp_path / "store", NAMES)
     store.build("it", compute, helpers=1)
-    assert sorted(files(store.folder).values()) == ["helper's"] * 3 + ["mine"]
+    assert sorted(files(store.folder).values()) == ["helper"] * 3 + ["parent"]
 
     def fail(part: int, path: Path) -> None:
         path.write_text("half")
@@ -96,7 +96,7 @@ store.build("it", compute, helpers=1)
 """
 
 
-def test_two_builders_share_the_work_and_one_takes_over_when_the_other_is_killed(tmp_path):
+def test_builders_share_the_work_and_survive_a_killed_one(tmp_path):
     def start(name: str) -> subprocess.Popen:
         command = [sys.executable, "-c", BUILDER, str(tmp_path / "store"), str(tmp_path / name)]
         return subprocess.Popen(command, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -115,9 +115,9 @@ def test_two_builders_share_the_work_and_one_takes_over_when_the_other_is_killed
         time.sleep(0.01)
     one.kill()
     one.communicate()
-    said, _ = other.communicate(timeout=60)
-    assert other.returncode == 0 and "it: complete" in said
+    output, _ = other.communicate(timeout=60)
+    assert other.returncode == 0 and "it: complete" in output
     assert files(tmp_path / "store") == {f"{part}.txt": f"whole {part}" for part in range(40)}
     both = computed("one") + computed("other")
     assert set(both) == {str(part) for part in range(40)}
-    assert len(both) <= 41  # nothing twice but what the killed process had in hand
+    assert len(both) <= 41  # only the part that the killed process was computing

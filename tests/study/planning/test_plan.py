@@ -81,7 +81,7 @@ def test_every_faulty_row_is_shown_and_nothing_is_written(tmp_path, manifest):
     spec = manifest(transcript="Ja.", gender="x")
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, "--corpus", spec)
-    assert "20 faults:" in str(caught.value) and "m.csv, row 21: gender 'x'" in str(caught.value)
+    assert "20 errors:" in str(caught.value) and "m.csv, row 21: gender 'x'" in str(caught.value)
     assert not (tmp_path / "results").exists()
 
 

@@ -211,7 +211,7 @@ def test_every_faulty_row_is_named_at_once(tmp_path):
     with pytest.raises(CorpusError) as caught:
         rewrite(tmp_path, rows)
     title, *errors = str(caught.value).splitlines()
-    assert title == "7 faults:"
+    assert title == "7 errors:"
     said = {message.removeprefix(f"{tmp_path / 'manifest.csv'}, ").partition(". ")[0] for message in errors}
     assert said == {
         "row 3: emotion 'calm' is none of neutral, joy, surprise, anger, sadness, disgust, fear",
@@ -229,7 +229,7 @@ def test_very_many_faults_are_capped_and_counted(tmp_path):
     with pytest.raises(CorpusError) as caught:
         read_manifest(tmp_path / "manifest.csv")
     lines = str(caught.value).splitlines()
-    assert (lines[0], len(lines), lines[-1]) == ("40 faults:", 22, "and 20 more")
+    assert (lines[0], len(lines), lines[-1]) == ("40 errors:", 22, "and 20 more")
 
 
 def test_a_speaker_of_two_genders_is_named(tmp_path):
@@ -257,7 +257,7 @@ def test_a_speaker_of_two_genders_is_named_whatever_the_split_with_the_rows_of_e
         with pytest.raises(CorpusError) as caught:
             rewrite(tmp_path, rows, split)
         title, empty, torn = str(caught.value).splitlines()
-        assert title == "2 faults:" and "row 32: the speaker is empty" in empty
+        assert title == "2 errors:" and "row 32: the speaker is empty" in empty
         assert torn == (
             f"{tmp_path / 'manifest.csv'}: speaker 'w0' has rows of several genders (male: row 4; female: {female}, "
             "and 3 more). Correct the rows that are wrong; if they are two voices, give each a name of its own."

@@ -224,7 +224,7 @@ def test_every_faulty_row_of_every_file_is_named_at_once(tmp_path):
     with pytest.raises(CorpusError) as caught:
         list_meld_st(tmp_path)
     title, *errors = str(caught.value).splitlines()
-    assert title == "4 faults:"
+    assert title == "4 errors:"
     train, valid = tmp_path / "ENG_DEU/deu_train.csv", tmp_path / "ENG_JPN/jpn_valid.csv"
     assert [message.partition(" is ")[0].partition(" occurs")[0] for message in errors] == [
         f"{train}, row 3: utt_id 'x'", f"{train}, row 4: id '0'", f"{train}, row 3: emotion 'bored'",
