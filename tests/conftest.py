@@ -47,21 +47,18 @@ def small_corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_study(small_corpus, tmp_path_factory):
     """(plan, prepared) of a study on the small corpus, ready to train."""
-    import argparse
 
-    from study.cli.options import add_search_flags, add_study_flags, read_flags
+    from study.cli.request import search_request
+    from study.cli.sweep import make_parser
     from study.planning.plan import build_plan
     from study.planning.prepare import prepare
 
     storage = tmp_path_factory.mktemp("storage")
-    parser = argparse.ArgumentParser()
-    add_study_flags(parser)
-    add_search_flags(parser)
-    flags = parser.parse_args(
+    options = make_parser().read(
         ["--corpus", f"meld-st:{small_corpus}", "--storage", str(storage), "--num-workers", "1", "--epochs", "2"]
         + ["--set", "optimisation.batch_size=24"]
     )
-    plan = build_plan(read_flags(flags, cores=2))
+    plan = build_plan(search_request(*options, cores=2))
     return plan, prepare(plan)
 
 

@@ -1,8 +1,7 @@
-"""An exported adapter on any corpus: its predictions, by label likelihoods or by free answers."""
+"""Predictions of an exported adapter on any corpus, by label likelihoods or by generated answers."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,38 +10,39 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from study.cli.options import EvaluationOptions
 from study.common.errors import SettingsError
 from study.common.groups import LANGUAGES, MODALITIES, cells
 from study.config.settings import CorpusSettings, Parallelism, parse
 from study.data.corpora import list_corpus, load_corpus
 from study.data.corpus_checks import transcript_errors
-from study.planning.paths import resolved, resolved_backbone
+from study.planning.paths import absolute_backbone, absolute_corpus, default_storage
 from study.storage.schemas import UTTERANCE_COLUMNS
 from study.storage.study_folder import StudyFolder
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What an adapter said.
+class Evaluation:
+    """Predictions of an adapter.
 
     Attributes:
-        predictions: one row an utterance and modality, with the columns that ``study.evaluation.metrics.evaluate``
-        needs and, by
-            how they were made, seven scores or the answer.
-        part: ``train``, ``dev`` or ``test`` of the corpus, or ``all`` of it.
-        notes: the corpus's.
+        predictions: one row per utterance and modality, with the columns that ``study.evaluation.metrics.evaluate``
+            needs, and the seven label scores or the generated answer.
+        subset: ``train``, ``dev`` or ``test`` of the corpus, or ``all`` of it.
+        notes: notes of the corpus.
     """
 
     predictions: pd.DataFrame
-    part: str
+    subset: str
     notes: tuple[str, ...]
 
 
-def score_adapter(flags: argparse.Namespace, console: Console) -> Scored:
-    """The adapter ``flags.adapter`` on the part ``flags.subset`` of ``flags.corpus``.
+def evaluate_adapter(options: EvaluationOptions, console: Console) -> Evaluation:
+    """Predict the emotions of a subset of a corpus.
 
     Raises:
-        SettingsError, CorpusError: the adapter, its backbone, a flag or the corpus is faulty.
+        SettingsError: the adapter, its backbone or an option is invalid.
+        CorpusError: the corpus is invalid.
     """
     import torch  # here and below: not for --help
 
@@ -53,73 +53,74 @@ def score_adapter(flags: argparse.Namespace, console: Console) -> Scored:
     from study.models.adapter import load_adapter, read_adapter
     from study.planning.memory_check import load_of, require_room
 
-    place = Path(flags.adapter).expanduser()
-    settings, backbone = read_adapter(place)
-    source = resolved_backbone(flags.backbone or backbone["spec"])
-    modalities = flags.modalities.split(",") if flags.modalities else settings.modalities
+    directory = Path(options.adapter).expanduser()
+    settings, recorded = read_adapter(directory)
+    backbone = absolute_backbone(options.backbone or recorded["spec"])
+    modalities = options.modalities or settings.modalities
     if set(modalities) - set(MODALITIES):
-        raise SettingsError([f"--modalities {flags.modalities}: use speech, speech+text or both"])
-    if flags.batch_size < 1:
-        raise SettingsError([f"--batch-size {flags.batch_size}: at least 1"])
-    untrained = {"modalities": list(modalities), "backbone.spec": source, "optimisation.epochs": 0}
-    settings = settings.with_overrides(untrained)
-    cache = Path(flags.storage).expanduser().resolve() / "cache"
-    heard, part = _heard(flags, settings.corpus, cache)
-    split = "test" if part == "all" else part
-    corpus = load_corpus(heard, cache, parts=(split,))
+        raise SettingsError([f"--modalities {','.join(modalities)}: use speech, speech+text or both"])
+    settings = settings.with_overrides(
+        {"modalities": list(modalities), "backbone.spec": backbone, "optimisation.epochs": 0}
+    )
+    cache = Path(options.storage or default_storage()).expanduser().resolve() / "cache"
+    corpus_settings, subset = _choose_subset(options, settings.corpus, cache)
+    split = "test" if subset == "all" else subset
+    corpus = load_corpus(corpus_settings, cache, parts=(split,))
     for line in corpus.clips_in_words():
         console.print(line)
     errors = transcript_errors(corpus, settings.modalities)
     if errors:
         raise SettingsError(errors)
-    load = replace(load_of(settings, corpus.utterances, num_workers=1), scored=flags.batch_size)
+    load = replace(load_of(settings, corpus.utterances, num_workers=1), scored=options.batch_size)
     require_room(settings, Parallelism(num_workers=1, zero_stage=0), load, 1, console)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = load_adapter(place, source, device)
-    folder = features.build(corpus.utterances, corpus.content_hash, processor.feature_extractor, cache, heard.loudness)
+    model, processor = load_adapter(directory, backbone, device)
+    folder = features.build(
+        corpus.utterances, corpus.content_hash, processor.feature_extractor, cache, corpus_settings.loudness
+    )
     dataset = features.load(folder)
     utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
     spoken = set(utterances["language"])
     in_use = cells([language for language in LANGUAGES if language in spoken], settings.modalities)
     rows = np.flatnonzero(utterances["split"] == split)
     examples = Examples.of_rows(dataset, rows, in_use, settings.prompt, processor)
-    if flags.generate:
-        answers = generate_answers(model, examples, processor.tokenizer, flags.batch_size, device)
+    if options.generate:
+        answers = generate_answers(model, examples, processor.tokenizer, options.batch_size, device)
         frame = answer_frame(examples, answers, settings.prompt.labels, utterances)
     else:
-        frame = prediction_frame(examples, score_examples(model, examples, flags.batch_size, device), utterances)
-    return Scored(frame, part, corpus.notes)
+        frame = prediction_frame(examples, score_examples(model, examples, options.batch_size, device), utterances)
+    return Evaluation(frame, subset, corpus.notes)
 
 
-def _heard(flags: argparse.Namespace, own: CorpusSettings, cache: Path) -> tuple[CorpusSettings, str]:
-    """How the corpus is read, and which part of it is scored.
+def _choose_subset(options: EvaluationOptions, own: CorpusSettings, cache: Path) -> tuple[CorpusSettings, str]:
+    """Return how to read the corpus, and which subset of it to evaluate.
 
-    As loud as the adapter heard its own corpus. Divided as ``flags.split`` says, as the adapter's where it is the same
-    corpus, else by the corpus's own split; one that has none is scored as a whole.
+    The loudness is that of the adapter's own corpus, ``own``. The split is ``--split``, else that of the adapter if
+    the corpus is its own, else that of the corpus; a corpus without a split is evaluated as a whole.
     """
 
-    def divided(split: str) -> CorpusSettings:
-        return parse(CorpusSettings, {**own.model_dump(), "spec": resolved(flags.corpus), "split": split})
+    def with_split(split: str) -> CorpusSettings:
+        return parse(CorpusSettings, {**own.model_dump(), "spec": absolute_corpus(options.corpus), "split": split})
 
-    whole = divided("none")
-    if flags.subset == "all":
-        if flags.split:
-            raise SettingsError([f"--subset all: takes every utterance, so --split {flags.split} has nothing to say"])
-        return whole, "all"
-    if flags.split:
-        return divided(flags.split), flags.subset or "test"
-    if whole.spec == own.spec:
-        return own, flags.subset or "test"
-    if (list_corpus(whole, cache).rows["official"] != "").any():
-        return divided("parallel"), flags.subset or "test"
-    if flags.subset:
+    undivided = with_split("none")
+    if options.subset == "all":
+        if options.split:
+            raise SettingsError([f"--subset all: takes every utterance; leave out --split {options.split}"])
+        return undivided, "all"
+    if options.split:
+        return with_split(options.split), options.subset or "test"
+    if undivided.spec == own.spec:
+        return own, options.subset or "test"
+    if (list_corpus(undivided, cache).rows["official"] != "").any():
+        return with_split("parallel"), options.subset or "test"
+    if options.subset:
         raise SettingsError(
-            [f"--subset {flags.subset}: {flags.corpus} has no split; add --split speaker, or use --subset all"]
+            [f"--subset {options.subset}: {options.corpus} has no split; add --split speaker, or use --subset all"]
         )
-    return whole, "all"
+    return undivided, "all"
 
 
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
-    """Keep predictions as Parquet, written aside and renamed."""
+    """Write predictions as Parquet, atomically."""
     StudyFolder(os.path.dirname(os.path.abspath(path))).write_parquet(path.name, predictions)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,15 @@ from rich.console import Console
 
 from search_spaces import NamedConfiguration, Space
 from study.cli.describe import describe_data
-from study.cli.options import read_flags
+from study.cli.options import TrainOptions
+from study.cli.request import study_request
 from study.common.environment import rank_and_world_size
 from study.common.errors import SettingsError
 from study.common.groups import cells
 from study.config.config_id import config_id, differences
 from study.config.settings import Settings
 from study.planning.config_file import read_config
-from study.planning.paths import resolved_backbone
+from study.planning.paths import absolute_backbone
 from study.planning.plan import StudyPlan, build_plan
 from study.planning.request import SINGLE, StudyRequest
 from study.planning.study_json import begun_study, conflicts, keep_plan, refuse_conflicts, study_record
@@ -45,14 +46,14 @@ class SingleRun:
     finished: dict[str, Any]
 
 
-def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
-    """Plan, say what will be done, train what is missing; None after ``flags.dry_run``.
+def run_single(options: TrainOptions, errors: Sequence[str], console: Console) -> SingleRun | None:
+    """Plan, say what will be done, train what is missing; None after ``options.dry_run``.
 
     Every rank of torchrun calls this; the first one alone writes the study's records and prints.
     """
     from study.planning.memory_check import require_memory  # torch: not for --help
 
-    request = read_single_request(flags)
+    request = single_request(options, errors)
     request.folder.require_storage()
     there = begun_study(request.folder)
     if there:
@@ -60,33 +61,37 @@ def run_single(flags: argparse.Namespace, console: Console) -> SingleRun | None:
     plan = build_plan(request, lambda languages, modalities: Space(SINGLE, (), (NamedConfiguration("single"),)))
     describe_single(plan, console)
     require_memory(plan, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), console)
-    if flags.dry_run:
+    if options.dry_run:
         return None
     rank, _ = rank_and_world_size()
     with study_lock(request.folder) if rank == 0 else nullcontext():
         return _train(plan, console)
 
 
-def read_single_request(flags: argparse.Namespace) -> StudyRequest:
-    """The request of the flags, on the settings of ``flags.config`` if there is one."""
-    base = (
-        read_config(Path(flags.config).expanduser(), flags.backbone and resolved_backbone(flags.backbone))
-        if flags.config
-        else None
-    )
+def single_request(options: TrainOptions, errors: Sequence[str]) -> StudyRequest:
+    """Return the request of a single run, with the settings of ``--config`` as its base.
+
+    Raises:
+        SettingsError: ``--config`` is invalid, or the options ask for several seeds or for workers that torchrun has
+            not started.
+    """
+    base = None
+    if options.config:
+        backbone = absolute_backbone(options.backbone) if options.backbone else None
+        base = read_config(Path(options.config).expanduser(), backbone)
     _, num_workers = rank_and_world_size()
-    if flags.num_workers not in (None, num_workers):
+    if options.num_workers not in (None, num_workers):
         raise SettingsError(
             [
-                f"--num-workers {flags.num_workers}: this is {num_workers} process(es); "
-                "torchrun --nproc-per-node N study/train.py ..."
+                f"--num-workers {options.num_workers}: this command runs as {num_workers} process(es); start it with "
+                f"torchrun --nproc-per-node {options.num_workers} study/train.py ..."
             ]
         )
-    flags.num_workers = num_workers
-    request = read_flags(flags, cores=None, base=base)
-    if len(request.seeds) > 1:
-        raise SettingsError([f"--seeds {flags.seeds}: this trains one; for several: study/ablation.py"])
-    return request
+    if len(options.seeds) > 1:
+        seeds = ",".join(map(str, options.seeds))
+        raise SettingsError([f"--seeds {seeds}: this command trains one seed; study/ablation.py trains several"])
+    options = options.model_copy(update={"num_workers": num_workers})
+    return study_request(options, errors, space=SINGLE, trials=1, cores=None, base=base)
 
 
 def describe_single(plan: StudyPlan, console: Console) -> None:

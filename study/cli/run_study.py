@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -13,10 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from search_spaces import SpaceMaker
-from study.cli.app import handle_sigterm, with_place
+from study.cli.app import heed_sigterm, with_place
 from study.cli.describe import describe
-from study.cli.options import read_flags, read_search
-from study.common.environment import stay_on_loopback
 from study.common.groups import cells
 from study.planning.cost import require_budget
 from study.planning.plan import StudyPlan, build_plan
@@ -31,52 +28,43 @@ from study.planning.study_json import (
     space_record,
     study_record,
 )
-from study.storage.locks import study_lock
+from study.storage.locks import hold
 from study.storage.records import read_trials, trials_done
 from study.storage.schemas import UTTERANCE_COLUMNS
 
 
 @dataclass(frozen=True)
-class Script:
-    """What one script adds.
+class StudyCommand:
+    """What a command adds to running a study.
 
     Attributes:
-        make_space: from languages and settings, what is run; None for the space that the flags name.
-        labels: names of the trials that this call wants, if they are named; it is complete when these have finished.
-        words: the knobs of a trial in a few words.
-        show: prints what came out; its second argument says whether to write the report anew. Returns the exit status.
+        make_space: makes the search space from languages and settings; None takes the space named in the request.
+        labels: labels of the trials that this call wants, if they are named; the study is complete when these have
+            finished.
+        describe_trial: describes the hyperparameters of a trial in a few words.
+        show: prints the results; its second argument says whether to write the report first. Returns the exit status.
     """
 
     make_space: SpaceMaker | None
     labels: tuple[str, ...]
-    words: Callable[[Mapping[str, Any]], str]
+    describe_trial: Callable[[Mapping[str, Any]], str]
     show: Callable[[StudyRequest, bool], int]
 
 
-def read_request(flags: argparse.Namespace) -> StudyRequest:
-    """What the flags say, those of a search included where there are any."""
-    stay_on_loopback()
-    from study.ray_backend import cluster  # Ray takes seconds to import: not for --help
-
-    cluster.set_environment()
-    request = read_flags(flags, cluster.in_reach())
-    return read_search(request, flags) if "sampler" in flags else request
-
-
-def run_study(request: StudyRequest, script: Script, dry_run: bool, console: Console) -> int:
+def run_study(request: StudyRequest, command: StudyCommand, dry_run: bool, console: Console) -> int:
     """Plan, run what is missing, show; with ``dry_run`` only the plan."""
     from study.planning.memory_check import require_memory
 
     request.folder.require_storage()
-    if script.labels:
-        request = request.for_labels(script.labels)
+    if command.labels:
+        request = request.for_labels(command.labels)
     if not request.errors and not dry_run and is_complete(request):
         console.print(f"study {request.name} is complete: {request.trials} trials")
-        return script.show(request, not request.folder.exists("report/report.html"))
+        return command.show(request, not request.folder.exists("report/report.html"))
     there = begun_study(request.folder)
     if there:
         refuse_conflicts(request, conflicts(there, request))
-    plan = build_plan(request, script.make_space)
+    plan = build_plan(request, command.make_space)
     if there:
         refuse_conflicts(request, space_conflicts(there, space_record(plan)))
     describe(plan, console)
@@ -86,8 +74,8 @@ def run_study(request: StudyRequest, script: Script, dry_run: bool, console: Con
     if dry_run:
         return 0
     try:
-        with study_lock(request.folder):
-            _run_trials(plan, script, console)
+        with hold(request.folder):
+            _run_trials(plan, command, console)
     except Exception as error:
         named = with_place(error, (request.folder.uri, str(request.cache), tempfile.gettempdir()))
         if named is error:
@@ -96,10 +84,10 @@ def run_study(request: StudyRequest, script: Script, dry_run: bool, console: Con
     from study.ray_backend import cluster
 
     threading.Thread(target=cluster.leave).start()  # takes seconds: beside the report
-    return script.show(request, True)
+    return command.show(request, True)
 
 
-def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
+def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> None:
     """Run the trials that are missing."""
     from study.planning.prepare import prepare
     from study.ray_backend import cluster, tuner
@@ -114,7 +102,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(request, record)
     console.print(f"{'running on':11}{cluster.connect()}")
-    handle_sigterm()
+    heed_sigterm()
     template = trial_records.TrialTemplate(
         settings=request.settings,
         parallelism=request.parallelism,
@@ -139,7 +127,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
         console.print(
             f"{'seeds':11}{len(lacking)} finished trials have not all of {len(request.seeds)} seeds: these first"
         )
-        progress = StudyProgress(console, len(lacking), 0, _epochs(request), script.words)
+        progress = StudyProgress(console, len(lacking), 0, _epochs(request), command.describe_trial)
         _with_progress(progress, partial(tuner.add_seeds, template, lacking, request.retries, [progress]))
     trial_records.refresh_trials(template)
     done = trials_done(read_trials(request.folder).values())
@@ -154,7 +142,7 @@ def _run_trials(plan: StudyPlan, script: Script, console: Console) -> None:
             request.retries,
             template.cells,
         )
-        progress = StudyProgress(console, request.trials, done, _epochs(request), script.words)
+        progress = StudyProgress(console, request.trials, done, _epochs(request), command.describe_trial)
         place = request.folder.uri if request.folder.is_local else "."
         callbacks = [progress, *make_trackers(request.trackers, request.name, place)]
         run = partial(tuner.run_trials, template, search, request.trials, callbacks, request.early_stopping)

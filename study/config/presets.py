@@ -1,4 +1,4 @@
-"""Settings that go with a backbone."""
+"""Settings that depend on the backbone."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ TINY: dict[str, Any] = {
     "optimisation.learning_rate": 5e-3,
     "optimisation.epochs": 3,
 }
-"""What differs for the tiny backbone: its weights are random, so tower and projector learn too, from few tokens."""
+"""Settings of the tiny backbone. Its weights are random, so its audio encoder and projector are trained too; a short
+prompt keeps it fast."""
 
 
 def on_backbone(settings: Settings, spec: str) -> Settings:
-    """The settings on another backbone: what ``TINY`` set, and nobody changed, comes and goes with the tiny one."""
+    """Return the settings for another backbone.
+
+    Between the tiny backbone and another one, settings that still have the preset value of the old backbone take that
+    of the new one; changed settings stay.
+    """
     if settings.backbone.spec == spec:
         return settings
     if "tiny" not in (settings.backbone.spec, spec):
         return settings.with_overrides({"backbone.spec": spec})
-    plain = Settings().model_dump(mode="json")
-    defaults = {key: value for key, value in flatten(plain).items() if key in TINY}
-    here, there = (TINY, defaults) if settings.backbone.spec == "tiny" else (defaults, TINY)
-    now = flatten(settings.model_dump(mode="json"))
-    return settings.with_overrides({key: there[key] for key in TINY if now[key] == here[key]} | {"backbone.spec": spec})
+    defaults = flatten(Settings().model_dump(mode="json"))
+    old, new = (TINY, defaults) if settings.backbone.spec == "tiny" else (defaults, TINY)
+    current = flatten(settings.model_dump(mode="json"))
+    preset = {key: new[key] for key in TINY if current[key] == old[key]}
+    return settings.with_overrides({**preset, "backbone.spec": spec})

@@ -1,35 +1,37 @@
-"""The whole configuration of a run, as frozen models that refuse unknown keys and name every fault at once.
+"""The configuration of a run, as frozen pydantic models that reject unknown names and report every error at once.
 
-``Settings`` is what decides a result. Where it runs (ranks, ZeRO stage, storage) is ``Placement``: it changes no result
-beyond rounding and no ``config_id``.
+``Settings`` decides the result of a run. ``Parallelism`` says where it is computed; it changes no result beyond
+rounding and is not part of a ``config_id``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from study.common.base_model import Fraction, Frozen, NonNegative, Positive
 from study.common.errors import SettingsError
 from study.common.groups import EMOTIONS, Modality
 from study.losses.baselines import LOSSES, AnyLoss
-from study.losses.gap_estimators import GapEstimator
 from study.losses.minmaxgap import ErmMinMaxGap
-from study.losses.schedules import FairnessWeight
 
 
 class CorpusSettings(Frozen):
-    """Which utterances, and how they are heard.
+    """Which utterances are used, and how they are prepared.
 
-    ``plants``: the planted gaps of the synthetic corpus; other corpora ignore it.
-    ``split``: "parallel" is the corpus's own split with parallel utterances on one side, "official" the authors' as it
-    is, "speaker" holds speakers out. The synthetic corpus's own split is all three; a manifest's own split is taken for
-    the first two, and without one its speakers are divided. "none" puts everything into test: for scoring only.
-    ``unknown_gender``: whether utterances without a known gender are trained on; they never enter a gap.
-    ``loudness``: "as_recorded", since how loud a voice is tells of its emotion, or "rms", one level for all clips, for
-    corpora whose parts were recorded at levels of their own.
+    Attributes:
+        spec: ``synthetic``, ``meld-st:DIR`` or ``manifest:FILE``.
+        planted_gaps: the planted gaps of the synthetic corpus; other corpora ignore it.
+        split: "parallel" is the corpus's own split with parallel utterances on one side, "official" is the authors'
+            split unchanged, "speaker" holds speakers out. For the synthetic corpus all three are the same. A manifest
+            with a split column uses it for the first two; one without is split by speaker. "none" puts everything into
+            test, for evaluation only.
+        unknown_gender: whether utterances of unknown gender are used for training; they never count in a gap.
+        loudness: "as_recorded", because loudness carries emotion, or "rms", which scales every clip to one level, for
+            corpora whose parts were recorded at different levels.
     """
 
     spec: str = "synthetic"
@@ -38,22 +40,33 @@ class CorpusSettings(Frozen):
     unknown_gender: Literal["leave_out", "train"] = "leave_out"
     loudness: Literal["as_recorded", "rms"] = "as_recorded"
 
-    @model_validator(mode="after")
-    def _known(self) -> CorpusSettings:
-        if self.spec != "synthetic" and not self.spec.startswith(("meld-st:", "manifest:")):
-            raise ValueError(f"{self.spec!r} is no corpus: use synthetic, meld-st:DIR or manifest:FILE")
-        if self.spec == "synthetic" and len(set(self.planted_gaps)) < len(self.planted_gaps):
-            raise ValueError(f"a plant is named twice in {self.planted_gaps}")
-        return self
+    @field_validator("spec")
+    @classmethod
+    def _known(cls, spec: str) -> str:
+        if spec != "synthetic" and not spec.startswith(("meld-st:", "manifest:")):
+            raise ValueError("is not a corpus: use synthetic, meld-st:DIR or manifest:FILE")
+        return spec
+
+    @field_validator("planted_gaps")
+    @classmethod
+    def _unique(cls, planted_gaps: tuple[str, ...]) -> tuple[str, ...]:
+        return _without_duplicates(planted_gaps)
+
+
+def _without_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("contains a value twice")
+    return values
 
 
 class BackboneSettings(Frozen):
-    """Which speech LLM and what of it is trained. LoRA figures are those of arXiv 2603.21050.
+    """The speech LLM and which of its weights are trained. LoRA defaults are those of arXiv 2603.21050.
 
-    ``spec``: "tiny" (a small random one of the same class), a hub id or a local folder.
-    ``trainable``: modules trained whole beside the LoRA matrices of the language model.
-    ``attention``: of the language model in training; sdpa chooses a flash kernel by itself where one fits. The tower
-    and the scoring of labels take masks of their own, so they use sdpa whatever is set here.
+    Attributes:
+        spec: "tiny" (a small random model of the same class), a hub id or a local folder.
+        trainable: modules that are trained in full, besides the LoRA matrices of the language model.
+        attention: attention kernel of the language model in training; "sdpa" picks a flash kernel itself where one
+            fits. The audio encoder and label scoring use custom masks, hence always sdpa.
     """
 
     spec: str = "Qwen/Qwen2-Audio-7B-Instruct"
@@ -66,10 +79,8 @@ class BackboneSettings(Frozen):
 
     @field_validator("trainable")
     @classmethod
-    def _once(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(parts)) < len(parts):
-            raise ValueError("a part is named twice")
-        return parts
+    def _unique(cls, trainable: tuple[str, ...]) -> tuple[str, ...]:
+        return _without_duplicates(trainable)
 
 
 LABEL_WORDS: dict[str, tuple[str, ...]] = {
@@ -80,11 +91,12 @@ LABEL_WORDS: dict[str, tuple[str, ...]] = {
 
 
 class Prompt(Frozen):
-    """The conversation; wording is ours (the paper's is not known to us).
+    """The conversation. The wording is ours; the paper's is not known to us.
 
-    ``question``: ``{labels}`` in it stands for the label words.
-    ``labels``: a word each emotion, in the order of ``EMOTIONS``; or a language of ``LABEL_WORDS``, such as "ja". They
-    are the same for clips of every language.
+    Attributes:
+        question: ``{labels}`` in it is replaced by the label words.
+        labels: one word per emotion, in the order of ``EMOTIONS``; or a language of ``LABEL_WORDS``, such as "ja". They
+            are the same for clips of every language.
     """
 
     system: str = "You are a helpful assistant."
@@ -94,40 +106,40 @@ class Prompt(Frozen):
 
     @field_validator("labels", mode="before")
     @classmethod
-    def _words_of_a_language(cls, labels: Any) -> Any:
+    def _label_words(cls, labels: Any) -> Any:
         if isinstance(labels, str) and labels not in LABEL_WORDS:
-            raise ValueError(f"no list of words, and no language of which we have words: {', '.join(LABEL_WORDS)}")
+            raise ValueError(f"must be a list of words or one of the languages {', '.join(LABEL_WORDS)}")
         return LABEL_WORDS[labels] if isinstance(labels, str) else labels
 
     def asked(self) -> str:
-        """The question with the label words in it."""
+        """Return the question with the label words in it."""
         return self.question.replace("{labels}", ", ".join(self.labels))
 
     @model_validator(mode="after")
-    def _labels(self) -> Prompt:
+    def _usable(self) -> Prompt:
         if len(self.labels) != len(EMOTIONS) or len(set(self.labels)) != len(EMOTIONS):
             raise ValueError(f"prompt.labels needs {len(EMOTIONS)} different words, in the order of {EMOTIONS}")
         if len({label.strip().casefold() for label in self.labels}) != len(EMOTIONS):
-            raise ValueError("prompt.labels: two words differ in case or blanks only, so an answer would name both")
+            raise ValueError("prompt.labels: two words differ only in case or spaces, so answers would be ambiguous")
         if not all(label.strip() for label in self.labels):
             raise ValueError("prompt.labels: a label word is empty")
         if self.transcript.count("{transcript}") != 1 or set("{}") & set(self.transcript.replace("{transcript}", "")):
-            raise ValueError("prompt.transcript needs {transcript} once, and no other braces")
+            raise ValueError("prompt.transcript must contain {transcript} exactly once, and no other braces")
         if set("{}") & set(self.question.replace("{labels}", "")):
-            raise ValueError("prompt.question may hold {labels}, and no other braces")
+            raise ValueError("prompt.question may contain {labels}, and no other braces")
         if any("<|" in text for text in (self.system, self.transcript, self.question, *self.labels)):
-            raise ValueError(
-                "prompt: special tokens such as <|AUDIO|> come from the chat template, not from the prompt"
-            )
+            raise ValueError("prompt: must not contain special tokens such as <|AUDIO|>; the chat template adds them")
         return self
 
 
 class Optimisation(Frozen):
-    """The training loop; defaults are those of arXiv 2603.21050 where it states them (warm-up and clipping are ours).
+    """The training loop. Defaults are those of arXiv 2603.21050 where it states them; warm-up and clipping are ours.
 
-    ``epochs``: at most so many; 0 scores the backbone as it is.
-    ``micro_batch_size``: utterances a rank takes in one training pass; None takes as many of its share of the batch as
-    memory has room for, see ``computation``.
+    Attributes:
+        epochs: maximum number of epochs; 0 evaluates the untrained backbone.
+        micro_batch_size: utterances per forward and backward pass of a worker; None fits as many of its share of the
+            global batch as memory allows, see ``Computation``.
+        patience: epochs without improvement on dev after which training stops.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 20
@@ -141,18 +153,20 @@ class Optimisation(Frozen):
 
 
 class Computation(Frozen):
-    """How a step is computed: changes no result beyond rounding, and no ``config_id``.
+    """How a step is computed. It changes no result beyond rounding, and no ``config_id``.
 
-    ``encoder_states``: those of a frozen tower, kept on disk and shared by all trials ("cached") or computed in every
-    pass; "auto" keeps them where the disk has room. A tower that is trained, or drops activations, is always computed.
-
-    ``length_buckets``: whether a training pass goes through its utterances in groups of like length, or all at once.
-    ``micro_batch_tokens``: tokens, padding included, that a rank takes in one training pass; a share of more is cut
-    into several. None takes as many as free memory has room for, unless ``optimisation.micro_batch_size``, which counts
-    utterances, is given.
-    ``encoder_input``, ``head``: what the tower hears and where the vocabulary head is computed. "30_seconds" and
-    "every_position" are what the stock model does, to measure against; the memory that they take is not counted, and
-    with "30_seconds" no tower states are kept.
+    Attributes:
+        length_buckets: whether a pass processes its utterances in groups of similar length, or all at once.
+        encoder_states: those of a frozen audio encoder are read from disk, where all trials share them ("cached"), or
+            recomputed in every pass ("computed"); "auto" caches them if the disk has space. An encoder that is trained,
+            or uses dropout, is always recomputed.
+        micro_batch_tokens: tokens, padding included, per forward and backward pass of a worker; a larger share of the
+            global batch is cut into several passes. None fits as many as free memory allows, unless
+            ``optimisation.micro_batch_size`` is given, which counts utterances.
+        encoder_input: length of the audio encoder's input. "30_seconds" pads as the stock model does, for comparison.
+            Encoder states are then not cached, and the memory estimate does not cover it.
+        head: positions at which the vocabulary head is computed. "every_position" is the stock model's way, for
+            comparison; the memory estimate does not cover it.
     """
 
     length_buckets: bool = True
@@ -163,11 +177,14 @@ class Computation(Frozen):
 
 
 class ControlSplit(Frozen):
-    """Dialogues held out to measure gaps on, apart from those that select (``loss.estimator`` held_out, or an
-    adaptive weight with ``split`` control). The same for every configuration and seed.
+    """Dialogues held out to measure gaps on, separate from those used for selection.
 
-    ``source``: the split that they are taken from.
-    ``fraction``: of its utterances in each language, at least; 0 is none.
+    ``loss.estimator.kind`` "held_out", and adaptive weights with ``split`` "control", use it. It is the same for every
+    configuration and seed.
+
+    Attributes:
+        source: the split that the dialogues are taken from.
+        fraction: minimum fraction of the utterances of ``source`` in each language; 0 for no control split.
     """
 
     source: Literal["train", "dev"] = "dev"
@@ -175,7 +192,7 @@ class ControlSplit(Frozen):
 
 
 class Settings(Frozen):
-    """Everything that decides the result of a run, save the seed; and ``computation``, which decides none."""
+    """Everything that decides the result of a run except the seed; and ``computation``, which does not change it."""
 
     corpus: CorpusSettings = CorpusSettings()
     backbone: BackboneSettings = BackboneSettings()
@@ -186,49 +203,52 @@ class Settings(Frozen):
     optimisation: Optimisation = Optimisation()
     computation: Computation = Computation()
 
-    @model_validator(mode="after")
-    def _modalities(self) -> Settings:
-        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
-            raise ValueError("modalities needs one or two different ones of: speech, speech+text")
-        return self
+    @field_validator("modalities")
+    @classmethod
+    def _modalities(cls, modalities: tuple[Modality, ...]) -> tuple[Modality, ...]:
+        if not modalities or len(set(modalities)) < len(modalities):
+            raise ValueError("needs one or two different modalities: speech, speech+text")
+        return modalities
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Settings:
-        """A copy with dotted keys replaced, e.g. ``{"loss.power": 1}``, validated as a whole.
+        """Return a copy with settings replaced by their dotted names, e.g. ``{"loss.power": 1}``, and validate it.
 
-        Choosing another member of a union (``CHOICES``) starts it afresh with that member's defaults, so nothing of
-        the one before lingers; naming the one that it is changes nothing.
+        Choosing another member of a union (``UNION_TAGS``) starts it with that member's defaults; none of the previous
+        member's values remain. Choosing the current member changes nothing.
 
         Raises:
-            SettingsError: an unknown key or a value out of range; every fault is listed.
+            SettingsError: lists every unknown name and every invalid value.
         """
-        tree = self.model_dump(mode="json")
-        chosen, strangers = [key for key in CHOICES if key in overrides], []
-        for key in [*chosen, *(key for key in overrides if key not in chosen)]:
-            *parents, leaf = key.split(".")
-            branch = tree
+        tree, errors = self.model_dump(mode="json"), []
+        tags = [tag for tag in UNION_TAGS if tag in overrides]
+        for name in dict.fromkeys([*tags, *overrides]):
+            *parents, key = name.split(".")
+            group: Any = tree
             for parent in parents:
-                branch = branch.setdefault(parent, {}) if isinstance(branch, dict) else {}
-            if key in CHOICES and isinstance(branch, dict) and branch.get(leaf) != overrides[key]:
-                branch.clear()
-                method = LOSSES.get(str(overrides[key])) if key == "loss.method" else None
-                branch |= method().model_dump(mode="json") if method else {}
-            if isinstance(branch, dict):
-                branch[leaf] = overrides[key]
-            else:
-                strangers.append(f"{key}: there is no such setting")
-        if strangers:
-            raise SettingsError(strangers)
+                group = group.setdefault(parent, {}) if isinstance(group, dict) else None
+            if not isinstance(group, dict):
+                errors.append(f"{name}: there is no such setting")
+                continue
+            if name in tags and group.get(key) != overrides[name]:
+                group.clear()
+                if name == "loss.method" and str(overrides[name]) in LOSSES:
+                    group |= LOSSES[str(overrides[name])]().model_dump(mode="json")
+            group[key] = overrides[name]
+        if errors:
+            raise SettingsError(errors)
         return parse(Settings, tree)
 
 
-CHOICES = ("loss.method", "loss.fairness_weight.schedule", "loss.estimator.kind")
-"""The knobs that choose a member of a union, outer ones first."""
+UNION_TAGS = ("loss.method", "loss.fairness_weight.schedule", "loss.estimator.kind")
+"""Settings that choose a member of a union, outer ones first."""
 
 
 class Parallelism(Frozen):
-    """Where and how a run is computed; it decides no result beyond rounding.
+    """Where a run is computed; it changes no result beyond rounding.
 
-    ``ranks``: worker processes a trial.  ``zero_stage``: what DeepSpeed shards over them.
+    Attributes:
+        num_workers: worker processes per trial.
+        zero_stage: DeepSpeed ZeRO stage, what is sharded over the workers.
     """
 
     num_workers: Annotated[int, Field(ge=1)] = 2
@@ -239,43 +259,35 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(model: type[Model], tree: Any) -> Model:
-    """``model.model_validate(tree)`` with every fault in one ``SettingsError``."""
+    """Validate ``tree`` as ``model``.
+
+    Raises:
+        SettingsError: lists every error, one per line.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError(errors_of(error)) from None
+        raise SettingsError(
+            [f"{_dotted_name(detail['loc']) or 'settings'}: {error_message(detail)}" for detail in error.errors()]
+        ) from None
 
 
-def errors_of(error: ValidationError) -> list[str]:
-    """One readable line a fault: the dotted knob, what is wrong, what was given."""
-    lines = []
-    for message in error.errors():
-        hyperparameter = _dotted_name(message["loc"]) or "settings"
-        if message["type"] == "extra_forbidden":
-            lines.append(f"{hyperparameter}: there is no such setting")
-        else:
-            lines.append(
-                f"{hyperparameter}: {message['msg'].removeprefix('Value error, ')} (given: {message['input']!r:.80})"
-            )
-    return lines
+def error_message(detail: ErrorDetails) -> str:
+    """Return what is wrong, with the given value if it is short."""
+    if detail["type"] == "extra_forbidden":
+        return "there is no such setting"
+    message, value = detail["msg"].removeprefix("Value error, "), repr(detail["input"])
+    return message if len(value) > 60 or detail["type"] == "missing" else f"{message} (given: {value})"
 
 
 def _dotted_name(location: tuple[int | str, ...]) -> str:
-    """The dotted knob of a fault; pydantic names the chosen member of a union behind it, which is no part of a knob."""
-    unions = {key.split(".")[-2] for key in CHOICES}
-    return ".".join(
-        str(part) for i, part in enumerate(location) if not (i and location[i - 1] in unions and _is_tag(part))
-    )
-
-
-def _is_tag(part: int | str) -> bool:
-    members = [*LOSSES.values(), *get_args(get_args(FairnessWeight)[0]), *get_args(get_args(GapEstimator)[0])]
-    tags = {"method", "schedule", "kind"}
-    return any(part in get_args(m.model_fields[tag].annotation) for m in members for tag in tags & set(m.model_fields))
+    """Return the dotted name of a setting; pydantic inserts the tag of a union's member after the union."""
+    unions = {tag.split(".")[-2] for tag in UNION_TAGS}
+    return ".".join(str(part) for i, part in enumerate(location) if not (i and location[i - 1] in unions))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys.
+    """Return nested settings by their dotted names.
 
     >>> flatten({"loss": {"power": 2}, "modalities": ["speech"]})
     {'loss.power': 2, 'modalities': ['speech']}

@@ -1,15 +1,13 @@
-"""Running what a search found again, on seeds that it has not used, in a study folder inside its own."""
+"""Training configurations of a search again on fresh seeds, in a study folder inside the search's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from search_spaces import NamedConfiguration, Space, SpaceMaker
 from study.common.errors import SettingsError
-from study.config.settings import Settings
 from study.planning.request import StudyRequest
 from study.planning.study_json import conflicts, refuse_conflicts
 from study.storage.records import read_study
@@ -19,58 +17,48 @@ CONFIRM = "confirm"
 
 
 def confirm_folder(folder: StudyFolder) -> StudyFolder:
-    """Where the second runs of a study are; a study like any other."""
+    """Return the folder of a study's confirmation, which is a study itself."""
     return StudyFolder(folder.path(CONFIRM))
 
 
-def confirmation_request(request: StudyRequest, seeds: str) -> StudyRequest:
-    """The request of running a study's configurations again.
+def confirmation_request(request: StudyRequest, seeds: tuple[int, ...]) -> StudyRequest:
+    """Return the request of a confirmation.
 
     Args:
-        request: of the study, which has run.
-        seeds: new ones, such as ``10,11``.
+        request: of the search, which has run.
+        seeds: fresh seeds.
 
     Raises:
-        SettingsError: they are no seeds, the search has used one of them, or the study has other settings.
+        SettingsError: the search has used one of the seeds, or was made with other settings.
     """
     plan = read_study(request.folder)
     refuse_conflicts(request, conflicts(plan, replace(request, seeds=tuple(plan["seeds"]))))
-    try:
-        fresh = tuple(int(part) for part in seeds.split(","))
-    except ValueError:
-        raise SettingsError([f"--confirm-seeds: {seeds!r} is not a list of whole numbers such as 10,11,12"]) from None
-    used = sorted(set(fresh) & set(plan["seeds"]))
-    if used or len(set(fresh)) < len(fresh) or min(fresh) < 0:
-        words = f"the search has used {', '.join(map(str, used))}" if used else "they must differ and be 0 or more"
-        raise SettingsError([f"--confirm-seeds: {seeds}: {words}; choose fresh seeds"])
+    used = sorted(set(seeds) & set(plan["seeds"]))
+    if used:
+        raise SettingsError(
+            [f"--confirm-seeds: the search has used {', '.join(map(str, used))} already; choose fresh seeds"]
+        )
     return replace(
-        request,
-        folder=confirm_folder(request.folder),
-        name=f"{request.name}-{CONFIRM}",
-        space=CONFIRM,
-        seeds=fresh,
+        request, folder=confirm_folder(request.folder), name=f"{request.name}-{CONFIRM}", space=CONFIRM, seeds=seeds
     )
 
 
-def confirmation_runs(trials: Sequence[dict[str, Any]], chosen: Sequence[str]) -> tuple[NamedConfiguration, ...]:
-    """The configurations to run again, under the names that they have.
+def confirmation_runs(trials: Sequence[dict[str, Any]], config_ids: Sequence[str]) -> tuple[NamedConfiguration, ...]:
+    """Return the configurations to train again.
 
     Args:
         trials: records of the search.
-        chosen: config_ids, of which the first trial with a label, or else the first, gives the name.
+        config_ids: of the configurations. Each takes the label of its first labelled trial, or else the number of its
+            first trial.
     """
-    found: dict[str, NamedConfiguration] = {}
+    configurations: dict[str, NamedConfiguration] = {}
     for trial in sorted(trials, key=lambda trial: (trial["label"] is None, trial["number"])):
-        if trial["config_id"] in chosen and trial["state"] == "finished":
-            name = trial["label"] or f"trial {trial['number']}"
-            found.setdefault(trial["config_id"], NamedConfiguration(name, fixed=trial["hyperparameters"]))
-    return tuple(found[config_id] for config_id in chosen if config_id in found)
+        if trial["config_id"] in config_ids and trial["state"] == "finished":
+            label = trial["label"] or f"trial {trial['number']}"
+            configurations.setdefault(trial["config_id"], NamedConfiguration(label, fixed=trial["hyperparameters"]))
+    return tuple(configurations[config_id] for config_id in config_ids if config_id in configurations)
 
 
-def confirm_space(baselines: tuple[NamedConfiguration, ...]) -> SpaceMaker:
-    """A space of these configurations alone."""
-    return partial(_space, baselines)
-
-
-def _space(baselines: tuple[NamedConfiguration, ...], languages: Sequence[str], settings: Settings) -> Space:
-    return Space(CONFIRM, (), baselines)
+def confirm_space(configurations: tuple[NamedConfiguration, ...]) -> SpaceMaker:
+    """Return the maker of a space that consists of these configurations."""
+    return lambda languages, settings: Space(CONFIRM, (), configurations)

@@ -15,7 +15,8 @@ import time
 
 import numpy as np
 
-from study.cli.options import add_search_flags, add_study_flags, read_flags
+from study.cli.request import search_request
+from study.cli.sweep import make_parser
 from study.config.settings import Parallelism
 from study.data.samplers import batches_of_epoch
 from study.planning.plan import build_plan
@@ -48,10 +49,8 @@ def main() -> int:
     storage = parser.parse_args().storage
     join_process_group()
     with tempfile.TemporaryDirectory() as folder:
-        flags = argparse.ArgumentParser()
-        add_study_flags(flags)
-        add_search_flags(flags)
-        plan = build_plan(read_flags(flags.parse_args(["--storage", storage or folder, "--num-workers", "1"]), cores=1))
+        options = make_parser().read(["--storage", storage or folder, "--num-workers", "1"])
+        plan = build_plan(search_request(*options, cores=1))
         prepared = prepare(plan)
         whole = 0.0
         for micro in (64, 32, 16, 8):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import glob
@@ -202,12 +201,10 @@ def test_a_ray_job_shuts_down_and_starts_the_sweep():
 
 def planned(flags: list[str]):
     """What the sweep makes of flags, which must be without a fault."""
-    from study.cli.options import add_search_flags, add_study_flags, read_flags
+    from study.cli.request import search_request
+    from study.cli.sweep import make_parser
 
-    parser = argparse.ArgumentParser()
-    add_study_flags(parser)
-    add_search_flags(parser)
-    request = read_flags(parser.parse_args(flags), cores=None)
+    request = search_request(*make_parser().read(flags), cores=None)
     assert not request.errors
     return request
 

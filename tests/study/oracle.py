@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from study.cli.options import add_search_flags, add_study_flags, read_flags
+from study.cli.request import search_request
+from study.cli.sweep import make_parser
 from study.config.settings import Parallelism
 from study.data import features
 from study.data.corpora.synthetic.planted_gaps import PLANTED_GAPS
@@ -36,11 +37,8 @@ EPOCHS = 4  # one more than the default study takes
 
 def run_on(planted_gaps: str, storage: str, seed: int) -> Trainer:
     """Plain ERM, trained for ``EPOCHS`` on the synthetic corpus with these plants."""
-    parser = argparse.ArgumentParser()
-    add_study_flags(parser)
-    add_search_flags(parser)
     flags = ["--planted-gaps", planted_gaps, "--storage", storage, "--num-workers", "1", "--epochs", str(EPOCHS)]
-    plan = build_plan(read_flags(parser.parse_args(flags), cores=1))
+    plan = build_plan(search_request(*make_parser().read(flags), cores=1))
     settings = plan.request.settings.with_overrides({"loss.method": "erm"})
     prepared = prepare(plan)
     trainer = Trainer(

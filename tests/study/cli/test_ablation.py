@@ -14,7 +14,7 @@ from analysis.comparison.paired import compare
 from analysis.formatting import format_p
 from analysis.loading.study import load_study
 from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
-from study.ablation import chosen, main, show
+from study.cli.ablation import choose_arms, main, show
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten
 from study.storage.records import read_study, read_trials
@@ -23,23 +23,23 @@ from tests.analysis.studies import write_whole_study
 
 
 def test_arms_are_chosen_by_name_and_erm_is_always_there():
-    assert chosen("V-REx; ERM, balanced") == ("ERM", "ERM, balanced", "V-REx")
-    assert chosen(None) == tuple(arm.label for arm in ARMS)
+    assert choose_arms("V-REx; ERM, balanced") == ("ERM", "ERM, balanced", "V-REx")
+    assert choose_arms(None) == tuple(arm.label for arm in ARMS)
     with pytest.raises(
         SettingsError, match=r"--arms: there is no 'group dro'; choose from: leave-one-out; .*group DRO"
     ):
-        chosen("group dro")
+        choose_arms("group dro")
 
 
 def test_a_family_stands_for_its_arms():
     both = ("speech", "speech+text")
-    assert set(chosen("leave-one-out; V-REx")) == {"ERM", "V-REx", *FAMILIES["leave-one-out"]}
+    assert set(choose_arms("leave-one-out; V-REx")) == {"ERM", "V-REx", *FAMILIES["leave-one-out"]}
     for family, labels in FAMILIES.items():
         assert set(labels) <= {arm.label for arm in arms_of(both)}, family
-    assert set(chosen("modalities", both)) == {"ERM", "paper's setting", *(arm.label for arm in MODALITY_ARMS)}
-    assert len(chosen(None, both)) == len(ARMS) + 4
+    assert set(choose_arms("modalities", both)) == {"ERM", "paper's setting", *(arm.label for arm in MODALITY_ARMS)}
+    assert len(choose_arms(None, both)) == len(ARMS) + 4
     with pytest.raises(SettingsError, match="'ERM, speech only' needs --modalities speech,speech.text"):
-        chosen("modalities")
+        choose_arms("modalities")
 
 
 def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
@@ -82,7 +82,7 @@ def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys, fi
 
 def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):
     quick = partial(compare, resamples=40)
-    monkeypatch.setattr("study.ablation.compare", quick)
+    monkeypatch.setattr("study.cli.ablation.compare", quick)
     folder = write_whole_study(tmp_path / "s", per_cell=24, speakers=12, seeds=(0, 1), configurations=4)
     assert show(Console(width=300), SimpleNamespace(folder=folder), write=False) == 0
     arms = adjusted(quick(load_study(folder)))

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from safetensors.torch import load, load_file, save_file
 
+from study.cli.evaluate import main
 from study.common.groups import SCORE_COLUMNS
-from study.evaluate import main
 from study.evaluation.metrics import INVALID, evaluate
 from study.training.trainer import train
 

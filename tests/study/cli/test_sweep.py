@@ -229,7 +229,7 @@ def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confi
     assert "ERM" in set(again.configurations["label"]) and again.seeds == (10,)
     assert set(again.configurations["config_id"]) <= {trial["config_id"] for trial in second.values()}
     assert len(finished_runs(folder)) == 10  # the search's own runs are left as they are
-    from study.sweep import main
+    from study.cli.sweep import main
 
     assert main(["status", "grown", "--storage", str(sweep.storage)]) == 0
     assert "5 finished, 0 failed" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from transformers import Qwen2AudioForConditionalGeneration
 
 from study.cli.app import run_script
 from study.cli.run_single import describe_single
+from study.cli.train import main
 from study.common.errors import SettingsError
 from study.common.groups import SCORE_COLUMNS
 from study.config.presets import on_backbone
@@ -33,7 +34,6 @@ from study.models.qwen2_audio import EmotionModel
 from study.planning.config_file import read_config
 from study.storage.records import finished_runs, read_trials, write_trial
 from study.storage.study_folder import StudyFolder
-from study.train import main
 from study.training.engine import join_process_group
 from study.training.trainer import Trainer, train
 from tests import REPO
@@ -194,20 +194,11 @@ def test_a_faulty_config_names_file_and_knob(tmp_path, text, words):
 
 
 def single(command, *flags: str):
-    """The exit status of train.py's own way from flags, in this process; and its request."""
-    import argparse
+    """Return the request of train.py for these flags."""
+    from study.cli.run_single import single_request
+    from study.cli.train import make_parser
 
-    from study.cli.options import add_study_flags
-    from study.cli.run_single import read_single_request
-    from study.planning.request import SINGLE
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config")
-    add_study_flags(parser)
-    parser.set_defaults(space=SINGLE, trials=1)
-    if "--config" in flags:
-        parser.set_defaults(corpus=None, split=None, backbone=None, modalities=None)
-    return read_single_request(parser.parse_args([*flags, "--storage", str(command.storage)]))
+    return single_request(*make_parser().read([*flags, "--storage", str(command.storage)]))
 
 
 def test_flags_go_before_the_file(command, tmp_path):

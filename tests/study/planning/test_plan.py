@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from types import SimpleNamespace
 
 import pytest
 
 from study.cli.describe import describe_data
-from study.cli.options import add_search_flags, add_study_flags, read_flags, read_search
+from study.cli.request import search_request
+from study.cli.sweep import make_parser
 from study.common.errors import SettingsError
 from study.planning.plan import build_plan
 from study.planning.study_json import conflicts, keep_plan, space_conflicts, space_record, study_record
@@ -33,12 +33,8 @@ def manifest(tmp_path):
 
 
 def plan(tmp_path, *flags):
-    parser = argparse.ArgumentParser()
-    add_study_flags(parser)
-    add_search_flags(parser)
     given = ["--storage", str(tmp_path / "results"), "--set", "optimisation.batch_size=8", "--num-workers", "1", *flags]
-    parsed = parser.parse_args(given)
-    return build_plan(read_search(read_flags(parsed, cores=2), parsed))
+    return build_plan(search_request(*make_parser().read(given), cores=2))
 
 
 def test_a_corpus_without_text_can_be_heard_but_not_read(tmp_path, manifest):

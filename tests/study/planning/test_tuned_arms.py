@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from search_spaces import space_maker
-from study.ablation import make_arms
+from study.cli.ablation import make_arms
 from study.common.errors import SettingsError
 from study.config.presets import TINY
 from study.config.settings import Settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,8 @@ from analysis.comparison.confirmation import confirmation, confirmation_table, w
 from analysis.loading.study import load_study
 from analysis.pareto.objectives_front import objectives_front, objectives_table
 from analysis.report.build import write_report
-from study.cli.options import add_search_flags, add_study_flags, read_flags, read_search
+from study.cli.request import search_request
+from study.cli.sweep import make_parser, show, show_confirmation
 from study.common.errors import SettingsError
 from study.planning.confirmation import confirm_folder, confirmation_request, confirmation_runs
 from study.planning.cost import Pace, measured_pace, require_budget
@@ -24,7 +24,6 @@ from study.storage.locks import study_lock
 from study.storage.records import read_trials, write_trial
 from study.storage.status import read_status
 from study.storage.study_folder import StudyFolder
-from study.sweep import show, show_confirmation
 from tests.analysis.studies import figures, write_plan, write_run, write_whole_study
 from tests.analysis.studies import write_trial as write_figures_trial
 
@@ -171,7 +170,7 @@ def test_a_studys_own_objectives_are_confirmed(tmp_path):
 
 def test_a_confirmation_is_in_the_report_of_its_study(tmp_path, monkeypatch, capsys):
     quick = partial(write_report, permutations=20, resamples=20)
-    monkeypatch.setattr("study.sweep.write_report", quick)
+    monkeypatch.setattr("study.cli.sweep.write_report", quick)
     folder = write_whole_study(tmp_path / "s", per_cell=12, configurations=3)
     report = Path(quick(folder).html)
     assert "On fresh seeds" not in report.read_text()
@@ -202,9 +201,6 @@ def planned(small_corpus, tmp_path):
     """A maker of plans on the small corpus."""
 
     def make(*more):
-        parser = argparse.ArgumentParser()
-        add_study_flags(parser)
-        add_search_flags(parser)
         given = [
             "--corpus",
             f"meld-st:{small_corpus}",
@@ -215,8 +211,8 @@ def planned(small_corpus, tmp_path):
             "--epochs",
             "3",
         ]
-        flags = parser.parse_args([*given, "--set", "optimisation.batch_size=24", *more])
-        return build_plan(read_search(read_flags(flags, cores=4), flags))
+        options = make_parser().read([*given, "--set", "optimisation.batch_size=24", *more])
+        return build_plan(search_request(*options, cores=4))
 
     return make
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import soundfile
 
+from study.cli.corpus import main
 from study.config.settings import CorpusSettings
-from study.data.corpora.__main__ import main
 from study.data.corpora.manifest import list_manifest
 from study.data.corpora.meld_st import list_meld_st
 from study.data.corpora.summary import as_text, summarise_corpus
