@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from search_spaces import split_fixed
 from study.cli.options import DataOptions, SearchOptions, StudyOptions
-from study.common.environment import gpus, stay_on_loopback
+from study.common.environment import gpus
 from study.common.errors import SettingsError
 from study.config.presets import on_backbone
 from study.config.settings import Parallelism, Settings, parse
@@ -24,15 +25,8 @@ from study.storage.study_folder import StudyFolder
 
 
 def available_cores() -> int | None:
-    """Return the CPU cores available to workers, or the GPUs where there are any; None if a cluster does not say.
-
-    Prepares this process for Ray.
-    """
-    stay_on_loopback()
-    from study.ray_backend import cluster  # takes seconds to import: not for --help
-
-    cluster.set_environment()
-    return cluster.in_reach()
+    """Return the GPUs of this machine, or its CPU cores without GPUs; None if a running Ray cluster is used instead."""
+    return None if os.environ.get("RAY_ADDRESS") else gpus() or os.cpu_count()
 
 
 def study_request(

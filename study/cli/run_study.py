@@ -14,6 +14,7 @@ from rich.console import Console
 from search_spaces import SpaceMaker
 from study.cli.app import heed_sigterm, with_place
 from study.cli.describe import describe
+from study.common.environment import stay_on_loopback
 from study.common.groups import cells
 from study.planning.cost import require_budget
 from study.planning.plan import StudyPlan, build_plan
@@ -53,14 +54,18 @@ class StudyCommand:
 
 def run_study(request: StudyRequest, command: StudyCommand, dry_run: bool, console: Console) -> int:
     """Plan, run what is missing, show; with ``dry_run`` only the plan."""
-    from study.planning.memory_check import require_memory
-
     request.folder.require_storage()
     if command.labels:
         request = request.for_labels(command.labels)
     if not request.errors and not dry_run and is_complete(request):
         console.print(f"study {request.name} is complete: {request.trials} trials")
         return command.show(request, not request.folder.exists("report/report.html"))
+    stay_on_loopback()
+    from study.ray_backend import cluster  # Ray and torch take seconds to import: not for a complete study
+
+    cluster.set_environment()
+    from study.planning.memory_check import require_memory
+
     there = begun_study(request.folder)
     if there:
         refuse_conflicts(request, conflicts(there, request))
@@ -81,8 +86,6 @@ def run_study(request: StudyRequest, command: StudyCommand, dry_run: bool, conso
         if named is error:
             raise
         raise named from error
-    from study.ray_backend import cluster
-
     threading.Thread(target=cluster.leave).start()  # takes seconds: beside the report
     return command.show(request, True)
 

@@ -49,13 +49,6 @@ ALONE = {  # processes of Ray Train that a private Ray on one machine has no use
 }
 
 
-def in_reach() -> int | None:
-    """GPUs, or cores if there are none, of this machine; None where a running cluster will be used instead."""
-    if os.environ.get("RAY_ADDRESS"):
-        return None
-    return gpus() or os.cpu_count()
-
-
 def set_environment() -> None:
     """Quiet the libraries in this process; to be called before they are imported."""
     for name, value in ENVIRONMENT.items():

@@ -207,5 +207,5 @@ def test_on_another_backbone_the_preset_of_the_tiny_one_goes_and_what_was_chosen
 
 
 def test_a_part_is_trained_once():
-    with pytest.raises(SettingsError, match=r"backbone\.trainable: a part is named twice"):
+    with pytest.raises(SettingsError, match=r"backbone\.trainable: contains a value twice"):
         Settings().with_overrides({"backbone.trainable": ["audio_encoder", "audio_encoder"]})
