@@ -14,10 +14,10 @@ from rich.console import Console
 
 from analysis.comparison.arms import adjusted
 from analysis.comparison.paired import compare
-from analysis.formatting import as_text, hyperparameters_in_words
+from analysis.formatting import as_text, format_hyperparameters
 from analysis.loading.study import ERM, load_study
 from analysis.report.build import write_report
-from analysis.tables.comparison import shown
+from analysis.tables.comparison import comparison_table
 from search_spaces import Space, ablation
 from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
 from study.cli.app import run_script
@@ -84,7 +84,7 @@ def run(options: AblationOptions, errors: list[str], console: Console) -> int:
     tuned = read_tuned_arms([find_study(study, options.storage) for study in options.searches])
     labels = (*arms, *(arm.baseline.label for arm in tuned))
     command = StudyCommand(
-        partial(make_arms, names=arms, tuned=tuned), labels, hyperparameters_in_words, partial(show, console)
+        partial(make_arms, names=arms, tuned=tuned), labels, format_hyperparameters, partial(show, console)
     )
     request = study_request(options, errors, space="ablation", trials=len(labels), cores=available_cores())
     return run_study(request, command, options.dry_run, console)
@@ -166,7 +166,7 @@ def show(console: Console, request: StudyRequest, write: bool) -> int:
     if write:
         write_report(request.folder)
     comparison = adjusted(compare(study, ERM))
-    console.print(as_text(shown(comparison, ("w_f1", "avg"), scope=comparison.overall)))
+    console.print(as_text(comparison_table(comparison, ("w_f1", "avg"), scope=comparison.overall)))
     console.print("dev, percentage points, paired by seed; a higher W-F1 and a lower AVG gap are better")
     for note in comparison.notes:
         console.print(f"note: {note}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.formatting import as_text
-from analysis.tables.format import groups_table
+from analysis.tables.configurations import groups_table
 from study.cli.app import run_script
 from study.cli.options import EvaluationOptions, OptionParser
 from study.cli.run_evaluation import evaluate_adapter, write_predictions

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from search_spaces import SpaceMaker
-from study.cli.app import heed_sigterm, with_place
+from study.cli.app import handle_sigterm, with_place
 from study.cli.describe import describe
 from study.common.environment import stay_on_loopback
 from study.common.groups import cells
@@ -29,7 +29,7 @@ from study.planning.study_json import (
     space_record,
     study_record,
 )
-from study.storage.locks import hold
+from study.storage.locks import study_lock
 from study.storage.records import read_trials, trials_done
 from study.storage.schemas import UTTERANCE_COLUMNS
 
@@ -79,7 +79,7 @@ def run_study(request: StudyRequest, command: StudyCommand, dry_run: bool, conso
     if dry_run:
         return 0
     try:
-        with hold(request.folder):
+        with study_lock(request.folder):
             _run_trials(plan, command, console)
     except Exception as error:
         named = with_place(error, (request.folder.uri, str(request.cache), tempfile.gettempdir()))
@@ -105,7 +105,7 @@ def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> Non
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(request, record)
     console.print(f"{'running on':11}{cluster.connect()}")
-    heed_sigterm()
+    handle_sigterm()
     template = trial_records.TrialTemplate(
         settings=request.settings,
         parallelism=request.parallelism,

@@ -8,13 +8,13 @@ from functools import partial
 from rich.console import Console
 
 from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
-from analysis.formatting import as_text, hyperparameters_in_words
+from analysis.formatting import as_text, format_hyperparameters
 from analysis.loading.study import ERM, load_study
-from analysis.loading.timing import time_in_words, time_spent
+from analysis.loading.timing import summarise_time, time_spent
 from analysis.pareto.front import front
 from analysis.pareto.objectives_front import objectives_front
 from analysis.report.build import write_report
-from analysis.tables.format import front_table
+from analysis.tables.configurations import front_table
 from study.cli import status
 from study.cli.app import run_script
 from study.cli.options import OptionParser, SearchOptions, Seeds, option
@@ -65,7 +65,7 @@ def run(options: SweepOptions, errors: list[str], console: Console) -> int:
     """Run the search, or with ``--confirm-seeds`` its confirmation; return the exit status."""
     request = search_request(options, errors, available_cores())
     if options.confirm_seeds is None:
-        command = StudyCommand(None, (), hyperparameters_in_words, partial(show, console))
+        command = StudyCommand(None, (), format_hyperparameters, partial(show, console))
         return run_study(request, command, options.dry_run, console)
     folder = request.folder
     folder.require_storage()
@@ -79,7 +79,7 @@ def run(options: SweepOptions, errors: list[str], console: Console) -> int:
     command = StudyCommand(
         confirm_space(configurations),
         tuple(configuration.label for configuration in configurations),
-        hyperparameters_in_words,
+        format_hyperparameters,
         partial(show_confirmation, console, folder),
     )
     return run_study(confirmation_request(request, options.confirm_seeds), command, options.dry_run, console)
@@ -121,7 +121,7 @@ def show(console: Console, request: StudyRequest, write: bool) -> int:
         status.show_objectives(console, request.folder)
     for note in study.plan["corpus"]["notes"]:
         console.print(f"note: {note}")
-    spent = time_in_words(time_spent(study))
+    spent = summarise_time(time_spent(study))
     if spent:
         console.print(f"{'time':8}{spent}")
     for name, file in (("report", "report.html"), ("figure", "pareto.png"), ("", "pareto.svg")):

@@ -7,7 +7,7 @@ from functools import partial
 from rich.console import Console
 
 from analysis.formatting import as_text
-from analysis.tables.format import groups_table
+from analysis.tables.configurations import groups_table
 from study.cli.app import run_script
 from study.cli.options import OptionParser, TrainOptions
 from study.cli.run_single import SingleRun, run_single
