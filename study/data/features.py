@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,10 @@ PART = 256  # clips of a file
 PARTS_WORTH_HELP = 8  # fewer take a second or two
 
 
+Frames = TypeVar("Frames", int, torch.Tensor)
+"""The mel frames of one clip, or of several."""
+
+
 def true_length(samples: int, hop_length: int = 160) -> int:
     """L: mel frames that the stock attention mask calls valid for a clip of that many samples at 16 kHz."""
     return min(-(-samples // hop_length), MAX_FRAMES)
@@ -41,12 +45,12 @@ def stored_length(frames: int) -> int:
     return min(frames + 2 + frames % 2, MAX_FRAMES)
 
 
-def encoder_positions(frames: int) -> int:
+def encoder_positions(frames: Frames) -> Frames:
     """Positions of the tower before pooling for L mel frames."""
     return (frames - 1) // 2 + 1
 
 
-def audio_tokens(frames: int) -> int:
+def audio_tokens(frames: Frames) -> Frames:
     """Audio embeddings the language model gets for L mel frames; 0 for a clip too short to give one."""
     return (encoder_positions(frames) - 2) // 2 + 1
 

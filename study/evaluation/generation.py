@@ -8,6 +8,7 @@ a user of the model reads, can be anything. An answer that does not name one emo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -36,8 +37,8 @@ def generate(model: EmotionModel, batch: Batch, end: int, max_tokens: int = MAX_
     Returns:
         B lists of token ids, without ``end``.
     """
-    base = model.peft_model.get_base_model()
-    language_model: nn.Module = base.model.language_model
+    base = model.backbone
+    language_model = base.model.language_model
     size, width = batch.input_ids.shape
     device = batch.input_ids.device
     steps = torch.arange(width, device=device)
@@ -72,13 +73,13 @@ def generate_answers(
     model: EmotionModel, examples: Examples, tokenizer: PreTrainedTokenizerBase, batch_size: int, device: torch.device
 ) -> list[str]:
     """Return the model's answer to every example, as text, in the order of the examples."""
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    end = cast(int, tokenizer.convert_tokens_to_ids("<|im_end|>"))
     order = np.argsort(examples.lengths, kind="stable")
     answers = [""] * len(examples)
     model.eval()
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        tokens = generate(model, examples.collate(rows).to(device), end)
+        tokens = generate(model, examples.collate(rows.tolist()).to(device), end)
         for row, text in zip(rows, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
             answers[row] = text
     return answers

@@ -34,7 +34,7 @@ def score_examples(model: nn.Module, examples: Examples, batch_size: int, device
     scored, rows = [], []
     for i in range(n_batches):
         chosen = own[i * batch_size : (i + 1) * batch_size]
-        batch = examples.collate(chosen if len(chosen) else order[:1]).to(device)
+        batch = examples.collate((chosen if len(chosen) else order[:1]).tolist()).to(device)
         scores = model(batch, score=True)
         scored.append(scores[: len(chosen)])
         rows.append(batch.rows[: len(chosen)])

@@ -45,7 +45,7 @@ def with_lora(model: Qwen2AudioForConditionalGeneration, settings: BackboneSetti
     """Add LoRA matrices to the language model. Only they, and the modules in ``settings.trainable``, get gradients."""
     lora = LoraConfig(
         r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # PEFT computes with it as a float
         lora_dropout=settings.lora_dropout,
         target_modules=lora_pattern(settings),
         task_type="CAUSAL_LM",

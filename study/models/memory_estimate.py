@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2AudioForConditionalGeneration, Qwen2Config
 
 from study.config.settings import BackboneSettings, Parallelism
 from study.data.features import MAX_FRAMES, audio_tokens, encoder_positions
@@ -135,15 +136,24 @@ def memory_need(
         activations=activations(config, settings, workload, each) if epochs else 0.0,
         scoring=workload.scored
         * (
-            (1 + workload.label_tokens) * config.text_config.vocab_size * (each + 2 * FLOAT32)
+            (1 + workload.label_tokens) * text_config(config).vocab_size * (each + 2 * FLOAT32)
             + (workload.text_tokens + audio_tokens(workload.frames) + workload.label_tokens) ** 2  # mask, one byte each
         ),
     )
 
 
+def text_config(config: Qwen2AudioConfig) -> Qwen2Config:
+    """Return the configuration of the language model."""
+    return cast(Qwen2Config, config.text_config)
+
+
 def lora_parameters(model: torch.nn.Module, settings: BackboneSettings) -> int:
     """Return the number of LoRA parameters: r (in + out) for every adapted linear layer."""
-    linear = [module for name, module in model.named_modules() if re.fullmatch(lora_pattern(settings), name)]
+    linear = [
+        cast(torch.nn.Linear, module)
+        for name, module in model.named_modules()
+        if re.fullmatch(lora_pattern(settings), name)
+    ]
     return sum(settings.lora_rank * (module.in_features + module.out_features) for module in linear)
 
 
@@ -159,9 +169,9 @@ def activations(config: Qwen2AudioConfig, settings: BackboneSettings, workload: 
     Args:
         each: bytes of a weight.
     """
-    text, encoder = config.text_config, config.audio_config
+    text, encoder = text_config(config), cast(Qwen2AudioEncoderConfig, config.audio_config)
     h, i = text.hidden_size, text.intermediate_size
-    k = h * text.num_key_value_heads // text.num_attention_heads
+    k = h * cast(int, text.num_key_value_heads) // text.num_attention_heads
     tokens = workload.examples * (workload.text_tokens + audio_tokens(workload.frames) + workload.answer_tokens - 1)
     if settings.lora_dropout:
         inputs = {"attention": 4 * h, "all": 6 * h + i}[settings.lora_targets] * (each + 1)

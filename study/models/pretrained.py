@@ -89,7 +89,7 @@ def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qw
     """
     attention = {"text_config": settings.attention, "audio_config": "sdpa"}
     try:
-        model, loading = Qwen2AudioForConditionalGeneration.from_pretrained(
+        loaded: Any = Qwen2AudioForConditionalGeneration.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation=attention,
@@ -100,6 +100,7 @@ def load_base(source: str, settings: BackboneSettings, dtype: torch.dtype) -> Qw
         raise SettingsError([f"backbone.attention: {settings.attention} cannot be used here ({error})"]) from error
     except SafetensorError as error:
         raise SettingsError([_unreadable(source, error)]) from error
+    model, loading = loaded
     require_complete(source, loading)
     return model
 
@@ -117,7 +118,7 @@ def load_audio_encoder(source: str, dtype: torch.dtype, device: torch.device) ->
         SettingsError: weights of the encoder are missing from the checkpoint, have another shape or cannot be read.
     """
     try:
-        encoder, loading = Qwen2AudioEncoder.from_pretrained(
+        loaded: Any = Qwen2AudioEncoder.from_pretrained(
             source,
             config=AutoConfig.from_pretrained(source).audio_config,
             dtype=dtype,
@@ -128,6 +129,7 @@ def load_audio_encoder(source: str, dtype: torch.dtype, device: torch.device) ->
         )
     except SafetensorError as error:
         raise SettingsError([_unreadable(source, error)]) from error
+    encoder, loading = loaded
     require_complete(source, loading)
     return encoder.to(device).eval()
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.profiler import record_function
+from transformers import PreTrainedConfig, Qwen2AudioForConditionalGeneration
 
 from study.config.settings import Computation
 from study.data.features import audio_tokens
@@ -35,22 +37,29 @@ class EmotionModel(nn.Module):
         computation: its ``encoder_input`` and ``head`` choose what is computed; None for the defaults.
     """
 
+    answer_table: Tensor
+
     def __init__(
         self,
-        peft_model: nn.Module,
+        peft_model: PeftModel,
         answers: list[list[int]],
         pad_token_id: int,
         computation: Computation | None = None,
     ):
         super().__init__()
-        self.peft_model = peft_model
+        self.peft_model: PeftModel = peft_model
         longest = max(map(len, answers))
         table = torch.tensor([answer + [IGNORED] * (longest - len(answer)) for answer in answers])
         self.answers = answers
         self.register_buffer("answer_table", table, persistent=False)
         self.pad_token_id = pad_token_id
         self.computation = computation or Computation()
-        self.audio_token_id = peft_model.get_base_model().config.audio_token_id
+        self.audio_token_id = self.backbone.config.audio_token_id
+
+    @property
+    def backbone(self) -> Qwen2AudioForConditionalGeneration:
+        """The Qwen2-Audio inside the PEFT model."""
+        return cast(Qwen2AudioForConditionalGeneration, self.peft_model.get_base_model())
 
     def forward(self, batch: Batch, score: bool) -> Tensor | tuple[Tensor, Tensor]:
         """Return ``scores(batch)`` if ``score``, else ``losses(batch)``."""
@@ -62,10 +71,11 @@ class EmotionModel(nn.Module):
         Returns:
             Embeddings (B, A, D), and the mask (B, A) of those that belong to a clip.
         """
-        base = self.peft_model.get_base_model().model
+        base = self.backbone.model
         with record_function("encoder"):
             states = batch.encoder_states
             if states is None:
+                assert batch.log_mel is not None  # a batch has one of the two
                 on_30_seconds = self.computation.encoder_input == "30_seconds"
                 states = encoder_states(base.audio_tower, batch.log_mel, batch.frames, on_30_seconds)
             valid = torch.arange(states.shape[1], device=states.device) < audio_tokens(batch.frames)[:, None]
@@ -73,7 +83,7 @@ class EmotionModel(nn.Module):
 
     def prompt_embeddings(self, input_ids: Tensor, batch: Batch) -> Tensor:
         """Return token embeddings (B, T, D) with the clips' embeddings in place of the audio tokens."""
-        language_model = self.peft_model.get_base_model().model.language_model
+        language_model = self.backbone.model.language_model
         audio, valid = self.audio_embeddings(batch)
         embedded = language_model.embed_tokens(input_ids)
         is_audio = (input_ids == self.audio_token_id)[..., None]
@@ -86,7 +96,7 @@ class EmotionModel(nn.Module):
             (B,) mean cross-entropy over the answer tokens (label word and end of turn), float32, nats; and (B, D) the
             mean of the hidden states that predict those tokens.
         """
-        base = self.peft_model.get_base_model()
+        base = self.backbone
         targets = self.answer_table[batch.labels]  # (B, S)
         is_answer = targets != IGNORED
         offsets = torch.arange(targets.shape[1], device=targets.device)
@@ -123,7 +133,7 @@ class EmotionModel(nn.Module):
         The seven answers follow the prompt side by side. Each attends to the prompt and to itself only, so the scores
         equal those of seven separate forward passes, also if labels have several tokens or share their first one.
         """
-        base = self.peft_model.get_base_model()
+        base = self.backbone
         device = batch.input_ids.device
         size, width = batch.input_ids.shape
         words = [answer[:-1] for answer in self.answers]
@@ -163,7 +173,7 @@ class EmotionModel(nn.Module):
 @contextmanager
 def _sdpa(language_model: nn.Module) -> Iterator[None]:
     """Use sdpa for the attention of a language model inside the context; its layers read this setting when called."""
-    config = language_model.config
+    config = cast(PreTrainedConfig, language_model.config)
     chosen = config._attn_implementation
     config._attn_implementation = "sdpa"
     try:

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 import transformers
@@ -62,9 +63,8 @@ def _save(texts: Sequence[str], folder: Path, seed: int) -> None:
     extractor = WhisperFeatureExtractor(feature_size=SHAPE["mel_bins"])
     processor = Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer)
     processor.chat_template = processor.default_chat_template
-    config = tiny_config(
-        len(tokenizer), tokenizer.pad_token_id, audio_token=tokenizer.convert_tokens_to_ids("<|AUDIO|>")
-    )
+    audio_token = cast(int, tokenizer.convert_tokens_to_ids("<|AUDIO|>"))
+    config = tiny_config(len(tokenizer), tokenizer.pad_token_id, audio_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2AudioForConditionalGeneration(config)

@@ -127,7 +127,8 @@ def load(trainer: Trainer) -> BestEpoch | None:
     state.seconds = record["seconds"]
     state.epochs = record["epochs"]
     steps = folder.read_parquet(f"{directory}/steps.parquet")
-    state.steps = steps[steps["epoch"] <= len(state.epochs)].to_dict("records")
+    rows = steps[steps["epoch"] <= len(state.epochs)].to_dict("records")
+    state.steps = [{str(name): value for name, value in row.items()} for row in rows]
     set_random_state(tensors_from_bytes(folder.read_bytes(f"{path}/random-{trainer.rank}.safetensors")))
     best = record["best"]
     return BestEpoch(best["epoch"], best["dev"], tensors["scores"].numpy(), _with_prefix(tensors, "best/"))

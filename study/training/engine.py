@@ -68,8 +68,7 @@ class Engine:
         if on_gpu:
             torch.cuda.empty_cache()
         free = torch.cuda.mem_get_info()[0] if on_gpu else free_memory() / (os.cpu_count() or 1)
-        config = self.model.peft_model.get_base_model().config
-        each = bytes_per_token(config, self.plan.settings.backbone, self.dtype.itemsize)
+        each = bytes_per_token(self.model.backbone.config, self.plan.settings.backbone, self.dtype.itemsize)
         return max(1, minimum(int((1 - RESERVED_FRACTION) * free / each), self.device))
 
     def trainable_weights(self) -> dict[str, Tensor]:

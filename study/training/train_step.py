@@ -77,7 +77,7 @@ class TrainStep:
         overhead = OVERHEAD if self.length_buckets else None
         rank, _ = world()
         micro_batches = cut(shares, self.examples.lengths, self.micro_batch_size, max_tokens, overhead)[rank]
-        return [[self.examples.collate(bucket) for bucket in buckets] for buckets in micro_batches]
+        return [[self.examples.collate(bucket.tolist()) for bucket in buckets] for buckets in micro_batches]
 
     def __call__(
         self, micro_batches: list[list[Batch]], fairness_weights: Sequence[float], loss_state: LossState, epoch: int

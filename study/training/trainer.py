@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from peft import LoraConfig
 from torch.profiler import record_function
 
 from study.common.distributed import broadcast, world
@@ -261,5 +262,5 @@ def _export(trainer: Trainer) -> None:
     plan = trainer.plan
     weights = trainer.engine.adapter_weights()  # on every worker: under ZeRO-3 each one holds a shard
     if trainer.rank == 0:
-        lora = trainer.engine.model.peft_model.peft_config["default"]
+        lora = cast(LoraConfig, trainer.engine.model.peft_model.peft_config["default"])
         write_adapter(plan.folder, f"{trainer.directory}/adapter", weights, lora, plan.settings, plan.backbone)

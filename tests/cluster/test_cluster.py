@@ -245,18 +245,6 @@ def test_a_job_carries_the_code_alone_and_does_not_walk_through_the_rest(tmp_pat
     assert all(ignored(clone / name) for name in ("results", ".venv", ".git", "tests", "study/__pycache__"))
 
 
-def test_deepspeed_files_are_what_the_trainer_makes():
-    from study.training.engine import SHOWN, shown
-
-    assert {path.name: path.read_text() for path in (CLUSTER / "deepspeed").iterdir()} == shown()
-    for parallelism in SHOWN:
-        config = read(f"deepspeed/zero{parallelism.zero_stage}-{parallelism.num_workers}gpu.json")
-        whole = (
-            config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"] * parallelism.num_workers
-        )
-        assert whole == 64 and config["zero_optimization"]["stage"] == parallelism.zero_stage
-
-
 def test_sizes_in_the_readme_are_those_that_settings_are_refused_by():
     from cluster import sizes
     from study.models.memory_estimate import Workload, memory_need
