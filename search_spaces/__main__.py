@@ -17,19 +17,30 @@ from study.config.settings import Settings
 WHOLE = 200  # columns of a table that is not shown on a terminal
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m search_spaces", description="Search spaces and their knobs.")
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``python -m search_spaces``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m search_spaces", description="Search spaces and their hyperparameters."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the spaces")
-    show = commands.add_parser("show", help="the knobs of one")
+    show = commands.add_parser("show", help="the hyperparameters of one")
     show.add_argument("name", help="a space, several joined with +, or a TOML file")
     show.add_argument(
         "--languages", default=",".join(LANGUAGES), help=f"of the corpus (default: {','.join(LANGUAGES)})"
     )
     show.add_argument("--modalities", default=",".join(MODALITIES), help="of the study (default: both)")
     show.add_argument("--backbone", default="tiny", help="tiny, or another: learning rates are around its own")
-    flags = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        Exit status: 0, or 2 for an error that the user can fix.
+    """
+    flags = make_parser().parse_args(arguments)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WHOLE
