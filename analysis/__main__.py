@@ -130,7 +130,8 @@ def write_report(options: argparse.Namespace) -> None:
 
 def print_comparison(options: argparse.Namespace) -> None:
     """Print every comparison with the reference; write CSV and figure where asked."""
-    from analysis.comparison.paired import OTHER_SIDE_MEANS, QUANTITIES, compare
+    from analysis.comparison.paired import QUANTITIES, compare
+    from analysis.comparison.verdict import SIGN_UNCERTAIN_NOTE
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
     from analysis.tables.comparison import MAIN, comparison_table
@@ -149,8 +150,9 @@ def print_comparison(options: argparse.Namespace) -> None:
     print(as_text(table))
     print(
         f"\n{options.split}, in points, against {comparison.reference}; {comparison.resamples} resamples of whole "
-        f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks. A cell is "
-        "told apart by Holm over the cells of its configuration, a mean over cells by p alone. " + OTHER_SIDE_MEANS
+        f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks. The verdict "
+        "on a cell rests on p after Holm over the cells of its configuration, that on a mean over cells on p alone. "
+        + SIGN_UNCERTAIN_NOTE
     )
     _print_notes(comparison.notes)
 
@@ -201,8 +203,8 @@ def print_answers(options: argparse.Namespace) -> None:
     from analysis.loading.study import load_study
     from analysis.report.questions_section import (
         EARNED,
-        TOLD,
         TRANSCRIPT,
+        VERDICT_NOTE,
         found_by_searches,
         found_notes,
         reasons,
@@ -228,7 +230,7 @@ def print_answers(options: argparse.Namespace) -> None:
     if searched is not None:
         print(f"{EARNED} The choices of finished searches against {searched.reference}. {found_notes(plain)}")
         print(as_text(comparison_table(searched, ("w_f1", "avg"), scope=searched.overall)), end="\n\n")
-    print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller. {TOLD}")
+    print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller. {VERDICT_NOTE}")
     _print_notes(plain.notes)
 
 

@@ -15,7 +15,7 @@ signed gap
     over cells is of signed gaps, so opposite gaps cancel in it.
 absolute gap
     An absolute gap or AVG: configuration minus reference. No interval; the p value is of paired swaps
-    (:func:`analysis.stats.permutation.swapped_differences`).
+    (:func:`analysis.stats.permutation.permuted_differences`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.comparison.verdict import (
+    NOT_SIGNIFICANT,
+    TOO_FEW_CLUSTERS,
+    absolute_gap_verdict,
+    level_verdict,
+    signed_gap_verdict,
+)
 from analysis.loading.study import ERM, SPLITS, Study
 from analysis.stats.bootstrap import ALPHA, Draws, Interval, bootstrap, holm, interval
 from analysis.stats.cluster_counts import (
@@ -41,7 +48,7 @@ from analysis.stats.cluster_counts import (
     same_utterances,
     scopes,
 )
-from analysis.stats.permutation import swap_test, swapped_differences
+from analysis.stats.permutation import permutation_test, permuted_differences
 from study.common.errors import RecordError
 from study.common.groups import GENDERS
 
@@ -68,12 +75,8 @@ KINDS = {
 COLUMNS = (
     "config_id", "name", "n_seeds", "scope", "is_cell", "quantity", "kind", "n_female", "n_male", "clusters",
     "reference", "reference_low", "reference_high", "value", "value_low", "value_high",
-    "difference", "low", "high", "reach", "p", "p_holm", "says",
+    "difference", "low", "high", "null_range", "p", "p_holm", "verdict",
 )  # fmt: skip
-NO_CLAIM = "no claim about a population"
-NOT_TOLD = "not told apart"
-OTHER_SIDE = "towards the other side"
-OTHER_SIDE_MEANS = f"“{OTHER_SIDE.capitalize()}”: a gap changed against its direction, but may be as large beyond 0."
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,12 @@ class Comparison:
         table: one row a (configuration, scope, quantity), with ``COLUMNS``. Figures are fractions: ``reference`` and
             ``value`` are means over the seeds in common (``n_seeds``), ``difference`` is as the module says, ``low``
             and ``high`` its 95 % interval, cut to what the figure can be, for an absolute gap NaN and instead
-            ``reach``, the size that 95 % of paired swaps stay within, at most 1; ``reference_low`` and so on are
+            ``null_range``, the size that 95 % of paired swaps stay within, at most 1; ``reference_low`` and so on are
             intervals of the figures themselves; ``p_holm`` the p value adjusted over the cells of the same
             configuration and quantity (NaN for a mean over cells). ``n_female, n_male`` are utterances and ``clusters``
             those that hold the rarer gender (for W-F1, any utterance or that gender), of the cell that has fewest among
-            those whose figure is defined. ``says`` is a word or two: by ``p_holm``, of a mean over cells by ``p``,
-            and "no claim about a population" under ten clusters.
+            those whose figure is defined. ``verdict`` is a word or two: by ``p_holm``, of a mean over cells by ``p``,
+            and "too few clusters" under ten clusters.
         notes: what a reader must know, one sentence each.
         over_arms: whether the widest scope has a ``p_holm`` as well (:func:`analysis.comparison.arms.adjusted`).
     """
@@ -199,12 +202,12 @@ def paired_differences(
             compared.
 
     Yields:
-        ``COLUMNS``, without the name of a configuration and without ``p_holm``; ``says`` goes by ``p``.
+        ``COLUMNS``, without the name of a configuration and without ``p_holm``; ``verdict`` goes by ``p``.
     """
     draws = bootstrap(counts, base_draws.names, resamples, seed)
     asked = {quantity: kind for quantity, kind in KINDS.items() if quantity in base_draws.names}
     absolute = [quantity for quantity, kind in asked.items() if kind == "absolute gap"]
-    swaps = swapped_differences(counts, base, resamples, seed, absolute)
+    swaps = permuted_differences(counts, base, resamples, seed, absolute)
     rng = np.random.default_rng([seed, 1])
     sizes = counts.labels[:, :, :2].sum((0, -1)).astype(int)  # (C, 2)
     for scope, members in scopes(counts.cells).items():
@@ -221,7 +224,7 @@ def paired_differences(
             clusters, used = draws.clusters(quantity, members), draws.used(quantity, members)
             made = interval(sign * (points - base_points), sign * (resampled - base_resampled), clusters)
             made = made.within(least - 1.0, 1.0 - least)
-            found = {"difference": made.estimate, "low": made.low, "high": made.high, "reach": np.nan, "p": made.p}
+            found = {"difference": made.estimate, "low": made.low, "high": made.high, "null_range": np.nan, "p": made.p}
             own, of_base = (
                 interval(*each, clusters).within(least, 1.0)
                 for each in ((points, resampled), (base_points, base_resampled))
@@ -229,23 +232,25 @@ def paired_differences(
             found |= {"value_low": own.low, "value_high": own.high}
             found |= {"reference_low": of_base.low, "reference_high": of_base.high}
             if kind == "absolute gap":
-                of_swaps = swaps[:, used, absolute.index(quantity)].mean(-1)
-                p, reach = swap_test(made.estimate, of_swaps, made.seeds, rng)
+                permutation = swaps[:, used, absolute.index(quantity)].mean(-1)
+                p, null_range = permutation_test(made.estimate, permutation, made.seeds, rng)
                 found |= {name: np.nan for name in found if name.endswith(("low", "high"))} | {
                     "p": p,
-                    "reach": min(reach, 1.0),
+                    "null_range": min(null_range, 1.0),
                 }
-            summed = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
+            remaining = interval(sign * points, sign * resampled, clusters)
+            total = interval(sign * (points + base_points), sign * (resampled + base_resampled), clusters)
+            found |= {"reference": reference, "value": value}
+            verdict = _verdict(kind, sign, found, remaining, total) if clusters >= FEW_CLUSTERS else TOO_FEW_CLUSTERS
             yield {
                 **row, **{f"n_{gender}": int(n) for gender, n in zip(GENDERS, sizes[used].min(0), strict=True)},
                 "quantity": quantity, "kind": kind, "clusters": clusters,
-                "reference": reference, "value": value, **found,
-                "says": NO_CLAIM if clusters < FEW_CLUSTERS else _says(kind, found, summed),
+                **found, "verdict": verdict,
             }  # fmt: skip
 
 
 def over_cells(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The table with ``p_holm``, by which ``says`` goes: ``p`` adjusted over the cells that share ``keys``.
+    """The table with ``p_holm``, by which ``verdict`` goes: ``p`` adjusted over the cells that share ``keys``.
 
     A mean over cells has none (NaN) and keeps its word.
     """
@@ -253,7 +258,7 @@ def over_cells(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def by_holm(table: pd.DataFrame, families: Iterable[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
-    """The table with ``p`` adjusted over the rows of each family; of these, ``says`` goes by ``p_holm``.
+    """The table with ``p`` adjusted over the rows of each family; of these, ``verdict`` goes by ``p_holm``.
 
     Args:
         families: groups of rows of the table, as ``groupby`` gives them.
@@ -262,7 +267,7 @@ def by_holm(table: pd.DataFrame, families: Iterable[tuple[Any, pd.DataFrame]]) -
     for _, rows in families:
         adjusted = holm(rows["p"])
         table.loc[rows.index, "p_holm"] = adjusted
-        table.loc[rows.index[(adjusted >= ALPHA) & (rows["says"] != NO_CLAIM)], "says"] = NOT_TOLD
+        table.loc[rows.index[(adjusted >= ALPHA) & (rows["verdict"] != TOO_FEW_CLUSTERS)], "verdict"] = NOT_SIGNIFICANT
     return table
 
 
@@ -282,24 +287,21 @@ def find(study: Study, reference: str) -> pd.Series:
     )
 
 
-def _says(kind: str, found: Mapping[str, float], summed: Interval) -> str:
-    """A word on one row; ``summed`` is the sum of the two gaps, in the reference's direction."""
-    if not found["p"] < ALPHA:
-        return NOT_TOLD
+def _verdict(kind: str, sign: float, row: Mapping[str, float], remaining: Interval, total: Interval) -> str:
     if kind == "level":
-        return "higher" if found["difference"] > 0 else "lower"
-    if found["difference"] > 0:
-        return "larger"
-    if kind == "absolute gap" or summed.low > 0:
-        return "smaller"
-    return "larger, other side" if summed.high < 0 else OTHER_SIDE
+        return level_verdict(row["difference"], row["p"])
+    if kind == "absolute gap":
+        return absolute_gap_verdict(row["difference"], row["p"])
+    return signed_gap_verdict(sign * row["reference"], row["difference"], row["p"], remaining, total)
 
 
 def _notes(table: pd.DataFrame, by: ClusterBy) -> list[str]:
     notes = []
     fewest = int(table["clusters"].min())
     if fewest < FEW_CLUSTERS:
-        notes.append(f"A gender of one cell has only {fewest} {by}s: {NO_CLAIM} of {by}s there.")
+        notes.append(
+            f"A gender of one cell has only {fewest} {by}s: too few for a claim about a population of {by}s there."
+        )
     if int(table["n_seeds"].min()) == 1:
         notes.append("With one seed an interval is of these trained models, not of the methods.")
     return notes

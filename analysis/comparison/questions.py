@@ -30,14 +30,14 @@ MIN_BUDGET = 5
 
 _PAIRED = (
     "is_cell", "quantity", "kind", "n_seeds", "n_female", "n_male", "clusters", "reference", "value", "difference",
-    "low", "high", "p", "p_holm", "says",
+    "low", "high", "p", "p_holm", "verdict",
 )  # fmt: skip
 COEFFICIENT_COLUMNS = (
     "coefficients", "plain_id", "plain_name", "tuned_id", "tuned_name", "budget", "scope", *_PAIRED, "better_in_halves",
     "reason",
 )  # fmt: skip
 TRANSCRIPT_COLUMNS = ("config_id", "name", "language", *_PAIRED, "reason")
-_WORDS = ("says", "reason", "quantity", "kind", "scope", "language", "coefficients")
+_WORDS = ("verdict", "reason", "quantity", "kind", "scope", "language", "coefficients")
 _SEARCHED = ("loss.coefficients", "loss.fairness_weight")
 
 

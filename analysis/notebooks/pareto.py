@@ -44,9 +44,9 @@ from analysis.tables.configurations import cells_table, configurations_table, fr
 study = load_study(STUDY)
 require_finished_runs(study)
 points = front(study.configurations)
-chance = uncertainty_of(study)
+uncertainty = uncertainty_of(study)
 print(answer(points))
-for warning in warnings_of(study, points, chance):
+for warning in warnings_of(study, points, uncertainty):
     print("·", warning)
 
 # %% [markdown]
@@ -55,13 +55,13 @@ for warning in warnings_of(study, points, chance):
 # configuration on test. A gap inside the shaded band is one that a model blind to gender would show by chance.
 
 # %%
-Image(render(pareto_figure(pareto_info(study, chance.floor)), "png"), width=860)
+Image(render(pareto_figure(pareto_info(study, uncertainty.floor)), "png"), width=860)
 
 # %%
 formatted(front_table(points))
 
 # %%
-formatted(configurations_table(points, len(study.seeds), chance.intervals))
+formatted(configurations_table(points, len(study.seeds), uncertainty.intervals))
 
 # %% [markdown]
 # ## Choices
@@ -100,7 +100,7 @@ if not history.empty:
 # In the table signed gaps are women minus men, in points: read each beside its numbers of utterances.
 
 # %%
-Image(render(cells_figure(cells_info(study, chance.floors)), "png"), width=1000)
+Image(render(cells_figure(cells_info(study, uncertainty.floors)), "png"), width=1000)
 
 # %%
 formatted(cells_table(study, points.loc[points["on_front"], "config_id"].tolist(), "test"))

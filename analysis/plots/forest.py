@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.comparison.paired import KINDS, NO_CLAIM, NOT_TOLD, QUANTITIES, Comparison
+from analysis.comparison.paired import KINDS, QUANTITIES, Comparison
+from analysis.comparison.verdict import NOT_SIGNIFICANT, TOO_FEW_CLUSTERS
 from analysis.plots.style import COLOURS, GREY, INK, MARKERS, STYLE, canvas, short, words
 
 
@@ -19,13 +20,13 @@ class ForestInfo:
     """Paired differences with their intervals, in points, better to the right.
 
     Attributes:
-        points: one row a (panel, configuration, scope): ``panel, name, scope, estimate, low, high, told_apart,
-            overshot, of_swaps``. ``told_apart`` is true where the comparison says better or worse; ``overshot`` where
-            a gap is on the other side of 0 and larger there, which the axis cannot show; ``of_swaps`` where the ends
-            are the estimate plus and minus the reach of paired swaps.
+        points: one row a (panel, configuration, scope): ``panel, name, scope, estimate, low, high, significant,
+            overshot, is_null``. ``significant`` is true where the verdict is better or worse; ``overshot`` where a gap
+            is reversed and larger, which the axis cannot show; ``is_null`` where ``low`` and ``high`` are the 95 %
+            range of the paired permutation null, centred on 0, and not an interval.
         panels: headings, left to right.
         names: configurations, top to bottom.
-        scopes: told apart by marker, in this order.
+        scopes: distinguished by marker, in this order.
         title, subtitle, caption: sentences.
     """
 
@@ -69,9 +70,9 @@ def forest_info(
     names = tuple(name for name in names if (chosen["name"] == name).any())
     # a gap that shrinks has a difference below 0
     sign = chosen["kind"].map({"level": 100.0, "signed gap": -100.0, "absolute gap": -100.0})
-    of_swaps = chosen["kind"] == "absolute gap"
-    low = chosen["low"].where(~of_swaps, chosen["difference"] - chosen["reach"])
-    high = chosen["high"].where(~of_swaps, chosen["difference"] + chosen["reach"])
+    is_null = chosen["kind"] == "absolute gap"
+    low = chosen["low"].where(~is_null, -chosen["null_range"])
+    high = chosen["high"].where(~is_null, chosen["null_range"])
     ends = pd.DataFrame({"low": sign * low, "high": sign * high})
     points = pd.DataFrame(
         {
@@ -81,11 +82,11 @@ def forest_info(
             "estimate": sign * chosen["difference"],
             "low": ends.min(axis=1),
             "high": ends.max(axis=1),
-            "told_apart": ~chosen["says"].isin([NOT_TOLD, NO_CLAIM]),
+            "significant": ~chosen["verdict"].isin([NOT_SIGNIFICANT, TOO_FEW_CLUSTERS]),
             "overshot": (chosen["kind"] == "signed gap")
             & (chosen["value"] * chosen["reference"] < 0)
             & (chosen["value"].abs() > chosen["reference"].abs()),
-            "of_swaps": of_swaps,
+            "is_null": is_null,
         }
     ).reset_index(drop=True)
     seeds = sorted(chosen["n_seeds"].unique())
@@ -100,18 +101,19 @@ def forest_info(
         caption=" ".join(
             [
                 f"Lines: 95 % intervals over {comparison.by}s and, with several seeds, seeds; not adjusted for the "
-                f"number of comparisons. Filled: told apart from the reference ({_by_which_p(chosen, comparison)}).",
+                "number of comparisons. Filled: significant difference from the reference "
+                f"({_by_which_p(chosen, comparison)}).",
                 *(
-                    ["Crossed out: the gap passed 0 and is larger on the other side, so nothing was closed."]
+                    ["Crossed out: the gap reversed and became larger in the opposite direction."]
                     if points["overshot"].any()
                     else []
                 ),
                 *(
                     [
-                        "Dashed: an absolute gap has no such interval; the line is as long as 95 % of paired swaps "
-                        "reach, a test turned round and no interval."
+                        "Dashed: 95 % range of the paired permutation null, within which differences are not "
+                        "significant before adjustment; an absolute gap has no interval."
                     ]
-                    if points["of_swaps"].any()
+                    if points["is_null"].any()
                     else []
                 ),
                 *comparison.notes,
@@ -123,8 +125,8 @@ def forest_info(
 def forest_figure(info: ForestInfo) -> Figure:
     """Differences to a reference with their intervals: a row a configuration, a panel a quantity, better to the right.
 
-    A marker shape and colour is a cell or a mean over cells (the last one black); filled where told apart
-    from the reference, crossed out where a gap is larger on the other side of 0. The line at 0 is the reference.
+    A marker shape and colour is a cell or a mean over cells (the last one black); filled where significantly different
+    from the reference, crossed out where a gap is reversed and larger. The line at 0 is the reference.
     """
     looks = {scope: (MARKERS[i % 6], COLOURS[i % 6]) for i, scope in enumerate(info.scopes)}
     if len(info.scopes) > 1:
@@ -141,9 +143,9 @@ def forest_figure(info: ForestInfo) -> Figure:
                 marker, colour = looks[str(scope)]
                 estimate, low, high = (float(row[column].iloc[0]) for column in ("estimate", "low", "high"))
                 height = heights[str(name)] + offsets[str(scope)]
-                dash = (0, (3, 1.5)) if bool(row["of_swaps"].iloc[0]) else "-"
+                dash = (0, (3, 1.5)) if bool(row["is_null"].iloc[0]) else "-"
                 axes.plot([low, high], [height, height], color=colour, lw=1.4, ls=dash, zorder=2)
-                filled = bool(row["told_apart"].iloc[0])
+                filled = bool(row["significant"].iloc[0])
                 axes.plot(estimate, height, marker, ms=6, color=colour, mfc=colour if filled else "white", zorder=3)
                 if bool(row["overshot"].iloc[0]):
                     axes.plot(estimate, height, "x", ms=9, color=INK, mew=1.4, zorder=4)
@@ -162,7 +164,7 @@ def forest_figure(info: ForestInfo) -> Figure:
 
 
 def _by_which_p(chosen: pd.DataFrame, comparison: Comparison) -> str:
-    """By which p value rows are told apart; a cell that is the widest scope counts as a mean, it has no others."""
+    """By which p value rows are significant; a cell that is the widest scope counts as a mean, it has no others."""
     cells = chosen["is_cell"] & (chosen["scope"] != comparison.overall)
     means = "over all cells after Holm over the rows" if comparison.over_arms else "by p alone"
     said = ["cells after Holm over those of a row"] if cells.any() else []

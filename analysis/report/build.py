@@ -7,7 +7,7 @@ Writes into ``STUDY_DIR/report/`` (writing it again replaces it):
     front.csv                    the front, a column a knob
     benchmark.csv, .tex          test figures in the layout of arXiv 2603.21050
     arms.csv, arms.tex           both objectives against ERM, where there is an ERM to compare with
-    parts.csv, parts.tex         leave-one-out and add-one-in, where there are such arms
+    leave_one_out.csv, leave_one_out.tex         leave-one-out and add-one-in, where there are such arms
     comparison.csv               every comparison with ERM by language and modality, as fractions
 """
 
@@ -30,7 +30,12 @@ from analysis.plots.pareto import pareto_figure, pareto_info
 from analysis.plots.style import render
 from analysis.report.headline import answer, warnings_of
 from analysis.report.html import render_page
-from analysis.report.leave_one_out_section import part_comparisons, parts, parts_section, parts_table
+from analysis.report.leave_one_out_section import (
+    leave_one_out_comparisons,
+    leave_one_out_rows,
+    leave_one_out_section,
+    leave_one_out_table,
+)
 from analysis.report.objectives_section import objectives_answer, objectives_sections
 from analysis.report.questions_section import question_sections
 from analysis.report.search_sections import certainty_section, choices_section, importance_section, published_section
@@ -87,27 +92,27 @@ def write_report(
     """
     study = load_study(folder, class_average)
     require_finished_runs(study)
-    chance = uncertainty_of(study, permutations, resamples, seed)
+    uncertainty = uncertainty_of(study, permutations, resamples, seed)
     points = front(study.configurations)
     shown = detailed(points)
-    figure = pareto_figure(pareto_info(study, chance.floor))
+    figure = pareto_figure(pareto_info(study, uncertainty.floor))
     svg = render(figure, "svg")
     comparison = compared_with(study, ERM, shown, resamples, seed)
-    by_part = part_comparisons(study, resamples, seed)
+    leave_one_out = leave_one_out_comparisons(study, resamples, seed)
     in_layout = benchmark(study, shown)
     certainty = certainty_section(study, resamples, seed)
     page = render_page(
         title=str(study.plan["name"]),
         answer=objectives_answer(study) + answer(points),
-        warnings=warnings_of(study, points, chance),
+        warnings=warnings_of(study, points, uncertainty),
         sections=[
             *objectives_sections(study),
             *front_sections(points, svg, also=own_objectives(study.plan)),
             *([] if comparison is None else [comparison_section(study, comparison)]),
-            *([parts_section(by_part)] if by_part else []),
+            *([leave_one_out_section(leave_one_out)] if leave_one_out else []),
             choices_section(study),
-            configurations_section(study, points, chance),
-            cells_section(study, shown, chance, in_layout),
+            configurations_section(study, points, uncertainty),
+            cells_section(study, shown, uncertainty, in_layout),
             groups_section(study, shown),
             *([] if certainty is None else [certainty]),
             *question_sections(study, resamples, seed),
@@ -123,7 +128,7 @@ def write_report(
         "pareto.png": render(figure, "png"),
         "pareto.svg": svg,
         "front.csv": front_csv(points).encode(),
-        **_paper_tables(study, in_layout, comparison, by_part),
+        **_paper_tables(study, in_layout, comparison, leave_one_out),
         "report.html": page.encode(),  # last: where it stands, the others do
     }
     for name, data in files.items():
@@ -142,7 +147,7 @@ def require_finished_runs(study: Study) -> None:
 
 
 def _paper_tables(
-    study: Study, in_layout: dict[str, pd.DataFrame], comparison: Comparison | None, by_part: Sequence[Comparison]
+    study: Study, in_layout: dict[str, pd.DataFrame], comparison: Comparison | None, leave_one_out: Sequence[Comparison]
 ) -> dict[str, bytes]:
     """By file name, what a paper would hold."""
     latex = benchmark_latex(in_layout, "test", study.notes)
@@ -153,18 +158,18 @@ def _paper_tables(
             "arms.tex": _latex(arms_table(comparison), f"Against {comparison.reference}", comparison),
             "comparison.csv": comparison.table.to_csv(index=False, lineterminator="\n"),
         }
-    if by_part:
+    if leave_one_out:
         made |= {
-            "parts.csv": parts(by_part).to_csv(index=False, lineterminator="\n"),
-            "parts.tex": _latex(parts_table(by_part), "One part at a time", by_part[0]),
+            "leave_one_out.csv": leave_one_out_rows(leave_one_out).to_csv(index=False, lineterminator="\n"),
+            "leave_one_out.tex": _latex(leave_one_out_table(leave_one_out), "One part at a time", leave_one_out[0]),
         }
     return {name: text.encode() for name, text in made.items()}
 
 
 def _latex(table: pd.DataFrame, title: str, comparison: Comparison) -> str:
     caption = (
-        f"{title} on {comparison.split}, in points. 95 %: interval over {comparison.by}s and seeds; swap reach: the "
-        "difference plus and minus what 95 % of paired swaps reach, no interval; Holm: p adjusted over the arms that "
-        f"have one reference. {' '.join(comparison.notes)}"
+        f"{title} on {comparison.split}, in points. 95 %: interval over {comparison.by}s and seeds; 95 % null range: "
+        "that of the paired permutation null, since AVG has no interval; Holm: p adjusted over the arms with the same "
+        f"reference. {' '.join(comparison.notes)}"
     )
     return tabular(formatted(table).set_index(("", "configuration")).rename_axis(None), caption)

@@ -35,7 +35,7 @@ def answer(points: pd.DataFrame) -> str:
     )
 
 
-def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list[str]:
+def warnings_of(study: Study, points: pd.DataFrame, uncertainty: Uncertainty) -> list[str]:
     """What a reader must know before believing the figures, one sentence or two each."""
     notes = study.notes
     if len(study.seeds) == 1:
@@ -46,27 +46,27 @@ def warnings_of(study: Study, points: pd.DataFrame, chance: Uncertainty) -> list
         f"The smallest cell ({smallest['language']}, {smallest['modality']}) has {smallest['n_female']} utterances of "
         f"women and {smallest['n_male']} of men on dev."
     )
-    floor = chance.floor
+    floor = uncertainty.floor
     if floor is None and points["dev_gap"].isna().all():
         notes.append(f"{size} No cell has both genders, so there is no gap to report.")
     elif floor is None:
         notes.append(
-            f"{size} No noise floor: in some cell too few {chance.by}s can exchange their genders, so what gap chance "
-            "alone gives is not known."
+            f"{size} No noise floor: in some cell too few {uncertainty.by}s can exchange their genders, so the "
+            "gap expected without any bias is not known."
         )
     else:
         inside = points[points["dev_gap"] <= floor.high]["name"].tolist()
         which = f"the dev gaps of {some(inside)} are not above it" if inside else "every dev gap is above it"
         notes.append(
             f"{size} At these sizes a model blind to gender would show a gap of {POINTS * floor.mean:.1f} points on "
-            f"average and up to {POINTS * floor.high:.1f} in 95 % of draws (noise floor, from {chance.reference}, the "
-            "genders' label priors kept; another configuration has another floor): "
+            f"average and up to {POINTS * floor.high:.1f} in 95 % of draws (noise floor, from "
+            f"{uncertainty.reference}, the genders' label priors kept; another configuration has another floor): "
             f"{which}. A difference between two gaps can be noise too, wherever they lie."
         )
-    if 0 < chance.fewest_clusters < FEW_CLUSTERS:
+    if 0 < uncertainty.fewest_clusters < FEW_CLUSTERS:
         notes.append(
-            f"A gender of one cell has only {chance.fewest_clusters} {chance.by}s on dev: no claim about a population "
-            f"of {chance.by}s can be made, and neither floor nor intervals can be relied on."
+            f"A gender of one cell has only {uncertainty.fewest_clusters} {uncertainty.by}s on dev: no claim about "
+            f"a population of {uncertainty.by}s can be made, and neither floor nor intervals can be relied on."
         )
     chosen = points[points["on_front"]]
     collapsed = chosen[chosen["dev_w_f1"] < COLLAPSED * chosen["dev_w_f1"].max()]["name"].tolist()

@@ -20,7 +20,7 @@ ARMS = {part: arm for of in LEAVE_ONE_OUT.values() for arm, part in of.items()}
 """By the part, the label of the arm that leaves it out or adds it."""
 
 
-def part_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison]:
+def leave_one_out_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison]:
     """Each of ``PARTS`` on test: its arms, called by the part, against the configuration that they differ from.
 
     Args:
@@ -39,7 +39,7 @@ def part_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison
     return made
 
 
-def parts(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def leave_one_out_rows(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """:func:`analysis.comparison.arms.arms` of each, one below the other, with ``arm`` (its label) and ``against``."""
     tables = [arms(each).assign(against=each.reference) for each in comparisons]
     whole = pd.concat(tables, ignore_index=True)
@@ -48,14 +48,14 @@ def parts(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     return whole
 
 
-def parts_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def leave_one_out_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """:func:`analysis.comparison.arms.arms_table` of each, one below the other, with the label of each arm."""
     whole = pd.concat([arms_table(each) for each in comparisons], ignore_index=True)
     whole.insert(1, ("", "arm"), whole["", "configuration"].map(ARMS).fillna(""))
     return whole
 
 
-def parts_info(comparisons: Sequence[Comparison]) -> ForestInfo:
+def leave_one_out_info(comparisons: Sequence[Comparison]) -> ForestInfo:
     """Both objectives of all in one forest plot; what is told apart is so after Holm within each comparison."""
     infos = [forest_info(each, OBJECTIVES, scopes=(each.overall,)) for each in comparisons]
     kinds = {each.reference: next(iter(LEAVE_ONE_OUT[each.reference].values())).split()[0] for each in comparisons}
@@ -68,7 +68,7 @@ def parts_info(comparisons: Sequence[Comparison]) -> ForestInfo:
     )
 
 
-def parts_section(comparisons: Sequence[Comparison]) -> Section:
+def leave_one_out_section(comparisons: Sequence[Comparison]) -> Section:
     """Leave-one-out and add-one-in: one table and one forest plot of both objectives."""
     references = " and ".join(each.reference for each in comparisons)
     return Section(
@@ -77,7 +77,10 @@ def parts_section(comparisons: Sequence[Comparison]) -> Section:
         "above, Holm over the arms of one configuration. A part left out that mattered makes W-F1 lower or the gap "
         "larger.",
         (
-            Table(parts_table(comparisons)),
-            Picture(render(forest_figure(parts_info(comparisons)), "svg"), "W-F1 gained and AVG gap closed, by part."),
+            Table(leave_one_out_table(comparisons)),
+            Picture(
+                render(forest_figure(leave_one_out_info(comparisons)), "svg"),
+                "Change of W-F1 and AVG gap by part.",
+            ),
         ),
     )

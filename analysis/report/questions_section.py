@@ -24,7 +24,9 @@ from study.storage.study_folder import StudyFolder
 
 EARNED = "Did the coefficients earn anything?"
 TRANSCRIPT = "Does the transcript shrink the gap?"
-TOLD = "A language or cell is told apart by Holm over all of them, their mean by p alone."
+VERDICT_NOTE = (
+    "The verdict on a language or cell rests on p after Holm over all of them, that on their mean on p alone."
+)
 CONFIRM = "confirm"
 
 
@@ -61,7 +63,7 @@ def _paired(rows: pd.DataFrame, scope: str, before: str, after: str) -> pd.DataF
             "95 % interval": [format_interval(*ends) for ends in rows[["low", "high"]].astype(float).to_numpy()],
             "p": [format_p(value) for value in rows["p"].astype(float)],
             "Holm": [format_p(value) for value in rows["p_holm"].astype(float)],
-            "says": rows["says"],
+            "verdict": rows["verdict"],
         }
     )
 
@@ -113,7 +115,7 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
             "The first n searched trials with equal coefficients against the first n with unequal ones: each kind "
             "chooses on dev, the choices are compared on test, paired. A search of its own for each kind is the fairer "
             "comparison (python -m analysis questions PLAIN --tuned OTHER). "
-            f"{TOLD}{reasons(found, 'coefficients')}"
+            f"{VERDICT_NOTE}{reasons(found, 'coefficients')}"
         )
         sections.append(_section(EARNED, words, shown_coefficients(found)))
     searched = found_by_searches(study, "test", resamples, seed)
@@ -129,7 +131,7 @@ def question_sections(study: Study, resamples: int, seed: int) -> list[Section]:
         found = transcript_effect(study, resamples=resamples, seed=seed)
         words = (
             "The same models on the same utterances of test, with the transcript against speech alone; below 0 a gap "
-            f"is smaller with it. {TOLD}{reasons(found, 'language')}"
+            f"is smaller with it. {VERDICT_NOTE}{reasons(found, 'language')}"
         )
         sections.append(_section(TRANSCRIPT, words, shown_transcript(found)))
     if study.folder.exists(f"{CONFIRM}/study.json"):

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison.arms import adjusted, arms_table
-from analysis.comparison.paired import OTHER_SIDE_MEANS, Comparison, compare
+from analysis.comparison.paired import Comparison, compare
+from analysis.comparison.verdict import SIGN_UNCERTAIN_NOTE
 from analysis.formatting import POINTS
 from analysis.loading.study import Study, load_epochs
 from analysis.loading.timing import startup_phases, summarise_time, time_spent
@@ -95,33 +96,33 @@ def comparison_section(study: Study, comparison: Comparison) -> Section:
     return Section(
         f"Against {comparison.reference}, on test",
         f"Paired: the same utterances and the same training seeds, {comparison.resamples} resamples of whole "
-        f"{comparison.by}s. The range of W-F1 is a 95 % interval. AVG, an absolute gap, has none: its swap reach is "
-        "the difference plus and minus what 95 % of paired swaps of the two systems reach, a test turned round (where "
-        "a gap truly closes, AVG shows less than that: it cannot fall below the noise floor). Holm: p adjusted over "
-        "the rows, by which an arm is higher, smaller or not told apart; of a cell, over the cells of its arm. A mean "
+        f"{comparison.by}s. The range of W-F1 is a 95 % interval. AVG, an absolute gap, has none: compare its "
+        "difference with the 95 % range of the paired permutation null, in which the two systems are exchanged "
+        "cluster by cluster (AVG understates a true reduction, since it cannot fall below the noise floor). Holm: p "
+        "adjusted over the rows, on which the verdict rests; of a cell, over the cells of its arm. A mean "
         "without Holm goes by p alone. Signed gaps of several cells are averaged with their signs, so opposite ones "
-        "cancel; where ERM's own gap is near 0 its sign is chance. " + " ".join([OTHER_SIDE_MEANS, *notes]),
+        "cancel; where ERM's own gap is near 0 its sign is chance. " + " ".join([SIGN_UNCERTAIN_NOTE, *notes]),
         tuple(blocks),
     )
 
 
-def configurations_section(study: Study, points: pd.DataFrame, chance: Uncertainty) -> Section:
+def configurations_section(study: Study, points: pd.DataFrame, uncertainty: Uncertainty) -> Section:
     """Every configuration with its interval."""
     few = "" if len(points) <= INTERVALS_OF_ALL else " Only configurations with a label and the front have one here."
     return Section(
         "All configurations",
-        f"The interval is of dev W-F1, at 95 %, over other {chance.by}s and, with several seeds, other seeds.{few} The "
-        "gap has none, since resamples of an absolute value never reach 0: compare it with the noise floor.",
-        (Table(configurations_table(points, len(study.seeds), chance.intervals)),),
+        f"The interval is of dev W-F1, at 95 %, over other {uncertainty.by}s and, with several seeds, seeds.{few} "
+        "The gap has none, since resamples of an absolute value never reach 0: compare it with the noise floor.",
+        (Table(configurations_table(points, len(study.seeds), uncertainty.intervals)),),
     )
 
 
 def cells_section(
-    study: Study, config_ids: Sequence[str], chance: Uncertainty, benchmark: dict[str, pd.DataFrame]
+    study: Study, config_ids: Sequence[str], uncertainty: Uncertainty, benchmark: dict[str, pd.DataFrame]
 ) -> Section:
     """By language and modality: small multiples, the benchmark's layout, signed gaps with the sizes of the cells."""
     blocks: list[Picture | Table] = []
-    info = cells_info(study, chance.floors)
+    info = cells_info(study, uncertainty.floors)
     if not info.points.empty:
         alt = "Dev W-F1 against the AVG gap, one panel a language and modality, with the noise floor of each."
         blocks.append(Picture(render(cells_figure(info), "svg"), alt))

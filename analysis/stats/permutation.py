@@ -94,7 +94,7 @@ def noise_floor(counts: ClusterCounts, permutations: int = 200, seed: int = 0) -
     return NoiseFloor(float(means.mean()), float(low), float(high), permutations, seed, p)
 
 
-def swapped_differences(
+def permuted_differences(
     first: ClusterCounts, second: ClusterCounts, draws: int = 2000, seed: int = 0, which: Sequence[str] = ABSOLUTE
 ) -> Counts:
     """Differences between two systems, first minus second, if which is which meant nothing.
@@ -118,20 +118,22 @@ def swapped_differences(
     return out / len(first.counts)
 
 
-class SwapTest(NamedTuple):
+class PermutationTest(NamedTuple):
     """A difference against its paired swaps.
 
     Attributes:
         p: two-sided, at least 1 / (B + 1); NaN where the difference is undefined.
-        reach: the size that 95 % of the swaps stay within, counted as p counts: the difference plus and minus the
-            reach contains 0 exactly where p is at least 0.05. Infinite for fewer than 20 swaps, which cannot say so.
+        null_range: the size that 95 % of the swaps stay within, counted as p counts: the difference plus and minus the
+            range contains 0 exactly where p is at least 0.05. Infinite for fewer than 20 swaps, which cannot say so.
     """
 
     p: float
-    reach: float
+    null_range: float
 
 
-def swap_test(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, rng: np.random.Generator) -> SwapTest:
+def permutation_test(
+    difference: float, draws: NDArray[np.float64], seeds: SeedSpread, rng: np.random.Generator
+) -> PermutationTest:
     """Test a difference against its paired swaps.
 
     Swaps of clusters know nothing of other training seeds. With several seeds the draws are therefore widened to the
@@ -144,16 +146,16 @@ def swap_test(difference: float, draws: NDArray[np.float64], seeds: SeedSpread, 
     """
     draws = draws[~np.isnan(draws)]
     if np.isnan(difference) or not len(draws):
-        return SwapTest(np.nan, np.nan)
-    of_swaps = float((draws**2).mean())
-    variance, freedom = seeds.added_to(of_swaps, np.inf)
-    if of_swaps > 0 and np.isfinite(freedom):
-        draws = draws * np.sqrt(variance / of_swaps * freedom / rng.chisquare(freedom, len(draws)))
+        return PermutationTest(np.nan, np.nan)
+    permutation = float((draws**2).mean())
+    variance, freedom = seeds.added_to(permutation, np.inf)
+    if permutation > 0 and np.isfinite(freedom):
+        draws = draws * np.sqrt(variance / permutation * freedom / rng.chisquare(freedom, len(draws)))
     reached = np.sort(np.abs(draws) + 1e-12)[::-1]  # differences that only rounding tells apart are equal
     possible = np.arange(1, len(draws) + 2) / (1 + len(draws))  # p if none, one, ... of the draws are as large
     p = float(possible[int((reached >= abs(difference)).sum())])
     needed = int(np.argmax(possible >= ALPHA))  # draws as large that p needs to be at least ALPHA
-    return SwapTest(p, float(reached[needed - 1]) if needed else np.inf)
+    return PermutationTest(p, float(reached[needed - 1]) if needed else np.inf)
 
 
 def _strata(sizes: Counts, languages: Sequence[str]) -> NDArray[np.intp]:

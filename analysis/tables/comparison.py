@@ -60,7 +60,7 @@ def comparison_table(
             ],
             "p": [format_p(value) for value in table["p"]],
             "Holm": [format_p(value) for value in table["p_holm"]],
-            "says": table["says"],
+            "verdict": table["verdict"],
         }
     ).reset_index(drop=True)
 

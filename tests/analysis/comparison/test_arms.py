@@ -29,27 +29,30 @@ def test_both_objectives_of_every_arm(tmp_path: Path) -> None:
         others = found.iloc[1:]
         differences = others[quantity] - found.loc["ERM", quantity]
         assert others[f"{quantity}_difference"].tolist() == pytest.approx(differences.tolist())
-        assert (others[f"{quantity}_low"] < others[f"{quantity}_difference"]).all()
-        assert (others[f"{quantity}_difference"] < others[f"{quantity}_high"]).all()
         assert others[f"{quantity}_holm"].tolist() == pytest.approx(holm(others[f"{quantity}_p"]).tolist())
+
+    assert (others["avg_low"] == -others["avg_high"]).all() and (others["avg_high"] > 0).all()
+    levels = found.iloc[1:]
+    assert (levels["w_f1_low"] < levels["w_f1_difference"]).all()
+    assert (levels["w_f1_difference"] < levels["w_f1_high"]).all()
 
     table = arms_table(comparison)
     assert table["", "configuration"].tolist() == list(found.index)
-    assert table["AVG gap", "is"][0] == "" and "to" in table["AVG gap", "swap reach"][1]
+    assert table["AVG gap", "verdict"][0] == "" and "to" in table["AVG gap", "95 % null range"][1]
 
 
-def test_an_arm_is_told_apart_only_if_holm_says_so(tmp_path: Path) -> None:
+def test_an_arm_is_significant_only_if_holm_says_so(tmp_path: Path) -> None:
     study = load_study(studies.write_whole_study(tmp_path / "s", 40, 12, seeds=(0, 1), configurations=4))
     comparison = compare(study, split="test", resamples=60)
     table = comparison.table.copy()
     rows = table.index[(table["scope"] == comparison.overall) & (table["quantity"] == "w_f1")]
     table.loc[rows, "p"] = [0.01, 0.03, 0.04]  # Holm over three: 0.03, 0.06, 0.06
-    table.loc[rows, "says"] = "higher"
+    table.loc[rows, "verdict"] = "higher"
     found = adjusted(replace(comparison, table=table)).table
-    assert found.loc[rows, "says"].tolist() == ["higher", "not told apart", "not told apart"]
+    assert found.loc[rows, "verdict"].tolist() == ["higher", "not significant", "not significant"]
     assert found.loc[rows, "p_holm"].tolist() == pytest.approx([0.03, 0.06, 0.06])
     others = found.index.difference(table.index[(table["scope"] == comparison.overall)])
-    assert found.loc[others, "says"].equals(table.loc[others, "says"])
+    assert found.loc[others, "verdict"].equals(table.loc[others, "verdict"])
 
 
 def test_a_report_has_one_verdict_on_an_arm(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_a_report_has_one_verdict_on_an_arm(tmp_path: Path) -> None:
         of = table.frame.set_index(("", "configuration"))[quantity].iloc[1:]
         below = cells.frame[(cells.frame["of"] == comparison.overall) & (cells.frame["quantity"] == quantity)]
         below = below.set_index("configuration")
-        assert below["says"].to_dict() == of["is"].to_dict() and below["Holm"].to_dict() == of["Holm"].to_dict()
+        assert below["verdict"].to_dict() == of["verdict"].to_dict() and below["Holm"].to_dict() == of["Holm"].to_dict()
 
 
 def test_without_gaps_there_is_one_objective(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from analysis.__main__ import main
-from analysis.comparison.paired import NO_CLAIM, NOT_TOLD, OTHER_SIDE_MEANS, compare, find, over_cells
+from analysis.comparison.paired import compare, find, over_cells
+from analysis.comparison.verdict import NOT_SIGNIFICANT, SIGN_UNCERTAIN_NOTE, TOO_FEW_CLUSTERS
 from analysis.formatting import as_text
 from analysis.loading.study import load_study
 from analysis.pareto.front import front
@@ -62,7 +63,7 @@ def test_a_gap_that_shrinks_is_seen_whatever_its_sign(comparison) -> None:
     assert closed["reference"] == pytest.approx(-0.22, abs=0.04)
     assert closed["difference"] == pytest.approx(-(closed["value"] - closed["reference"]))
     assert closed["low"] < -0.21 < closed["high"] < 0
-    assert closed["says"] in ("smaller", "towards the other side")
+    assert closed["verdict"] in ("smaller", "reduced (sign of the remaining gap uncertain)")
     assert rows(made.table, name="trial 7", quantity="avg", scope="multilingual/speech+text").iloc[0]["p"] < 0.01
 
 
@@ -74,11 +75,11 @@ def test_holm_is_taken_over_cells_and_means_have_none(comparison) -> None:
     assert made.table.loc[~made.table["is_cell"], "p_holm"].isna().all()
 
 
-def test_a_cell_is_told_apart_by_holm_and_a_mean_by_its_own_p(comparison) -> None:
+def test_a_cell_is_significant_by_holm_and_a_mean_by_its_own_p(comparison) -> None:
     _, made = comparison
     for is_cell, p in ((True, "p_holm"), (False, "p")):
         of = rows(made.table, is_cell=is_cell)
-        assert ((of[p] < 0.05) == (of["says"] != NOT_TOLD)).all()
+        assert ((of[p] < 0.05) == (of["verdict"] != NOT_SIGNIFICANT)).all()
     undone = made.table["is_cell"] & (made.table["p"] < 0.05) & (made.table["p_holm"] >= 0.05)
     assert undone.any()  # Holm decides some cell here
 
@@ -87,16 +88,16 @@ def test_holm_takes_a_word_back_but_gives_none() -> None:
     cells = {"config_id": "a", "quantity": "w_f1", "is_cell": True}
     table = pd.DataFrame(
         [
-            cells | {"p": 0.01, "says": "higher"},
-            cells | {"p": 0.03, "says": "lower"},
-            cells | {"p": 0.04, "says": NO_CLAIM},
-            cells | {"p": 0.04, "says": "higher", "is_cell": False},
+            cells | {"p": 0.01, "verdict": "higher"},
+            cells | {"p": 0.03, "verdict": "lower"},
+            cells | {"p": 0.04, "verdict": TOO_FEW_CLUSTERS},
+            cells | {"p": 0.04, "verdict": "higher", "is_cell": False},
         ]
     )
     made = over_cells(table, ["config_id", "quantity"])
     assert made["p_holm"].tolist() == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
-    assert made["says"].tolist() == ["higher", NOT_TOLD, NO_CLAIM, "higher"]
-    assert table["says"].tolist()[1] == "lower"  # what was given stays as it was
+    assert made["verdict"].tolist() == ["higher", NOT_SIGNIFICANT, TOO_FEW_CLUSTERS, "higher"]
+    assert table["verdict"].tolist()[1] == "lower"  # what was given stays as it was
 
 
 def test_absolute_gaps_have_a_p_value_and_no_interval(comparison) -> None:
@@ -130,7 +131,7 @@ def test_no_end_of_an_interval_lies_where_the_figure_cannot(tmp_path: Path) -> N
     levels, signed = (table[table["kind"] == kind] for kind in ("level", "signed gap"))
     assert levels[["low", "reference_low"]].min().tolist() >= [-1, 0] and (levels["reference_high"] == 1).any()
     assert signed["value_low"].min() == -1 and signed["value_high"].max() == 1 and signed["low"].min() == -2
-    assert table["reach"].max() <= 1
+    assert table["null_range"].max() <= 1
     assert ((table["low"] <= 0) & (table["high"] >= 0) == (table["p"] >= 0.05))[table["low"].notna()].all()
 
 
@@ -139,7 +140,7 @@ def test_few_speakers_make_no_claim(tmp_path: Path) -> None:
     made = compare(study, resamples=100)
 
     gaps = made.table[made.table["kind"] != "level"]
-    assert (gaps["says"] == NO_CLAIM).all()
+    assert (gaps["verdict"] == TOO_FEW_CLUSTERS).all()
     assert any("only 5 speakers" in note for note in made.notes)
     assert any("one seed" in note for note in made.notes)
     assert studies.NOTE in made.notes
@@ -154,7 +155,7 @@ def test_a_cell_without_men_takes_no_claim_from_the_mean_over_the_others(tmp_pat
 
     overall = rows(made, scope="multilingual/speech+text")
     gap = rows(overall, quantity="signed_tpr").iloc[0]
-    assert (gap["n_female"], gap["n_male"], gap["clusters"]) == (60, 60, 12) and gap["says"] != NO_CLAIM
+    assert (gap["n_female"], gap["n_male"], gap["clusters"]) == (60, 60, 12) and gap["verdict"] != TOO_FEW_CLUSTERS
     assert rows(overall, quantity="w_f1").iloc[0]["n_male"] == 0  # German is in this mean
     assert rows(made, scope="de/speech+text", kind="signed gap").empty
 
@@ -234,7 +235,10 @@ def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert status == 0
     assert "test, in points, against ERM; 50 resamples of whole speakers" in said
-    assert "A cell is told apart by Holm over the cells of its configuration" in said and OTHER_SIDE_MEANS in said
+    assert (
+        "The verdict on a cell rests on p after Holm over the cells of its configuration" in said
+        and SIGN_UNCERTAIN_NOTE in said
+    )
     assert "ja/speech+text" not in said and "W-F1 gap, common priors" in said
     assert studies.NOTE in said
     read = pd.read_csv(csv)
@@ -245,7 +249,7 @@ def test_the_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pyt
 def test_a_study_of_full_size_takes_less_than_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten configurations of five seeds, 3,000 utterances a split, 2,000 resamples of 500 dialogues."""
     hyperparameters = [(f"arm {i}", {"schedule": "constant", "weight": float(i)}) for i in range(9)]
-    monkeypatch.setattr(studies, "KNOBS", (studies.HYPERPARAMETERS[0], *hyperparameters))
+    monkeypatch.setattr(studies, "HYPERPARAMETERS", (studies.HYPERPARAMETERS[0], *hyperparameters))
     folder = studies.write_whole_study(tmp_path / "s", per_cell=500, speakers=20, seeds=range(5), configurations=10)
     study = load_study(folder)
 
@@ -301,7 +305,7 @@ def test_a_gap_where_the_reference_has_none_at_all_is_larger(tmp_path: Path) -> 
     (row,) = table.query("quantity == 'signed_tpr' and scope == 'en/speech+text'").to_dict("records")
     assert row["reference"] == 0 and row["value"] == pytest.approx(-0.4, abs=0.1)
     assert row["difference"] == pytest.approx(-row["value"]) and 0 < row["low"] < row["high"]
-    assert row["says"] == "larger"
+    assert row["verdict"] == "larger"
 
 
 def test_a_configuration_that_heard_another_modality_is_left_out_with_a_note(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.analysis import studies
 @pytest.mark.parametrize(("name", "figures"), [("pareto", 5), ("ablation", 4)])
 def test_notebook(name: str, figures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = (("power 1", {"weight": 0.5}), ("mean over cells", {"weight": 0.6}))  # which leave one part out
-    monkeypatch.setattr(studies, "KNOBS", (*studies.HYPERPARAMETERS[:2], *arms))
+    monkeypatch.setattr(studies, "HYPERPARAMETERS", (*studies.HYPERPARAMETERS[:2], *arms))
     folder = studies.write_whole_study(tmp_path / "s", per_cell=20, seeds=(0, 1), configurations=4)
     notebook = jupytext.read(REPO / "analysis" / "notebooks" / f"{name}.py")
     assert notebook.cells[0].cell_type == "code" and "STUDY = " in notebook.cells[0].source

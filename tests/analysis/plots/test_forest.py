@@ -52,16 +52,16 @@ def test_an_arm_that_heard_other_cells_has_no_empty_row(comparison: Comparison) 
 
 
 def test_a_marker_is_filled_by_holm(comparison: Comparison) -> None:
-    table = comparison.table.assign(p=0.03, says="higher")  # of three cells Holm makes it 0.09
+    table = comparison.table.assign(p=0.03, verdict="higher")  # of three cells Holm makes it 0.09
     table = over_cells(table, ["config_id", "quantity"])
     info = forest_info(replace(comparison, table=table), ("w_f1",))
-    filled = info.points.groupby("scope")["told_apart"].unique()
+    filled = info.points.groupby("scope")["significant"].unique()
     assert filled.map(list).to_dict() == {scope: [scope == comparison.overall] for scope in info.scopes}
     assert "(cells after Holm over those of a row; means by p alone)" in info.caption
 
     over_arms = adjusted(replace(comparison, table=table))  # of three arms as well
     info = forest_info(over_arms, ("w_f1",))
-    assert not info.points["told_apart"].any()
+    assert not info.points["significant"].any()
     assert "(cells after Holm over those of a row; means over all cells after Holm over the rows)" in info.caption
     assert "(means over all cells after Holm" in forest_info(over_arms, ("avg",), (comparison.overall,)).caption
 
@@ -70,11 +70,11 @@ def test_a_gap_that_grew_on_the_other_side_is_crossed_out(comparison: Comparison
     table = comparison.table.copy()
     row = (table["quantity"] == "standardised_w_f1") & (table["scope"] == "de/speech+text")
     table.loc[row, ["reference", "value"]] = [0.02, -0.08]
-    table.loc[row, "says"] = "towards the other side"
+    table.loc[row, "verdict"] = "reduced (sign of the remaining gap uncertain)"
     info = forest_info(replace(comparison, table=table))
 
     crossed = info.points[info.points["overshot"] & (info.points["scope"] == "de/speech+text")]
-    assert len(crossed) == 3 and crossed["told_apart"].all()  # the two gaps differ, whichever is the smaller
+    assert len(crossed) == 3 and crossed["significant"].all()  # the two gaps differ, whichever is the smaller
     marks = [line for axes in forest_figure(info).axes for line in axes.get_lines() if line.get_marker() == "x"]
     assert len(marks) == info.points["overshot"].sum()
 
@@ -104,11 +104,9 @@ def test_an_absolute_gap_has_the_reach_of_its_swaps_for_a_bar(comparison: Compar
     point = info.points.set_index("name").loc["trial 3"]
     assert info.panels == ("AVG gap closed (points)",) and "Dashed" in info.caption
     assert point["estimate"] == pytest.approx(-100 * row["difference"])
-    assert [point["low"], point["high"]] == pytest.approx(
-        [100 * (-row["difference"] - row["reach"]), 100 * (-row["difference"] + row["reach"])]
-    )
+    assert [point["low"], point["high"]] == pytest.approx([-100 * row["null_range"], 100 * row["null_range"]])
     assert (
-        table.loc[table["kind"] != "absolute gap", "reach"].isna().all()
+        table.loc[table["kind"] != "absolute gap", "null_range"].isna().all()
         and "Dashed" not in forest_info(comparison).caption
     )
 

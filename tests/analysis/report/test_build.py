@@ -40,7 +40,7 @@ def test_the_report_stands_alone_and_says_what_it_must(tmp_path: Path) -> None:
         "python study/sweep.py",
         "learning_rate",
         "only 5 speakers",
-        "“Towards the other side”: ",
+        "“Reduced (sign of the remaining gap uncertain)”: ",
     ):
         assert expected in page, expected
     order = [
@@ -114,11 +114,11 @@ def test_few_clusters_allow_no_claim_with_a_floor_or_without(tmp_path: Path) -> 
     for known, has_floor in ((utterances, True), (utterances.assign(speaker="one"), False)):  # one cannot be dealt
         folder.write_parquet("utterances.parquet", known)
         study = load_study(folder)
-        chance = uncertainty_of(study, 20, 20)
-        said = "\n".join(warnings_of(study, front(study.configurations), chance))
-        assert (chance.floor is not None) == has_floor
-        assert f"only {chance.fewest_clusters} speakers on dev: no claim about a population of speakers" in said
-    assert chance.fewest_clusters == 1
+        uncertainty = uncertainty_of(study, 20, 20)
+        said = "\n".join(warnings_of(study, front(study.configurations), uncertainty))
+        assert (uncertainty.floor is not None) == has_floor
+        assert f"only {uncertainty.fewest_clusters} speakers on dev: no claim about a population of speakers" in said
+    assert uncertainty.fewest_clusters == 1
 
 
 def test_clusters_are_counted_where_both_genders_are(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_clusters_are_counted_where_both_genders_are(tmp_path: Path) -> None:
 
 def test_a_collapsed_model_and_one_of_other_cells_are_named(tmp_path: Path) -> None:
     study = made(tmp_path / "s", ("ERM", 0.6, 0.1), ("minimax", 0.2, 0.02), ("V-REx", 0.31, 0.05))
-    chance = Uncertainty("ERM", "speaker", NoiseFloor(0.04, 0.02, 0.07, 20, 0, 0.5), {}, {}, 20)
-    said = "\n".join(warnings_of(study, front(study.configurations), chance))
+    uncertainty = Uncertainty("ERM", "speaker", NoiseFloor(0.04, 0.02, 0.07, 20, 0, 0.5), {}, {}, 20)
+    said = "\n".join(warnings_of(study, front(study.configurations), uncertainty))
     assert "On the front with less than half of its best W-F1: minimax. A model" in said
     assert "modalities only" not in said
 
@@ -147,7 +147,7 @@ def test_a_collapsed_model_and_one_of_other_cells_are_named(tmp_path: Path) -> N
     speech["cells"]["en/speech"] = speech["cells"]["en/speech+text"]
     studies.write_run(folder, "c0", 0, speech, speech)
     study = load_study(folder)
-    said = "\n".join(warnings_of(study, front(study.configurations), chance))
+    said = "\n".join(warnings_of(study, front(study.configurations), uncertainty))
     assert "modalities only, so kept out of the front: minimax; V-REx." in said and "Incomplete" not in said
 
 

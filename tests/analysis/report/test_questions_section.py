@@ -9,7 +9,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.loading.study import GAP_OF_MEANS_NOTE, load_study
 from analysis.report.html import Table
-from analysis.report.questions_section import EARNED, TOLD, TRANSCRIPT, question_sections
+from analysis.report.questions_section import EARNED, TRANSCRIPT, VERDICT_NOTE, question_sections
 from tests.analysis import studies
 
 COEFFICIENT = {"name": "loss.coefficients.languages.de", "reason": "-", "default": 1.0, "low": 0.25, "high": 4.0}
@@ -84,7 +84,7 @@ def test_the_command_answers_or_says_why_not(both_ways: str, tmp_path: Path, cap
     assert main(["questions", both_ways, "--resamples", "30"]) == 0
     out = capsys.readouterr().out
     assert f"{EARNED} languages: no answer, " in out and "speech+text" in out
-    assert TOLD in out and f"· {studies.NOTE}" in out and GAP_OF_MEANS_NOTE not in out
+    assert VERDICT_NOTE in out and f"· {studies.NOTE}" in out and GAP_OF_MEANS_NOTE not in out
     assert main(["questions", both_ways, "--resamples", "30", "--class-average", "gap_of_means"]) == 0
     of_means = capsys.readouterr().out
     assert f"· {GAP_OF_MEANS_NOTE}" in of_means and of_means.splitlines()[:20] != out.splitlines()[:20]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analysis.stats.bootstrap import SeedSpread
 from analysis.stats.cluster_counts import cluster_counts
-from analysis.stats.permutation import NoiseFloor, noise_floor, swap_test, swapped_differences
+from analysis.stats.permutation import NoiseFloor, noise_floor, permutation_test, permuted_differences
 from study.common.groups import EMOTIONS
 from study.evaluation.metrics import evaluate, labels_from_scores
 from tests.analysis import studies
@@ -167,22 +167,22 @@ def test_swaps_are_symmetric_and_exchange_whole_clusters() -> None:
         cluster_counts({0: frame.assign(predicted=frame["emotion"] if good else "invalid")}, "dialogue")
         for good in (True, False)
     )
-    differences = swapped_differences(right, wrong, 400, which=("w_f1",))[:, 0, 0]
+    differences = permuted_differences(right, wrong, 400, which=("w_f1",))[:, 0, 0]
 
     values, counted = np.unique(differences.round(9), return_counts=True)
     assert values.tolist() == [-1.0, 0.0, 1.0]
     assert counted / 400 == pytest.approx([0.25, 0.5, 0.25], abs=0.07)
-    assert swap_test(1.0, differences, ONE_SEED, np.random.default_rng(0)).p == pytest.approx(0.5, abs=0.1)
+    assert permutation_test(1.0, differences, ONE_SEED, np.random.default_rng(0)).p == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
     draws = np.random.default_rng(0).normal(0, 0.01, 4000)
     rng = np.random.default_rng(1)
     five = SeedSpread(observed=5 * 0.01**2, explained=0.0, n_seeds=5)
-    assert swap_test(0.03, draws, ONE_SEED, rng).p < 0.01
+    assert permutation_test(0.03, draws, ONE_SEED, rng).p < 0.01
     # sd 0.01 of clusters and 0.01 of seeds: 0.03 is 2.1 of them together, at Satterthwaite's 16 degrees of freedom
-    assert swap_test(0.03, draws, five, rng).p == pytest.approx(0.05, abs=0.02)
-    assert np.isnan(swap_test(np.nan, draws, five, rng).p)
+    assert permutation_test(0.03, draws, five, rng).p == pytest.approx(0.05, abs=0.02)
+    assert np.isnan(permutation_test(np.nan, draws, five, rng).p)
 
 
 @given(
@@ -192,13 +192,13 @@ def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
 )
 def test_the_bar_contains_0_exactly_where_p_is_at_least_5_per_cent(draws, difference, several_seeds) -> None:
     seeds = SeedSpread(observed=0.01, explained=0.0, n_seeds=3) if several_seeds else ONE_SEED
-    made = swap_test(difference / 100, np.array(draws) / 100, seeds, np.random.default_rng(0))
-    assert (difference / 100 - made.reach <= 0) == (made.p >= 0.05)
+    made = permutation_test(difference / 100, np.array(draws) / 100, seeds, np.random.default_rng(0))
+    assert (difference / 100 - made.null_range <= 0) == (made.p >= 0.05)
 
 
 def test_a_bar_at_the_edge() -> None:
     """Of 39 swaps 0.01 to 0.39, p is 0.05 where one is as large: at 0.39. Of 19, no p is below 0.05."""
     draws, rng = np.arange(1, 40) / 100, np.random.default_rng(0)
-    assert swap_test(0.39, draws, ONE_SEED, rng) == pytest.approx((0.05, 0.39))
-    assert swap_test(0.391, draws, ONE_SEED, rng) == pytest.approx((0.025, 0.39))
-    assert swap_test(0.9, draws[:19], ONE_SEED, rng) == pytest.approx((0.05, np.inf))
+    assert permutation_test(0.39, draws, ONE_SEED, rng) == pytest.approx((0.05, 0.39))
+    assert permutation_test(0.391, draws, ONE_SEED, rng) == pytest.approx((0.025, 0.39))
+    assert permutation_test(0.9, draws[:19], ONE_SEED, rng) == pytest.approx((0.05, np.inf))

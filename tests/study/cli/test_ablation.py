@@ -80,7 +80,7 @@ def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys, fi
     assert f"--set {fixed.partition('=')[0]}: the arms set the objective" in capsys.readouterr().err
 
 
-def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):
+def test_arms_are_significant_by_holm(tmp_path, monkeypatch, capsys):
     quick = partial(compare, resamples=40)
     monkeypatch.setattr("study.cli.ablation.compare", quick)
     folder = write_whole_study(tmp_path / "s", per_cell=24, speakers=12, seeds=(0, 1), configurations=4)
@@ -90,7 +90,7 @@ def test_arms_are_told_apart_by_holm(tmp_path, monkeypatch, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if arms.overall in line]
     for line, row in zip(lines, table.to_dict("records"), strict=True):
         *_, holm, says = re.split(" {2,}", line.strip())
-        assert (holm, says) == (format_p(row["p_holm"]), row["says"])
+        assert (holm, says) == (format_p(row["p_holm"]), row["verdict"])
 
 
 def test_arms_run_are_compared_and_can_be_added_to(sweep):
