@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from study.config.settings import Settings
 from tests import REPO
+from tests.study.training.worker_gradient import second_step_gradients
 
 LOSSES = {
     "paper": {"method": "minmaxgap"},
@@ -31,54 +33,108 @@ LOSSES = {
 }
 
 
-@pytest.fixture(scope="module")
-def gradient(small_study, tmp_path_factory):
-    """A function that does two steps of every loss over some workers and returns the gradients of the second step."""
-    plan, prepared = small_study
-    folder = tmp_path_factory.mktemp("gradients")
+@dataclass(frozen=True)
+class Case:
+    """How the global batch is split.
 
-    @functools.cache
-    def run(
-        num_workers: int,
-        zero_stage: int = 0,
-        micro: int | None = None,
-        order: str = "drawn",
-        tokens: int | None = None,
-        buckets: bool = False,
-    ) -> dict[str, np.ndarray]:
-        settings = plan.request.settings.with_overrides(
+    Attributes:
+        micro_batch_size: the most utterances of a micro-batch; None for no limit.
+        order: by what the batch is sorted before it is split.
+        tokens: the most tokens of a micro-batch; None for no limit.
+        buckets: whether micro-batches are split into buckets of similar length.
+    """
+
+    zero_stage: int = 0
+    micro_batch_size: int | None = None
+    order: str = "drawn"
+    tokens: int | None = None
+    buckets: bool = False
+
+
+TWO_WORKERS = {
+    "zero-0": Case(),
+    "zero-2": Case(2),
+    "a gender each, with accumulation": Case(2, micro_batch_size=6, order="gender"),
+    "buckets and tokens, zero-2": Case(2, tokens=400, buckets=True),
+}
+TWO_WORKERS_SLOW = {
+    "zero-1": Case(1),
+    "zero-3": Case(3),
+    "accumulation, zero-1": Case(1, micro_batch_size=4),
+    "accumulation, zero-3": Case(3, micro_batch_size=4),
+    "a cell a micro-batch, the last one smaller": Case(2, micro_batch_size=5, order="cell"),
+    "buckets, zero-3": Case(3, buckets=True),
+    "buckets and tokens, zero-1": Case(1, tokens=400, buckets=True),
+    "buckets and tokens, zero-3": Case(3, tokens=400, buckets=True),
+}
+ONE_WORKER = {"buckets": Case(buckets=True), "a cell a micro-batch": Case(micro_batch_size=8, order="cell")}
+
+
+@pytest.fixture(scope="module")
+def settings_of(small_study):
+    """Return a function from a case to its settings."""
+    plan, _ = small_study
+
+    def settings(case: Case) -> Settings:
+        return plan.request.settings.with_overrides(
             {
-                "optimisation.micro_batch_size": micro,
-                "computation.micro_batch_tokens": tokens,
-                "computation.length_buckets": buckets,
+                "optimisation.micro_batch_size": case.micro_batch_size,
+                "computation.micro_batch_tokens": case.tokens,
+                "computation.length_buckets": case.buckets,
                 "optimisation.gradient_clipping": 1e9,
                 "optimisation.learning_rate": 1e-12,  # steps do not change the weights
                 "control.fraction": 0.5,
             }
         )
-        name = f"{num_workers}-{zero_stage}-{micro}-{order}-{tokens}-{buckets}"
+
+    return settings
+
+
+@pytest.fixture(scope="module")
+def one_worker(plan_in, settings_of, tmp_path_factory):
+    """Return a function from a case to the gradients of one worker, computed in this process."""
+
+    def gradients(case: Case) -> dict[str, np.ndarray]:
+        plan = plan_in(tmp_path_factory.mktemp("one"), zero_stage=case.zero_stage)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("study.training.train_step.OVERHEAD", 20)  # as in worker_gradient.py
+            return second_step_gradients(replace(plan, settings=settings_of(case)), LOSSES, case.order)
+
+    return gradients
+
+
+@pytest.fixture(scope="module")
+def expected(one_worker):
+    """Return the gradients of one worker that sees the global batch at once."""
+    return one_worker(Case())
+
+
+@pytest.fixture(scope="module")
+def two_workers(request, small_study, settings_of, tmp_path_factory):
+    """Return the gradients of two workers by case: of the selected cases, all computed under one torchrun."""
+    _, prepared = small_study
+    folder = tmp_path_factory.mktemp("two")
+    selected = [item.callspec.params for item in request.session.items if "two_workers" in item.fixturenames]
+    paths = {}
+    for case in (params["case"] for params in selected):
         spec = {
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings_of(case).model_dump(mode="json"),
             "losses": LOSSES,
-            "parallelism": {"num_workers": num_workers, "zero_stage": zero_stage},
+            "parallelism": {"num_workers": 2, "zero_stage": case.zero_stage},
             "features": str(prepared.features),
             "backbone": prepared.backbone,
             "folder": str(folder / "study"),
-            "order": order,
+            "order": case.order,
         }
-        (folder / f"{name}.json").write_text(json.dumps(spec))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_workers)]
-        command += [
-            str(REPO / "tests/study/training/worker_gradient.py"),
-            str(folder / f"{name}.json"),
-            str(folder / f"{name}.npz"),
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return dict(np.load(folder / f"{name}.npz"))
-
-    return run
+        paths[case] = folder / f"{len(paths)}.json"
+        paths[case].write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(REPO / "tests/study/training/worker_gradient.py"), *map(str, paths.values())]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {case: dict(np.load(path.with_suffix(".npz"))) for case, path in paths.items()}
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
@@ -101,34 +157,15 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
     assert similar.max() < 1 - 1e-6  # the losses have different gradients
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2])
-def test_two_workers_equal_one(gradient, zero_stage):
-    assert_same(gradient(1), gradient(2, zero_stage))
+def cases(by_name: dict[str, Case], **options):
+    return [pytest.param(case, id=name, **options) for name, case in by_name.items()]
 
 
-def test_two_workers_of_one_gender_each_with_accumulation_equal_one(gradient):
-    assert_same(gradient(1), gradient(2, zero_stage=2, micro=6, order="gender"))
+@pytest.mark.parametrize("case", cases(TWO_WORKERS) + cases(TWO_WORKERS_SLOW, marks=pytest.mark.slow))
+def test_two_workers_have_the_gradients_of_one(expected, two_workers, case):
+    assert_same(expected, two_workers[case])
 
 
-@pytest.mark.parametrize(("num_workers", "zero_stage", "tokens"), [(1, 0, None), (2, 2, 400)])
-def test_buckets_and_micro_batches_by_tokens_equal_one(gradient, num_workers, zero_stage, tokens):
-    assert_same(gradient(1), gradient(num_workers, zero_stage, tokens=tokens, buckets=True))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("zero_stage", "tokens"), [(1, 400), (3, 400), (3, None)])
-def test_buckets_and_micro_batches_equal_one_at_every_zero_stage(gradient, zero_stage, tokens):
-    assert_same(gradient(1), gradient(2, zero_stage, tokens=tokens, buckets=True))
-
-
-@pytest.mark.slow
-def test_micro_batches_of_one_cell_each_equal_one(gradient):
-    assert_same(gradient(1), gradient(1, zero_stage=0, micro=8, order="cell"))
-    assert_same(gradient(1), gradient(2, zero_stage=2, micro=5, order="cell"))  # the last one is smaller
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [1, 3])
-def test_other_zero_stages_equal_one_worker(gradient, zero_stage):
-    assert_same(gradient(1), gradient(2, zero_stage))
-    assert_same(gradient(1), gradient(2, zero_stage, micro=4))
+@pytest.mark.parametrize("case", cases(ONE_WORKER))
+def test_micro_batches_and_buckets_have_the_gradients_of_the_global_batch(expected, one_worker, case):
+    assert_same(expected, one_worker(case))
