@@ -1,7 +1,6 @@
-"""Where a study runs: a running Ray cluster or a private one, what it offers, and what a trial asks for.
+"""The Ray cluster of a study: connection, resources, and how many trials run at once.
 
-A trial's driver takes some memory and no core, so it can never hold the place that workers, its own or another
-study's, wait for.
+A trial's driver requests memory but no core, so it never takes a core that the workers of a trial wait for.
 """
 
 from __future__ import annotations
@@ -13,44 +12,41 @@ import socket
 from typing import Any
 
 import ray
-from ray._private.state import state as ray_state  # Ray has no public way to who made a placement group
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
-from ray.tune.execution import class_cache
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from study.common.environment import LIBRARIES, REPO, gpus
 from study.common.errors import SettingsError
 from study.config.settings import Parallelism
+from study.ray_backend.ray_internals import stop_copying_environment
 
 DRIVER = {"CPU": 0, "memory": 1024**3}
-"""A driver with the processes of Ray Train that live beside it: 412, 402, 107 and 60 MiB of their own, measured."""
-DRIVER_PLACE = "driver"
-"""A resource that a cluster offers where drivers should live: on its head, which is no spot instance."""
-GPUS_AT_MOST = "gpus_at_most"
-"""A resource by which a head says how many GPUs its autoscaler may bring: Ray's own autoscalers tell nobody."""
+"""The request of a driver, including the Ray Train processes beside it: they use 412, 402, 107 and 60 MiB (measured)."""
+DRIVER_RESOURCE = "driver"
+"""Custom resource of the nodes where drivers run: the head of a cluster, which is not a spot instance."""
+MAX_GPUS_RESOURCE = "gpus_at_most"
+"""Custom resource by which a head declares how many GPUs its autoscaler can start; Ray itself does not report this."""
 ENVIRONMENT = {
     **LIBRARIES,
     "RAY_AIR_NEW_OUTPUT": "0",  # no banners
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script, which says what is kept
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an epoch has not every objective; the end of a trial has
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller sees a report and the end of a run
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the script
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # only the last result of a trial has every objective
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the controller notices a report or the end of a run
 }
-JOINED = {  # a machine that the autoscaler has to start, and to set up, takes minutes
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",
+CLUSTER_ENVIRONMENT = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # an autoscaler may need minutes to start a machine
 }
-ANSWER_SECONDS = 10.0
-REMEDY = (
-    "start that cluster, correct the variable (and RAY_AUTH_TOKEN, where it asks for one), or unset it to run on this "
-    "machine alone"
-)
-ALONE = {  # processes of Ray Train that a private Ray on one machine has no use for; each costs seconds a trial
+LOCAL_ENVIRONMENT = {  # Ray Train processes that cost seconds per trial and are useless on a single machine
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+CONNECT_SECONDS = 10.0
+REMEDY = (
+    "start that cluster, correct the variable (and RAY_AUTH_TOKEN if the cluster needs one), or unset it to run on "
+    "this machine alone"
+)
 
 
 def set_environment() -> None:
-    """Quiet the libraries in this process; to be called before they are imported."""
+    """Set environment variables for Ray and other libraries. Call this before they are imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not gpus():
@@ -58,168 +54,150 @@ def set_environment() -> None:
 
 
 def connect() -> str:
-    """Join the cluster of ``RAY_ADDRESS`` (Ray's jobs have it), or start a private local one, without a dashboard.
+    """Connect to the cluster at ``RAY_ADDRESS`` (set in Ray jobs), or start a private Ray without a dashboard.
 
     Returns:
-        Where the study runs, for the user.
+        A description of the resources for the user.
 
     Raises:
         SettingsError: the cluster cannot be joined, or Ray does not start.
     """
-    # Tune would copy variables, credentials among them, to its actors by a runtime environment: Ray logs these, and
-    # lets no process that it has waiting take such an actor. The actors have those of their machine.
-    class_cache.ENV_VARS_TO_PROPAGATE.clear()
-    class_cache.DEFAULT_ENV_VARS.clear()
+    stop_copying_environment()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    root = str(REPO)
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    python_path = os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
     if os.environ.get("RAY_ADDRESS"):
-        _start(runtime_env={"env_vars": _handed_on(path)}, **quiet)
-        where = "the Ray cluster"
-    else:  # "auto" would also join the private Ray of another sweep, and die with it
-        # By inheritance, not by a runtime_env: that would keep Ray from using the worker processes it has waiting.
-        os.environ |= {**ALONE, "PYTHONPATH": path}
-        _start(address="local", include_dashboard=False, **quiet)
-        where = "this machine"
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed is in the records; Tune would print it thrice
-    have = capacity()
-    return f"{where}: {have.get('CPU', 0):g} cores, {have.get('GPU', 0):g} GPUs"
+        _init(runtime_env={"env_vars": _cluster_variables(python_path)}, **quiet)
+        location = "the Ray cluster"
+    else:
+        # Workers inherit these. Ray would not reuse its idle worker processes if they were given as a runtime_env.
+        os.environ |= {**LOCAL_ENVIRONMENT, "PYTHONPATH": python_path}
+        # The address "auto" would also join the private Ray of another sweep, and end with it.
+        _init(address="local", include_dashboard=False, **quiet)
+        location = "this machine"
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # errors are in the records; Tune would print them three times
+    resources = capacity()
+    return f"{location}: {resources.get('CPU', 0):g} cores, {resources.get('GPU', 0):g} GPUs"
 
 
-def _handed_on(path: str) -> dict[str, str]:
-    """Variables for the processes of a cluster; of a job's own, which they have, Ray takes none a second time."""
+def _cluster_variables(python_path: str) -> dict[str, str]:
+    """Return the environment variables for the processes of a cluster.
+
+    Variables of the Ray job are left out: its processes have them, and Ray refuses to set one twice.
+    """
     job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
-    theirs = (json.loads(job).get("runtime_env") or {}).get("env_vars") or {} if job else {}
-    own = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
-    variables = ENVIRONMENT | JOINED | own
-    if not job:  # else its working_dir is on every node's path already
-        variables["PYTHONPATH"] = path
-    return {name: value for name, value in variables.items() if name not in theirs}
+    job_variables = (json.loads(job).get("runtime_env") or {}).get("env_vars") or {} if job else {}
+    from_user = {name: value for name, value in os.environ.items() if name.startswith("RAY_TRAIN_")}
+    variables = ENVIRONMENT | CLUSTER_ENVIRONMENT | from_user
+    if not job:  # the working_dir of a job is already on the path of every node
+        variables["PYTHONPATH"] = python_path
+    return {name: value for name, value in variables.items() if name not in job_variables}
 
 
-def leave() -> None:
-    """Leave the cluster, and end a private one."""
+def disconnect() -> None:
+    """Disconnect from the cluster; a private Ray ends."""
     ray.shutdown()
 
 
-def require_answer() -> None:
-    """Refuse a ``RAY_ADDRESS`` at which nothing listens: Ray itself would try for minutes.
+def require_reachable() -> None:
+    """Check that something listens at ``RAY_ADDRESS``; Ray itself would retry for minutes.
 
     Raises:
-        SettingsError: with the address and the remedy.
+        SettingsError: nothing listens there.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdigit():  # "auto", which Ray looks up, or "local"
+    if not port.isdigit():  # "auto" or "local"
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise SettingsError([f"RAY_ADDRESS: nothing answers at {address} ({error}); {REMEDY}"]) from error
 
 
-def _start(**options: Any) -> None:
-    """``ray.init``, whose failures are of many classes, ``Exception`` itself among them."""
+def _init(**options: Any) -> None:
+    """Call ``ray.init`` and turn its exceptions into ``SettingsError``."""
     try:
         ray.init(**options)
-    except Exception as error:
-        said = str(error).strip().partition("\n")[0]
+    except Exception as error:  # of many classes, including Exception itself
+        message = str(error).strip().partition("\n")[0]
         address = os.environ.get("RAY_ADDRESS")
         if address:
-            raise SettingsError(
-                [f"RAY_ADDRESS: the cluster at {address} cannot be joined ({said}); {REMEDY}"]
-            ) from error
+            raise SettingsError([f"RAY_ADDRESS: cannot join the cluster at {address} ({message}); {REMEDY}"]) from error
         logs = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "session_latest", "logs")
         raise SettingsError(
             [
-                f"Ray did not start on this machine ({said}); run the same command again when the machine is less "
-                f"busy, with room in memory and on the disk; Ray's logs are in {logs}"
+                f"Ray did not start on this machine ({message}); run the same command again when the machine is less "
+                f"busy and has free memory and disk space; Ray's logs are in {logs}"
             ]
         ) from error
 
 
 def capacity() -> dict[str, float]:
-    """What the cluster has, or can grow to."""
-    return grown(ray.cluster_resources())
+    """Return the resources that the cluster has or can scale up to."""
+    return with_autoscaled_gpus(ray.cluster_resources())
 
 
-def grown(resources: dict[str, float]) -> dict[str, float]:
-    """The resources of a cluster once its autoscaler has brought the GPUs that its head announces.
+def with_autoscaled_gpus(resources: dict[str, float]) -> dict[str, float]:
+    """Return the resources of a cluster with the GPUs that its autoscaler can start.
 
-    >>> grown({"CPU": 8.0, "gpus_at_most": 64.0})
+    >>> with_autoscaled_gpus({"CPU": 8.0, "gpus_at_most": 64.0})
     {'CPU': 8.0, 'gpus_at_most': 64.0, 'GPU': 64.0}
     """
-    gpus = max(resources.get("GPU", 0.0), resources.get(GPUS_AT_MOST, 0.0))
+    gpus = max(resources.get("GPU", 0.0), resources.get(MAX_GPUS_RESOURCE, 0.0))
     return {**resources, **({"GPU": gpus} if gpus else {})}
 
 
 def has_gpus() -> bool:
-    """Whether workers get a GPU each."""
+    """Return whether each worker gets a GPU."""
     return capacity().get("GPU", 0) > 0
 
 
 def driver_resources(resources: dict[str, float]) -> dict[str, float]:
-    """What a trial's driver asks for: a ``DRIVER_PLACE`` where the cluster offers any."""
-    return {**DRIVER, DRIVER_PLACE: 1} if resources.get(DRIVER_PLACE) else dict(DRIVER)
+    """Return the resource request of a trial driver, with ``DRIVER_RESOURCE`` if the cluster has it."""
+    return {**DRIVER, DRIVER_RESOURCE: 1} if resources.get(DRIVER_RESOURCE) else dict(DRIVER)
 
 
 def worker_resources(use_gpu: bool) -> dict[str, float]:
-    """What each rank of a trial asks for."""
+    """Return the resource request of one worker."""
     return {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
 
 
-def give_back_places() -> None:
-    """Remove the placement groups that a dead actor of this sweep has left; called from one that lives.
-
-    Ray Train (2.60) leaves a worker group's places taken if what removes them was killed with the workers, as Ray's
-    memory monitor does: nothing could start any more.
-    """
-    job = ray.get_runtime_context().get_job_id()
-    for row in map(
-        PlacementGroupTableData.FromString, ray_state._connect_and_get_accessor().get_placement_group_table()
-    ):
-        made_by_an_actor = row.creator_actor_id.strip(b"\xff") != b""  # the script's own, Tune's, have no such maker
-        left = made_by_an_actor and row.creator_actor_dead and row.state != PlacementGroupTableData.REMOVED
-        if left and row.creator_job_id.hex() == job:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
-
-
-def room_for_drivers() -> int:
-    """How many drivers the nodes that are there have memory for, counting those alone where drivers should live."""
+def driver_slots() -> int:
+    """Return how many drivers fit into the memory of the current nodes (of those with ``DRIVER_RESOURCE``, if any)."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    places = [node for node in nodes if node.get(DRIVER_PLACE)] or nodes
-    return sum(int(node.get("memory", 0) // DRIVER["memory"]) for node in places)
+    driver_nodes = [node for node in nodes if node.get(DRIVER_RESOURCE)] or nodes
+    return sum(int(node.get("memory", 0) // DRIVER["memory"]) for node in driver_nodes)
 
 
-def require_room(parallelism: Parallelism) -> None:
-    """Refuse a trial that could never be placed, instead of waiting for ever.
+def require_capacity(parallelism: Parallelism) -> None:
+    """Check that a trial can be placed; Ray would wait for ever.
 
     Raises:
-        SettingsError: the cluster has fewer GPUs, or fewer cores, than ``--num-workers``, or no memory for a driver.
+        SettingsError: the cluster has fewer GPUs or cores than ``--num-workers``, or no memory for a driver.
     """
     resources = capacity()
-    if not room_for_drivers():
-        need = DRIVER["memory"] / 1024**3
+    if not driver_slots():
+        memory = DRIVER["memory"] / 1024**3
         raise SettingsError(
-            [f"no node of Ray's has the {need:g} GiB of memory left that a trial's driver asks for; end other programs"]
+            [f"no Ray node has the {memory:g} GiB of free memory that a trial's driver needs; end other programs"]
         )
-    if not concurrent_trials(parallelism, resources):
-        have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
+    if not max_concurrent_trials(parallelism, resources):
+        available = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} cores"
         raise SettingsError(
-            [f"--num-workers: {parallelism.num_workers} workers asked for, the cluster has {have}; use fewer"]
+            [f"--num-workers: {parallelism.num_workers} workers requested, but the cluster has {available}; use fewer"]
         )
 
 
-def concurrent_trials(parallelism: Parallelism, resources: dict[str, float]) -> int:
-    """How many trials the cluster holds at once; 0 if not even one.
+def max_concurrent_trials(parallelism: Parallelism, resources: dict[str, float]) -> int:
+    """Return how many trials the cluster can run at once; 0 if it cannot run one.
 
-    Each rank takes a core, beside its GPU too; how many cores will come with an autoscaler's GPUs is not known, nor
-    is it looked at how cores and GPUs are shared out among machines.
+    A worker needs a core, also if it has a GPU. The cores of machines that an autoscaler will start are unknown, so
+    there only GPUs count. How cores and GPUs are distributed over machines is ignored.
 
     >>> two = Parallelism(num_workers=2)
-    >>> [concurrent_trials(two, {"CPU": 4.0, **more}) for more in ({}, {"GPU": 8.0}, {"GPU": 2.0})]
+    >>> [max_concurrent_trials(two, {"CPU": 4.0, **more}) for more in ({}, {"GPU": 8.0}, {"GPU": 2.0})]
     [2, 2, 1]
     """
     cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    slots = gpus if GPUS_AT_MOST in resources else min(cores, gpus or cores)
+    slots = gpus if MAX_GPUS_RESOURCE in resources else min(cores, gpus or cores)
     return int(slots // parallelism.num_workers)

@@ -1,4 +1,4 @@
-"""What a user sees while a study runs: one live line on a terminal, one line a trial in a log."""
+"""Progress of a running study: one live line on a terminal, and one line for each trial."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 
 class StudyProgress(Callback):
-    """Ray Tune's reports as trial, epoch, W-F1, gap and time left.
+    """Shows trial, epoch, W-F1, gap and the estimated time left.
 
     Args:
         trials: of the whole study.
-        finished: those done before this call.
-        epochs_a_trial: at most, over all seeds.
-        describe: the knobs of a trial in a few words.
+        finished: trials that were done before this call.
+        epochs_per_trial: the most epochs that a trial can have, over all seeds.
+        describe: returns the hyperparameters of a trial in a few words.
     """
 
     def __init__(
@@ -26,13 +26,13 @@ class StudyProgress(Callback):
         console: Console,
         trials: int,
         finished: int,
-        epochs_a_trial: int,
+        epochs_per_trial: int,
         describe: Callable[[Mapping[str, Any]], str],
     ):
         self.console, self.trials, self.finished = console, trials, finished
-        self.epochs_a_trial, self.describe = epochs_a_trial, describe
+        self.epochs_per_trial, self.describe = epochs_per_trial, describe
         self.started = time.monotonic()
-        self.done_here = 0
+        self.completed = 0
         self.failed = 0
         self.epochs: dict[str, int] = {}
         self.bar = Progress(
@@ -42,10 +42,12 @@ class StudyProgress(Callback):
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task(f"trial {finished + 1}/{trials}: starting workers", total=trials * epochs_a_trial)
+        self.task = self.bar.add_task(
+            f"trial {finished + 1}/{trials}: starting workers", total=trials * epochs_per_trial
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a restore that we do not use; a terminal cannot be."""
+        """Return nothing: Tune pickles its callbacks for a restore that is never used, and a console cannot be."""
         return {}
 
     def setup(self, **info: Any) -> None:
@@ -55,32 +57,29 @@ class StudyProgress(Callback):
         if result.get("complete"):
             return
         self.epochs[trial.trial_id] = self.epochs.get(trial.trial_id, 0) + 1
-        self._show(
-            f"trial {self._ordinal()}/{self.trials} · epoch {result['epoch']} · W-F1 {100 * result['dev_w_f1']:.1f} · "
-            f"gap {points(result['dev_gap'])}"
+        self._update(
+            f"trial {self._current_trial()}/{self.trials} · epoch {result['epoch']} · "
+            f"W-F1 {100 * result['dev_w_f1']:.1f} · gap {points(result['dev_gap'])}"
         )
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         result = trial.last_result or {}
         if "config_id" not in result:
             return
-        self.done_here += 1
+        self.completed += 1
         self.epochs.pop(trial.trial_id, None)
         stopped = "" if result["complete"] else f"  stopped after epoch {result['epoch']}"
-        self.console.print(
-            f"trial {self.finished + self.done_here}/{self.trials}  {result['config_id']}"
+        self._print(
+            f"trial {self.finished + self.completed}/{self.trials}  {result['config_id']}"
             f"  dev W-F1 {100 * result['dev_w_f1']:5.1f}  gap {points(result['dev_gap']):>5}"
-            f"{stopped}  {self._words(trial.config)}  [{self._left()}]",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"{stopped}  {self._description(trial.config)}  [{self._time_left()}]"
         )
-        self._show(f"trial {min(self._ordinal(), self.trials)}/{self.trials}: starting workers")
+        self._update(f"trial {min(self._current_trial(), self.trials)}/{self.trials}: starting workers")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.failed += 1
         self.epochs.pop(trial.trial_id, None)
-        self.console.print(f"trial failed: {self._words(trial.config)}", highlight=False, markup=False, soft_wrap=True)
+        self._print(f"trial failed: {self._description(trial.config)}")
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
         self.stop()
@@ -88,26 +87,35 @@ class StudyProgress(Callback):
     def stop(self) -> None:
         self.bar.stop()
 
-    def _words(self, config: dict[str, Any]) -> str:
-        hyperparameters = {key: value for key, value in config.items() if key not in ("number", "label")}
-        return config.get("label") or self.describe(hyperparameters)
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _ordinal(self) -> int:
-        return self.finished + self.done_here + self.failed + 1
+    def _description(self, suggestion: dict[str, Any]) -> str:
+        hyperparameters = {key: value for key, value in suggestion.items() if key not in ("number", "label")}
+        return suggestion.get("label") or self.describe(hyperparameters)
 
-    def _show(self, text: str) -> None:
-        done = (self.finished + self.done_here) * self.epochs_a_trial + sum(self.epochs.values())
-        self.bar.update(self.task, description=f"{text} · {self._left()}", completed=done)
+    def _current_trial(self) -> int:
+        return self.finished + self.completed + self.failed + 1
 
-    def _left(self) -> str:
-        done = self.done_here + sum(self.epochs.values()) / self.epochs_a_trial
+    def _update(self, text: str) -> None:
+        epochs = (self.finished + self.completed) * self.epochs_per_trial + sum(self.epochs.values())
+        self.bar.update(self.task, description=f"{text} · {self._time_left()}", completed=epochs)
+
+    def _time_left(self) -> str:
+        done = self.completed + sum(self.epochs.values()) / self.epochs_per_trial
         remaining = self.trials - self.finished - done
-        if remaining <= 0 or not done:
-            return "done" if remaining <= 0 else "time left not known yet"
+        if remaining <= 0:
+            return "done"
+        if not done:
+            return "time left unknown"
         seconds = (time.monotonic() - self.started) / done * remaining
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
 def points(fraction: float | None) -> str:
-    """A rate or gap in percentage points."""
+    """Format a rate or gap in percentage points.
+
+    >>> points(0.053), points(None)
+    ('5.3', '–')
+    """
     return "–" if fraction is None else f"{100 * fraction:.1f}"

@@ -1,106 +1,75 @@
-"""Ray Tune's searcher on an Optuna study."""
+"""Ray Tune searchers: one on a ``Proposer``, one on a given list of trials."""
 
 from __future__ import annotations
 
-import math
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from optuna.storages import BaseStorage
-from optuna.trial import TrialState
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import Trial
 from ray.tune.search.searcher import Searcher
-from ray.tune.utils import flatten_dict
 
-from search_spaces import Space
-from study.search.optuna_study import ASKS, Search, hyperparameters_of
+from study.search.optuna_study import Proposer
 
 
-class StudySearch(OptunaSearch):
-    """``OptunaSearch`` that fails a trial without finite objectives, instead of leaving it running for ever, and tells
-    the sampler about requirements.
-
-    A trial that Tune's scheduler stopped is told as pruned: its result is ``done`` without being ``complete``.
-
-    A proposal that repeats a configuration is failed at once and another one asked for, so that it takes no trial. What
-    is queued, a reference or a failed trial's second try, always runs.
-    """
-
-    search: Search
-    seen: set[str]
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        for _ in range(ASKS):
-            suggestion = super().suggest(trial_id)
-            trial = self._ot_trials[trial_id]
-            fixed = trial.user_attrs.get("fixed")
-            queued = "fixed_params" in trial.storage.get_trial_system_attrs(trial._trial_id)
-            identity = self.search.identity(fixed or trial.params)
-            if fixed or queued or identity not in self.seen:
-                self.seen.add(identity)
-                return flatten_dict(suggestion)  # the name of a cell has a slash, at which Ray takes names apart
-            self._ot_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
-        point = self.search.unseen(self.seen)
-        if point is None:
-            return Searcher.FINISHED
-        self._ot_study.enqueue_trial(point)
-        return self.suggest(trial_id)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        result = result or {}
-        values = {metric: result.get(metric) for metric in self.search.search_objectives.metrics}
-        finite = all(value is not None and math.isfinite(value) for value in values.values())
-        if error or not finite or not result.get("complete"):
-            stopped = not error and result.get("done") and not result.get("complete")
-            if trial_id not in self._completed_trials and trial_id in self._ot_trials:
-                state = TrialState.PRUNED if stopped else TrialState.FAIL
-                self._ot_study.tell(self._ot_trials[trial_id], state=state)
-                self._completed_trials.add(trial_id)
-            return
-        for words, violation in self.search.search_objectives.violations(values).items():
-            self._ot_trials[trial_id].set_constraint(words, violation)
-        super().on_trial_complete(trial_id, result, error)
-
-
-def make_searcher(storage: BaseStorage, search: Search, seed: int) -> StudySearch:
-    """The searcher of one call of a sweep.
-
-    Args:
-        seed: the number of trials so far: another one on every continuation, or it would repeat its suggestions.
-    """
-    searcher = StudySearch(
-        space=partial(_suggest, search.space),
-        metric=[metric for metric, _ in search.search_objectives.objectives],
-        mode=[mode for _, mode in search.search_objectives.objectives],
-        storage=storage,
-        study_name=search.name,
-        sampler=search.make_sampler(seed),
-    )
-    searcher.search = search
-    ended = searcher._ot_study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
-    searcher.seen = {search.identity(hyperparameters_of(trial)) for trial in ended}
-    return searcher
-
-
-class Listed(Searcher):
-    """Configurations that are given: trials that have finished and lack seeds."""
-
-    def __init__(self, suggestions: list[dict[str, Any]]):
-        super().__init__()
-        self.left = list(suggestions)
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        return self.left.pop(0) if self.left else Searcher.FINISHED
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn: Optuna is told from the records (``open_study``)."""
+class _StatelessSearcher(Searcher):
+    """A searcher that Tune does not save: a study resumes from its records, never from Tune's own checkpoints."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to keep: Tune saves its searchers for a restore that we do not use."""
+        pass
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a study goes on from its records")
+        raise NotImplementedError("a study resumes from its records")
 
 
-def _suggest(space: Space, trial: Any) -> dict[str, Any]:
-    return {**space.suggest(trial), "number": trial.number, "label": trial.user_attrs.get("label")}
+class ProposerSearcher(_StatelessSearcher):
+    """Runs what a ``Proposer`` proposes, and tells it the results.
+
+    A trial that Tune's scheduler stopped counts as pruned: its last result is ``done`` but not ``complete``.
+
+    Args:
+        export: called after each trial.
+    """
+
+    def __init__(self, proposer: Proposer, export: Callable[[], None]):
+        super().__init__()
+        self.proposer, self.export = proposer, export
+        self.running: dict[str, Trial] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        proposal = self.proposer.propose()
+        if proposal is None:
+            return Searcher.FINISHED
+        self.running[trial_id] = proposal.trial
+        return {**proposal.hyperparameters, "number": proposal.number, "label": proposal.label}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self.running.pop(trial_id, None)
+        if trial is None:  # Tune reports a stopped trial twice
+            return
+        if error or not result:
+            self.proposer.fail(trial)
+        elif result.get("complete"):
+            self.proposer.finish(trial, result)
+        elif result.get("done"):
+            self.proposer.prune(trial)
+        else:
+            self.proposer.fail(trial)
+        self.export()
+
+
+class ListSearcher(_StatelessSearcher):
+    """Runs given trials; used for finished trials that lack seeds.
+
+    Args:
+        suggestions: number, label and hyperparameters of each trial.
+    """
+
+    def __init__(self, suggestions: Iterable[dict[str, Any]]):
+        super().__init__()
+        self.remaining = list(suggestions)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        return self.remaining.pop(0) if self.remaining else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pass
