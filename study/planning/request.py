@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.settings import Parallelism, Settings
-from study.search.mo_asha import HalvingRule
+from study.search.mo_asha import MoAshaConfig
 from study.search.objectives import SearchObjectives
 from study.storage.records import read_trials
 from study.storage.study_folder import StudyFolder
@@ -66,7 +66,7 @@ class StudyRequest:
     sampler_seed: int = 0
     retries: int = 1
     budget: float | None = None
-    early_stopping: HalvingRule | None = None
+    early_stopping: MoAshaConfig | None = None
     trackers: tuple[str, ...] = ()
     profile: bool = False
 

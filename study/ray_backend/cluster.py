@@ -19,7 +19,7 @@ from study.config.settings import Parallelism
 from study.ray_backend.ray_internals import stop_copying_environment
 
 DRIVER = {"CPU": 0, "memory": 1024**3}
-"""The request of a driver, including the Ray Train processes beside it: they use 412, 402, 107 and 60 MiB (measured)."""
+"""The request of a driver with the Ray Train processes beside it, measured at 412, 402, 107 and 60 MiB."""
 DRIVER_RESOURCE = "driver"
 """Custom resource of the nodes where drivers run: the head of a cluster, which is not a spot instance."""
 MAX_GPUS_RESOURCE = "gpus_at_most"

@@ -76,7 +76,9 @@ def run_missing_seeds(
     Args:
         records: of these trials.
     """
-    suggestions = [{**record["hyperparameters"], "number": record["number"], "label": record["label"]} for record in records]
+    suggestions = [
+        {**record["hyperparameters"], "number": record["number"], "label": record["label"]} for record in records
+    ]
     _tune(template, ListSearcher(suggestions), len(suggestions), retries, callbacks)
 
 

@@ -142,7 +142,9 @@ class Proposer:
         )
         for number in range(max(records, default=-1) + 1):
             record = records.get(number)  # None: the trial was cut off
-            self.study.add_trial(_past_trial(search, record) if record else optuna.trial.create_trial(state=TrialState.FAIL))
+            self.study.add_trial(
+                _past_trial(search, record) if record else optuna.trial.create_trial(state=TrialState.FAIL)
+            )
 
         done = [record for record in records.values() if record["state"] != "failed"]
         self._seen = {search.config_key(record["hyperparameters"]) for record in done}
@@ -151,6 +153,9 @@ class Proposer:
         self._fill_queue(records, unrecorded)
 
         self._points = search.points()
+        self._finite = bool(search.space.hyperparameters) and search.space.finite
+        self._candidates = search.space.points() if self._finite else iter(())
+        self._candidate = next(self._candidates, None)
         if search.sampler in SAMPLERS:
             # Another seed at each call, or a sampler would repeat its proposals.
             trials = len(self.study.get_trials(deepcopy=False)) + len(self._queue)
@@ -188,20 +193,27 @@ class Proposer:
         if self._queue:
             return self._propose(*self._queue.popleft())
         if self._points is not None:
-            return self._propose_first_unseen(self._points)
+            if self._finite and self._remaining_point() is None:
+                return None
+            return self._propose(next(point for point in self._points if not self._has_run(point)), {})
         for _ in range(MAX_REPEATS):
             trial = self.study.ask()
             hyperparameters = self.search.space.suggest(trial)
-            key = self.search.config_key(hyperparameters)
-            if key not in self._seen:
-                self._seen.add(key)
+            if not self._has_run(hyperparameters):
+                self._seen.add(self.search.config_key(hyperparameters))
                 return Proposal(trial, hyperparameters)
             self.fail(trial)
-        return self._propose_first_unseen(self.search.space.points() if self.search.space.finite else iter(()))
-
-    def _propose_first_unseen(self, points: Iterator[dict[str, Any]]) -> Proposal | None:
-        point = next((point for point in points if self.search.config_key(point) not in self._seen), None)
+        point = self._remaining_point()
         return None if point is None else self._propose(point, {})
+
+    def _has_run(self, hyperparameters: Mapping[str, Any]) -> bool:
+        return self.search.config_key(hyperparameters) in self._seen
+
+    def _remaining_point(self) -> dict[str, Any] | None:
+        """Return the first point of a finite space that has not run, None if there is none or the space is infinite."""
+        while self._candidate is not None and self._has_run(self._candidate):
+            self._candidate = next(self._candidates, None)
+        return self._candidate
 
     def _propose(self, point: dict[str, Any], attributes: dict[str, Any]) -> Proposal:
         self.study.enqueue_trial(point, user_attrs=attributes)

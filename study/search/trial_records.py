@@ -135,9 +135,9 @@ def unrecorded_points(template: TrialTemplate, search: Search, state: StudyState
         if "settings.json" in files and config_id not in recorded
     }
     points = []
-    for config_id, seed in begun.items():
-        saved = state.folder.read_json(f"{run_directory(config_id, seed)}/settings.json")
+    for identifier, seed in begun.items():
+        saved = state.folder.read_json(f"{run_directory(identifier, seed)}/settings.json")
         point = search.point_with(flatten(saved["settings"]))
-        if point is not None and template.config_id(point) == config_id:
+        if point is not None and template.config_id(point) == identifier:
             points.append(point)
     return points

@@ -1,7 +1,7 @@
 """What early stopping is worth: hypervolume against epochs spent, with MO-ASHA and without.
 
 ``python -m tests.benchmarks.early_stopping [STUDY ...]`` simulates searches with several workers that run at different
-speeds. The decisions are those of ``study.ray_backend.scheduler.MoAsha`` itself. On three kinds of problems:
+speeds. The decisions are those of ``study.ray_backend.scheduler.MoAshaScheduler`` itself. On three kinds of problems:
 
 - test functions with two objectives whose values at an epoch are those at the end plus a bias that decays, ZDT1 to ZDT3
   (Zitzler, Deb and Thiele 2000) and a pair of Hartmann functions with fidelities after Kandasamy et al. 2017;
@@ -32,8 +32,8 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from analysis.loading.study import load_epochs, load_study
-from study.ray_backend.scheduler import MoAsha
-from study.search.mo_asha import HalvingRule, Rungs
+from study.ray_backend.scheduler import MoAshaScheduler
+from study.search.mo_asha import MoAshaConfig, Rungs
 from study.search.optuna_study import STARTUP_TRIALS
 
 WORKERS = 4
@@ -66,7 +66,7 @@ class Problem:
 class Engine:
     name: str
     sampler: Callable[[int], optuna.samplers.BaseSampler]
-    halving: HalvingRule | None = None
+    halving: MoAshaConfig | None = None
 
 
 def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
@@ -84,9 +84,9 @@ def nsga2(seed: int) -> optuna.samplers.BaseSampler:
 RANDOM = Engine("random", random_sampler)
 SAMPLERS = (RANDOM, Engine("TPE", tpe), Engine("NSGA-II", nsga2))
 STOPPING = (
-    Engine("random, MO-ASHA 3", random_sampler, HalvingRule(reduction_factor=3)),
-    Engine("random, MO-ASHA 3, grace 3", random_sampler, HalvingRule(reduction_factor=3, grace_period=3)),
-    Engine("TPE, MO-ASHA 3", tpe, HalvingRule(reduction_factor=3)),
+    Engine("random, MO-ASHA 3", random_sampler, MoAshaConfig(reduction_factor=3)),
+    Engine("random, MO-ASHA 3, grace 3", random_sampler, MoAshaConfig(reduction_factor=3, grace_period=3)),
+    Engine("TPE, MO-ASHA 3", tpe, MoAshaConfig(reduction_factor=3)),
 )
 
 ENGINES = (*SAMPLERS, *STOPPING)
@@ -100,8 +100,8 @@ def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[
     """
     rng = np.random.default_rng(seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=engine.sampler(seed))
-    rungs = Rungs(engine.halving or HalvingRule(grace_period=problem.epochs), problem.epochs)
-    scheduler = MoAsha(rungs, OBJECTIVES, 0, lambda *stopped: None, selected_by="epoch")
+    rungs = Rungs(engine.halving or MoAshaConfig(grace_period=problem.epochs), problem.epochs)
+    scheduler = MoAshaScheduler(rungs, OBJECTIVES, 0, lambda *stopped: None, selected_by="epoch")
     queue: list[tuple[float, int, int, float, Any, Any]] = []
 
     def start(now: float) -> None:
@@ -233,7 +233,7 @@ def rank_correlations(problem: Problem, count: int = 400) -> str:
     rng = np.random.default_rng(0)
     study = optuna.create_study(sampler=random_sampler(0))
     curves = [problem.draw(study.ask(), rng) for _ in range(count)]
-    rungs = HalvingRule().rungs(problem.epochs)
+    rungs = MoAshaConfig().rungs(problem.epochs)
     ends = np.array([curve(problem.epochs) for curve in curves])
     found = []
     for rung in rungs:

@@ -33,7 +33,7 @@ from study.config.presets import TINY
 from study.config.settings import Parallelism, Settings
 from study.ray_backend import cluster, tuner
 from study.ray_backend.searcher import StudySearch, make_searcher
-from study.search.mo_asha import HalvingRule, Rungs
+from study.search.mo_asha import MoAshaConfig, Rungs
 from study.search.optuna_study import SAMPLERS, Search, open_journal, open_study, reconcile
 from study.search.trial_records import TrialTemplate, refresh_trials, result_record, trial_record, trials_without_seeds
 from study.storage.records import read_trials, run_directory, write_trial
@@ -208,7 +208,7 @@ def loop(template: TrialTemplate, search: Search, trials: int) -> None:
 def schedule(folder: StudyFolder, sizes: list[int]) -> None:
     """Print what a report to the first rung costs when so many trials have reached it, and reading them at a start."""
     rng = np.random.default_rng(0)
-    rungs = Rungs(HalvingRule(), 20)
+    rungs = Rungs(MoAshaConfig(), 20)
     for size in sizes:
         first = len(rungs.reached[1])
         for i in range(first, size):
@@ -221,7 +221,7 @@ def schedule(folder: StudyFolder, sizes: list[int]) -> None:
             with clock(spent, "report"):
                 rungs.report(str(i), 1, 0.0, tuple(rng.random(2)))
         with clock(spent, "refill"):
-            Rungs(HalvingRule(), 20).refill(folder, 0, [("dev_w_f1", "max"), ("dev_gap", "min")])
+            Rungs(MoAshaConfig(), 20).refill(folder, 0, [("dev_w_f1", "max"), ("dev_gap", "min")])
         print(
             f"MO-ASHA{size:7} trials at a rung | {1000 * spent['report'] / WINDOW:.2f} ms a report | "
             f"{spent['refill']:.2f} s to read them at a start",

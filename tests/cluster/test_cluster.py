@@ -28,7 +28,7 @@ import pytest
 import yaml
 
 from study.common.environment import LOOPBACK
-from study.ray_backend.cluster import GPUS_AT_MOST
+from study.ray_backend.cluster import MAX_GPUS_RESOURCE
 from study.storage.records import read_trials
 from study.storage.study_folder import StudyFolder
 from tests import REPO
@@ -107,9 +107,9 @@ def test_deepspeed_is_installed_on_a_gpu_machine_without_cudas_compiler(as_make_
 
 def bundles(use_gpu: bool = True) -> tuple[dict, dict]:
     """What a trial asks for: its driver's resources, and one worker's."""
-    from study.ray_backend.cluster import DRIVER_PLACE, driver_resources, worker_resources
+    from study.ray_backend.cluster import DRIVER_RESOURCE, driver_resources, worker_resources
 
-    return driver_resources({DRIVER_PLACE: 1}), worker_resources(use_gpu)
+    return driver_resources({DRIVER_RESOURCE: 1}), worker_resources(use_gpu)
 
 
 def fits(asked: dict[str, float], offered: dict[str, float]) -> bool:
@@ -126,7 +126,7 @@ def test_a_trial_can_be_placed_on_the_machines_of_a_cloud(prepared, name):
     assert not fits(rank, head["resources"]) and fits(rank, worker["resources"])
     assert worker["min_workers"] == 0 and worker["max_workers"] == config["max_workers"] > 0
     trials = worker["max_workers"] * worker["resources"]["GPU"]
-    assert head["resources"]["driver"] >= trials and head["resources"][GPUS_AT_MOST] == trials
+    assert head["resources"]["driver"] >= trials and head["resources"][MAX_GPUS_RESOURCE] == trials
     (memory,) = (HEADS[kind] for kind in HEADS if f'"{kind}"' in json.dumps(head["node_config"]))
     assert MEMORY_LEFT * memory * 1024**3 >= trials * driver["memory"]
     spot = json.dumps(worker["node_config"]).lower()
@@ -174,7 +174,7 @@ def test_a_trial_can_be_placed_on_kubernetes(name):
     assert fits(driver, offered) and fits(rank, machine) and not fits(driver, machine)
     trials = machine["GPU"] * workers["maxReplicas"]
     memory = int(head_pod["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024**3
-    assert custom[GPUS_AT_MOST] == trials
+    assert custom[MAX_GPUS_RESOURCE] == trials
     assert custom["driver"] >= trials and MEMORY_LEFT * memory >= trials * driver["memory"]
     assert workers["minReplicas"] == 0 and head["rayStartParams"]["num-gpus"] == "0"
     assert spec["rayVersion"] == importlib.metadata.version("ray")
@@ -212,11 +212,11 @@ def planned(flags: list[str]):
 def test_a_job_gets_what_rays_runtime_environment_knows():
     from ray.runtime_env import RuntimeEnv
 
-    from study.ray_backend.cluster import ENVIRONMENT, JOINED
+    from study.ray_backend.cluster import ENVIRONMENT, CLUSTER_ENVIRONMENT
 
     ours = read("runtime-env.yaml")
     RuntimeEnv(**ours)
-    assert not set(ours["env_vars"]) & set(ENVIRONMENT | JOINED)  # Ray refuses to merge two values
+    assert not set(ours["env_vars"]) & set(ENVIRONMENT | CLUSTER_ENVIRONMENT)  # Ray refuses to merge two values
     in_job = yaml.safe_load(read("kuberay/rayjob.yaml")["spec"]["runtimeEnvYAML"])
     RuntimeEnv(**in_job)
     assert ours["env_vars"].items() <= in_job["env_vars"].items()

@@ -68,13 +68,14 @@ def test_private_ray_listens_on_loopback_only_and_requires_a_token(local_ray):
 
 
 def test_gpus_an_autoscaler_may_add_count_towards_concurrent_trials(local_ray):
-    from study.ray_backend.cluster import GPUS_AT_MOST, concurrent_trials, grown
+    from study.ray_backend.cluster import MAX_GPUS_RESOURCE, max_concurrent_trials, with_autoscaled_gpus
 
     *_, resources = local_ray
     assert "GPU" not in resources and resources["CPU"] >= 1
-    head = {**resources, GPUS_AT_MOST: 24.0}
-    assert grown(head)["GPU"] == 24 and concurrent_trials(Parallelism(num_workers=8), grown(head)) == 3
-    assert grown({**head, "GPU": 32.0})["GPU"] == 32  # more GPUs are present than the autoscaler's maximum
+    head = {**resources, MAX_GPUS_RESOURCE: 24.0}
+    grown = with_autoscaled_gpus(head)
+    assert grown["GPU"] == 24 and max_concurrent_trials(Parallelism(num_workers=8), grown) == 3
+    assert with_autoscaled_gpus({**head, "GPU": 32.0})["GPU"] == 32  # more GPUs are present than the autoscaler's maximum
 
 
 def test_driver_requests_the_driver_resource_where_a_cluster_offers_it():

@@ -29,14 +29,14 @@ def closed_port():
 def test_a_cluster_that_does_not_answer_is_refused_at_once(monkeypatch, closed_port, form):
     monkeypatch.setenv("RAY_ADDRESS", form.format(closed_port))
     with pytest.raises(SettingsError, match=rf"RAY_ADDRESS: nothing answers at .*:{closed_port} \(.*\); start that"):
-        cluster.require_answer()
+        cluster.require_reachable()
 
 
 def test_a_cluster_that_answers_or_that_ray_looks_up_is_not_refused(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         for address in (f"127.0.0.1:{server.getsockname()[1]}", "auto", "local", ""):
             monkeypatch.setenv("RAY_ADDRESS", address)
-            cluster.require_answer()
+            cluster.require_reachable()
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_a_trial_that_could_never_be_placed_is_refused(monkeypatch, nodes, words
 
     there(*nodes)
     with pytest.raises(SettingsError, match=words):
-        cluster.require_room(Parallelism(num_workers=2))
+        cluster.require_capacity(Parallelism(num_workers=2))
     there({"CPU": 8.0, "memory": 8e9})
-    cluster.require_room(Parallelism(num_workers=2))
+    cluster.require_capacity(Parallelism(num_workers=2))
 
 
 def test_drivers_are_counted_by_the_memory_of_the_nodes_where_they_may_live(monkeypatch):
     nodes = [{"memory": 2.5 * 1024**3}, {"memory": 1.5 * 1024**3}, {"CPU": 1.0}]
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
-    assert cluster.room_for_drivers() == 3
+    assert cluster.driver_slots() == 3
     nodes[1]["driver"] = 100.0  # the head's
-    assert cluster.room_for_drivers() == 1
+    assert cluster.driver_slots() == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.ray_backend.failure_reason import LENGTH, reason_of
+from study.ray_backend.failure_reason import LENGTH, failure_reason
 
 WORKER = """\
 \x1b[36mray::drive_trial()\x1b[39m (pid=7, ip=127.0.0.1)
@@ -66,8 +66,8 @@ OOM kill reason: Memory usage 14377754624B exceeded threshold of 14352004096B
     ],
 )
 def test_the_reason_is_the_exceptions_own_line(text, reason):
-    assert reason_of(text) == reason
+    assert failure_reason(text) == reason
 
 
 def test_the_log_is_named():
-    assert reason_of(WORKER, "runs/ab/worker-0.log").endswith("learning_rate (log: runs/ab/worker-0.log)")
+    assert failure_reason(WORKER, "runs/ab/worker-0.log").endswith("learning_rate (log: runs/ab/worker-0.log)")

@@ -15,9 +15,9 @@ from analysis.loading.study import load_study
 from search_spaces import space_maker
 from study.common.errors import SettingsError
 from study.config.settings import Settings
-from study.ray_backend.scheduler import MoAsha
+from study.ray_backend.scheduler import MoAshaScheduler
 from study.ray_backend.searcher import make_searcher
-from study.search.mo_asha import HalvingRule, Rungs, read_rule
+from study.search.mo_asha import MoAshaConfig, Rungs, parse_early_stopping
 from study.search.objectives import epoch_metrics
 from study.search.optuna_study import Search, open_journal, open_study, reconcile
 from study.storage.records import read_trials, run_directory
@@ -32,7 +32,7 @@ POINTS = st.tuples(st.integers(0, 9).map(float), st.integers(0, 9).map(float))
 def scheduler(rungs, stopped=None):
     """A scheduler that notes the numbers of those it stops, with their standing."""
     stopped = {} if stopped is None else stopped
-    return MoAsha(rungs, OBJECTIVES, 0, lambda trial, result, at: stopped.update({trial["number"]: str(at)}))
+    return MoAshaScheduler(rungs, OBJECTIVES, 0, lambda trial, result, at: stopped.update({trial["number"]: str(at)}))
 
 
 def decision(moasha, number, epoch, w_f1, gap, label=None, seed=0):
@@ -43,7 +43,7 @@ def decision(moasha, number, epoch, w_f1, gap, label=None, seed=0):
 
 def test_three_reach_a_rung_and_one_goes_on():
     stopped = {}
-    moasha = scheduler(Rungs(HalvingRule(reduction_factor=3), epochs=9), stopped)
+    moasha = scheduler(Rungs(MoAshaConfig(reduction_factor=3), epochs=9), stopped)
     assert decision(moasha, 0, 1, 0.40, 0.10) == TrialScheduler.CONTINUE  # the first has nobody to beat
     assert decision(moasha, 1, 1, 0.39, 0.11) == TrialScheduler.STOP  # dominated
     assert decision(moasha, 2, 1, 0.45, 0.05) == TrialScheduler.CONTINUE  # dominates both
@@ -55,7 +55,7 @@ def test_three_reach_a_rung_and_one_goes_on():
 
 def test_references_and_later_seeds_are_never_stopped_and_an_undefined_gap_is_worst():
     stopped = {}
-    moasha = scheduler(Rungs(HalvingRule(), epochs=9), stopped)
+    moasha = scheduler(Rungs(MoAshaConfig(), epochs=9), stopped)
     decision(moasha, 0, 1, 0.40, 0.10)
     assert decision(moasha, 1, 1, 0.10, 0.90, label="ERM") == TrialScheduler.CONTINUE
     assert decision(moasha, 2, 1, 0.10, 0.90, seed=1) == TrialScheduler.CONTINUE
@@ -64,14 +64,14 @@ def test_references_and_later_seeds_are_never_stopped_and_an_undefined_gap_is_wo
 
 
 def test_a_rung_compares_what_the_search_would_be_told_then():
-    moasha = scheduler(Rungs(HalvingRule(), epochs=9))
+    moasha = scheduler(Rungs(MoAshaConfig(), epochs=9))
     for epoch, w_f1, gap in ((1, 0.40, 0.10), (2, 0.50, 0.05), (3, 0.30, 0.90)):
         decision(moasha, 0, epoch, w_f1, gap)
     assert moasha.rungs.reached[3] == {"c0": (-0.50, 0.05)}  # the second epoch is selected
 
 
 def test_a_run_that_ended_early_stands_at_the_later_rungs():
-    moasha = scheduler(Rungs(HalvingRule(), epochs=20))
+    moasha = scheduler(Rungs(MoAshaConfig(), epochs=20))
     decision(moasha, 0, 1, 0.40, 0.10)
     moasha.on_trial_complete(None, None, {"config_id": "c0", "complete": True})
     assert moasha.rungs.reached == {1: {"c0": (-0.4, 0.1)}, 3: {"c0": (-0.4, 0.1)}, 9: {"c0": (-0.4, 0.1)}}
@@ -80,7 +80,7 @@ def test_a_run_that_ended_early_stands_at_the_later_rungs():
 @given(st.lists(POINTS, min_size=1, max_size=30), st.integers(2, 5))
 @settings(deadline=None)
 def test_whoever_nothing_dominates_goes_on_while_there_are_places(points, reduction_factor):
-    rungs = Rungs(HalvingRule(reduction_factor=reduction_factor), epochs=2)
+    rungs = Rungs(MoAshaConfig(reduction_factor=reduction_factor), epochs=2)
     for n, point in enumerate(points, start=1):
         standing = rungs.report(f"c{n}", 1, 0.0, point)
         before = np.array(points[:n])
@@ -94,7 +94,7 @@ def test_whoever_nothing_dominates_goes_on_while_there_are_places(points, reduct
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=30), st.integers(2, 5))
 @settings(deadline=None)
 def test_with_one_objective_it_is_plain_asha(values, reduction_factor):
-    rungs = Rungs(HalvingRule(reduction_factor=reduction_factor), epochs=2)
+    rungs = Rungs(MoAshaConfig(reduction_factor=reduction_factor), epochs=2)
     for n, value in enumerate(values, start=1):
         better_or_first = sum(other <= value for other in values[: n - 1])
         expected = better_or_first < -(-n // reduction_factor)  # fewer are in front than places
@@ -104,7 +104,7 @@ def test_with_one_objective_it_is_plain_asha(values, reduction_factor):
 @given(st.lists(POINTS, min_size=1, max_size=30), st.integers(2, 5))
 @settings(deadline=None)
 def test_one_in_eta_of_a_rung_has_a_place(points, reduction_factor):
-    rungs = Rungs(HalvingRule(reduction_factor=reduction_factor), epochs=2)
+    rungs = Rungs(MoAshaConfig(reduction_factor=reduction_factor), epochs=2)
     for n, point in enumerate(points):
         rungs.report(f"c{n}", 1, 0.0, point)
     again = [rungs.report(f"c{n}", 1, 0.0, point).goes_on for n, point in enumerate(points)]
@@ -122,7 +122,7 @@ def test_one_in_eta_of_a_rung_has_a_place(points, reduction_factor):
 )
 def test_a_faulty_rule_is_named(rule, words):
     with pytest.raises(SettingsError, match=words):
-        read_rule(rule)
+        parse_early_stopping(rule)
 
 
 def test_earlier_runs_count_at_the_rungs(tmp_path):
@@ -132,11 +132,11 @@ def test_earlier_runs_count_at_the_rungs(tmp_path):
     folder.write_json(f"{run_directory('done', 0)}/finished.json", {})
     folder.write_jsonl(f"{run_directory('cut', 0)}/epochs.jsonl", rows[:2])
     folder.write_jsonl(f"{run_directory('other', 7)}/epochs.jsonl", rows)  # another seed
-    rungs = Rungs(HalvingRule(), epochs=20)
+    rungs = Rungs(MoAshaConfig(), epochs=20)
     rungs.refill(folder, 0, OBJECTIVES)
     first, second = (-0.3, 0.1), (-0.5, 0.2)
     assert rungs.reached == {1: {"cut": first, "done": first}, 3: {"done": second}, 9: {"done": second}}
-    rungs = Rungs(HalvingRule(), epochs=20)
+    rungs = Rungs(MoAshaConfig(), epochs=20)
     rungs.refill(folder, 0, [("dev_uar", "max"), ("dev_gap@de", "min")])  # which these records do not have
     assert not any(rungs.reached.values())
 
@@ -149,10 +149,10 @@ def test_rungs_rank_by_any_figure_of_dev_that_workers_reported_or_left(tmp_path)
     dev["cells"]["de/speech"] = {**dev["cells"]["en/speech+text"], "absolute": {"tpr": 0.5}}
     row = {"epoch": 1, "dev": dev}
     folder.write_jsonl(f"{run_directory('aa', 0)}/epochs.jsonl", [row])
-    rungs = Rungs(HalvingRule(), epochs=3)
+    rungs = Rungs(MoAshaConfig(), epochs=3)
     rungs.refill(folder, 0, search_objectives)
     assert rungs.reached == {1: {"aa": (-0.25, 0.5)}}
-    moasha = MoAsha(rungs, search_objectives, 0, lambda *stopped: None)
+    moasha = MoAshaScheduler(rungs, search_objectives, 0, lambda *stopped: None)
     better = {**row, "dev": {**dev, "worst_group_w_f1": 0.26}}
     told = epoch_metrics(["dev_w_f1", "seconds", *dict(search_objectives)], better)  # as the driver of a trial does
     assert told == {"dev_w_f1": dev["w_f1"], "dev_worst_group_w_f1": 0.26, "dev_gap_tpr@de": 0.5}

@@ -10,9 +10,9 @@ from study.evaluation.metrics import evaluate
 from study.search.objectives import (
     Constraint,
     SearchObjectives,
+    available_metrics,
     mean_metrics,
     metric_value,
-    metrics_of,
     objective_errors,
     parse_search_objectives,
 )
@@ -41,7 +41,7 @@ def finished():
 
 
 def test_every_metric_that_is_listed_has_a_value(finished):
-    for metric in metrics_of(CELLS):
+    for metric in available_metrics(CELLS):
         assert isinstance(metric_value(metric, finished), float), metric
 
 
