@@ -212,7 +212,7 @@ def planned(flags: list[str]):
 def test_a_job_gets_what_rays_runtime_environment_knows():
     from ray.runtime_env import RuntimeEnv
 
-    from study.ray_backend.cluster import ENVIRONMENT, CLUSTER_ENVIRONMENT
+    from study.ray_backend.cluster import CLUSTER_ENVIRONMENT, ENVIRONMENT
 
     ours = read("runtime-env.yaml")
     RuntimeEnv(**ours)

@@ -75,7 +75,9 @@ def test_gpus_an_autoscaler_may_add_count_towards_concurrent_trials(local_ray):
     head = {**resources, MAX_GPUS_RESOURCE: 24.0}
     grown = with_autoscaled_gpus(head)
     assert grown["GPU"] == 24 and max_concurrent_trials(Parallelism(num_workers=8), grown) == 3
-    assert with_autoscaled_gpus({**head, "GPU": 32.0})["GPU"] == 32  # more GPUs are present than the autoscaler's maximum
+    assert (
+        with_autoscaled_gpus({**head, "GPU": 32.0})["GPU"] == 32
+    )  # more GPUs are present than the autoscaler's maximum
 
 
 def test_driver_requests_the_driver_resource_where_a_cluster_offers_it():

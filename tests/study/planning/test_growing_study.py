@@ -15,9 +15,16 @@ from study.planning.study_json import begun_study
 from study.ray_backend import tuner
 from study.ray_backend.tuner import FailureRecorder, TrialDriver
 from study.search.objectives import SearchObjectives
-from study.search.trial_records import TrialTemplate, result_record, trial_record, trials_without_seeds
+from study.search.trial_records import (
+    TrialTemplate,
+    read_finished_runs,
+    result_record,
+    trial_record,
+    trials_with_missing_seeds,
+)
 from study.storage.records import read_trial, read_trials, write_trial
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests.analysis import studies
 
 HYPERPARAMETERS = {"loss.power": 1}
@@ -56,7 +63,7 @@ def test_a_seed_that_fails_leaves_a_finished_trial_as_it_was(template, tmp_path)
     template.folder.write_json(f"runs/{before['config_id']}/0/finished.json", {})
     after = fail(template, tmp_path)
     assert after == {**before, "failed_seeds": {"1": "FloatingPointError: epoch 2: the objective is nan"}}
-    assert trials_without_seeds(template) == [after]  # the next call tries again
+    assert trials_with_missing_seeds(template, StudyState(template.folder)) == [after]  # the next call tries again
     plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "seeds": [0, 1, 2]}
     assert objectives_front(plan, [after]).empty  # incomplete, so in no front
 
@@ -65,7 +72,7 @@ def test_a_record_keeps_every_seed_and_their_spread(template):
     for seed, (w_f1, gap) in {0: (0.4, 0.1), 1: (0.5, 0.1), 2: (0.6, 0.4)}.items():
         finished = {"seed": seed, "dev": {"w_f1": w_f1, "gap": gap}}
         template.folder.write_json(f"runs/aa/{seed}/finished.json", finished)
-    outcome = result_record(template, "aa")
+    outcome = result_record(template.search_objectives, read_finished_runs(template, "aa"))
     assert outcome["values"] == pytest.approx([0.5, 0.2]) and outcome["spread"] == pytest.approx([0.1, 0.03**0.5])
     assert outcome["by_seed"] == {"0": [0.4, 0.1], "1": [0.5, 0.1], "2": [0.6, 0.4]}
     record = {**trial_record(SUGGESTION, template), "state": "finished", "seconds": 7.0, **outcome}
@@ -73,7 +80,8 @@ def test_a_record_keeps_every_seed_and_their_spread(template):
     plan = {"objectives": [["dev_w_f1", "max"], ["dev_gap", "min"]], "seeds": [0, 1, 2]}
     table = objectives_table(objectives_front(plan, [read_trial(template.folder, 3)]), plan)
     assert table[["dev_w_f1", "dev_gap"]].to_numpy().tolist() == [["50.0 ± 10.0", "20.0 ± 17.3"]]
-    assert result_record(replace(template, seeds=(0,)), "aa")["spread"] is None
+    one_seed = read_finished_runs(replace(template, seeds=(0,)), "aa")
+    assert result_record(template.search_objectives, one_seed)["spread"] is None
 
 
 def test_a_trial_that_never_finished_is_failed(template, tmp_path):
@@ -90,7 +98,7 @@ def test_a_driver_begins_with_its_first_step(template, monkeypatch):
     """Tune may set one up for a trial and then give that to another; both would train the same run."""
     started = []
     row = {"seed": 0, "epoch": 1, "config_id": "aa", "dev": studies.figures(0.4, 0.1)}
-    workers = SimpleNamespace(start=lambda *job: started.append(job), next_row=lambda: row, end=lambda: None)
+    workers = SimpleNamespace(start=lambda *job: started.append(job), next_row=lambda: row)
     monkeypatch.setattr(tuner, "WorkerGroup", lambda template: workers)
     driver = TrialDriver.__new__(TrialDriver)
     driver.setup({"number": 3, "label": None}, template)
@@ -108,7 +116,7 @@ def test_a_trial_reports_its_own_goals_after_every_epoch(template):
     dev = {**studies.figures(0.4, 0.1), "worst_group_w_f1": 0.25}
     row = {"seed": 1, "epoch": 2, "config_id": "aa", "dev": dev}
     driver.workers, driver.record = SimpleNamespace(next_row=lambda: row), {"number": 3}
-    driver.begun = driver.at_work = True
+    driver.started = driver.training = True
     shown = {"dev_w_f1": 0.4, "dev_gap": 0.1, "dev_worst_group_w_f1": 0.25, "dev_gap@en": 0.1}
     assert driver.step() == {"seed": 1, "epoch": 2, "config_id": "aa", "number": 3, "complete": False, **shown}
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
-from study.search.optuna_study import open_journal
 from study.storage.records import finished_runs, read_trials
 from study.storage.study_folder import StudyFolder
 from tests.conftest import without_times
@@ -166,7 +167,8 @@ def test_trials_that_run_out_of_memory_say_so_and_are_tried_again(sweep):
 
 def states_of(folder):
     """Optuna's states of the trials that have ended, by number."""
-    study = optuna.load_study(study_name=Path(folder.uri).name, storage=open_journal(folder.path("journal.log")))
+    storage = JournalStorage(JournalFileBackend(folder.path("journal.log")))
+    study = optuna.load_study(study_name=Path(folder.uri).name, storage=storage)
     return {trial.number: trial.state.name for trial in study.trials if trial.state.is_finished()}
 
 

@@ -1,4 +1,4 @@
-"""Objectives and requirements by name, and their values from a run's figures."""
+"""Search objectives and constraints: parsing, and their values for a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CELLS = cells(["en", "de"], ["speech", "speech+text"])
 
 @pytest.fixture(scope="module")
 def finished():
-    """One run: German women are always wrong, everybody else is always right; speech+text alike."""
+    """The record of a run: every prediction for German women is wrong, all others are right, in both modalities."""
     rows = [
         {
             "utterance_id": f"{language}{gender}{emotion}",
@@ -40,7 +40,7 @@ def finished():
     return {"seed": 0, "dev": evaluate(pd.DataFrame(rows)), "seconds": {"total": 12.0}}
 
 
-def test_every_metric_that_is_listed_has_a_value(finished):
+def test_every_available_metric_has_a_value(finished):
     for metric in available_metrics(CELLS):
         assert isinstance(metric_value(metric, finished), float), metric
 
@@ -64,16 +64,16 @@ def test_metrics_of_a_language_a_modality_and_a_cell(finished, metric, value):
     assert metric_value(metric, finished) == pytest.approx(value)
 
 
-def test_means_are_over_seeds_and_an_undefined_one_is_an_error(finished):
+def test_mean_over_seeds_raises_for_undefined_metrics(finished):
     other = {**finished, "seconds": {"total": 14.0}}
     assert mean_metrics(["seconds"], [finished, other]) == {"seconds": 13.0}
     undefined = {**finished, "dev": {**finished["dev"], "gap": None}}
-    with pytest.raises(ValueError, match="dev_gap is not defined"):
+    with pytest.raises(ValueError, match="dev_gap is undefined"):
         mean_metrics(["dev_gap"], [finished, undefined])
 
 
 @pytest.mark.parametrize(
-    ("objectives", "require", "words"),
+    ("objectives", "constraints", "message"),
     [
         ("dev_w_f1", [], "'dev_w_f1' is not METRIC:max"),
         ("dev_w_f1:up,dev_gap:min", [], "'dev_w_f1:up'"),
@@ -86,34 +86,36 @@ def test_means_are_over_seeds_and_an_undefined_one_is_an_error(finished):
         (
             "w_f1:max,gap:min",
             ["gap@de<=3"],
-            "'gap@de<=3' is not from 0 to 1, but gaps and rates are fractions: 0.03 is 3",
+            "'gap@de<=3' is not between 0 and 1; gaps and rates are fractions, so 3 points are 0.03",
         ),
-        ("w_f1:max,gap:min", ["gap<=-0.01"], "'gap<=-0.01' is not from 0 to 1"),
+        ("w_f1:max,gap:min", ["gap<=-0.01"], "'gap<=-0.01' is not between 0 and 1"),
     ],
 )
-def test_faulty_goals_are_named(objectives, require, words):
-    _, errors = parse_search_objectives(objectives, require)
-    assert len(errors) == 1 and words in errors[0]
+def test_invalid_objectives_and_constraints_are_errors(objectives, constraints, message):
+    _, errors = parse_search_objectives(objectives, constraints)
+    assert len(errors) == 1 and message in errors[0]
 
 
-def test_a_bound_on_seconds_is_no_fraction():
+def test_constraint_on_seconds_is_not_a_fraction():
     search_objectives, errors = parse_search_objectives("w_f1:max,gap:min", ["seconds<=90"])
     assert errors == [] and search_objectives.constraints == (Constraint("seconds", "<=", 90.0),)
 
 
-def test_unknown_metrics_are_answered_with_the_known_ones():
+def test_error_about_an_unknown_metric_lists_the_available_ones():
     search_objectives, errors = parse_search_objectives("w_f1@ja:max,test_gap:min", ["uar@de>=0.4", "uar@ja>=0.4"])
     assert errors == []
-    found = objective_errors(search_objectives, CELLS)
-    assert [message.split(";")[0] for message in found] == [
+    messages = objective_errors(search_objectives, CELLS)
+    assert [message.split(";")[0] for message in messages] == [
         "--objectives: there is no metric dev_w_f1@ja",
         "--objectives: there is no metric dev_test_gap",
         "--constraint: there is no metric dev_uar@ja",
     ]
-    assert "dev_gap_tpr@de/speech" in found[0] and "seconds" in found[0] and "test" not in found[0].split(";")[1]
+    assert (
+        "dev_gap_tpr@de/speech" in messages[0] and "seconds" in messages[0] and "test" not in messages[0].split(";")[1]
+    )
 
 
-def test_requirements_say_what_is_missing():
+def test_violations_of_constraints():
     search_objectives = SearchObjectives(
         constraints=(Constraint("dev_gap", "<=", 0.03), Constraint("dev_w_f1", ">=", 0.5))
     )
