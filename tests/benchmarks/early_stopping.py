@@ -101,7 +101,7 @@ def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[
     rng = np.random.default_rng(seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=engine.sampler(seed))
     rungs = Rungs(engine.halving or MoAshaConfig(grace_period=problem.epochs), problem.epochs)
-    scheduler = MoAshaScheduler(rungs, OBJECTIVES, 0, lambda *stopped: None, selected_by="epoch")
+    scheduler = MoAshaScheduler(rungs, OBJECTIVES, 0, lambda *stopped: None, selection_metric="epoch")
     queue: list[tuple[float, int, int, float, Any, Any]] = []
 
     def start(now: float) -> None:
