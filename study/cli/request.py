@@ -19,7 +19,7 @@ from study.config.settings import Parallelism, Settings, parse
 from study.planning.paths import absolute_backbone, absolute_corpus, default_storage
 from study.planning.request import NAMED_SPACES, StudyRequest
 from study.ray_backend.loggers import tracker_errors
-from study.search.mo_asha import HalvingRule, read_rule
+from study.search.mo_asha import MoAshaConfig, parse_early_stopping
 from study.search.objectives import SECONDS, parse_search_objectives
 from study.storage.study_folder import StudyFolder
 
@@ -164,9 +164,9 @@ def default_name(corpus: str, space: str) -> str:
     return re.sub(r"[^\w.-]+", "_", "-".join(part for part in (kind, stem, space) if part))
 
 
-def _early_stopping(text: str, settings: Settings, errors: list[str]) -> HalvingRule | None:
+def _early_stopping(text: str, settings: Settings, errors: list[str]) -> MoAshaConfig | None:
     try:
-        rule = read_rule(text)
+        rule = parse_early_stopping(text)
     except SettingsError as error:
         errors += [f"--early-stopping: {message}" for message in error.errors]
         return None

@@ -30,8 +30,8 @@ from study.planning.study_json import (
     study_record,
 )
 from study.storage.locks import study_lock
-from study.storage.records import read_trials, trials_done
 from study.storage.schemas import UTTERANCE_COLUMNS
+from study.storage.study_state import StudyState
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run_study(request: StudyRequest, command: StudyCommand, dry_run: bool, conso
         if named is error:
             raise
         raise named from error
-    threading.Thread(target=cluster.leave).start()  # takes seconds: beside the report
+    threading.Thread(target=cluster.disconnect).start()  # takes seconds: beside the report
     return command.show(request, True)
 
 
@@ -100,7 +100,7 @@ def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> Non
     from study.search.optuna_study import Search
 
     request = plan.request
-    cluster.require_answer()
+    cluster.require_reachable()
     prepared = prepare(plan)
     record = study_record(plan, prepared.backbone_hash)
     keep_plan(request, record)
@@ -120,36 +120,36 @@ def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> Non
         search_objectives=request.search_objectives,
         profile=request.profile,
     )
-    cluster.require_room(request.parallelism)
+    cluster.require_capacity(request.parallelism)
     utterances = plan.corpus.utterances
     request.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
-    lacking = trial_records.trials_without_seeds(template)
+    state = StudyState(request.folder)
+    lacking = trial_records.trials_with_missing_seeds(template, state)
     if lacking:
         console.print(
             f"{'seeds':11}{len(lacking)} finished trials have not all of {len(request.seeds)} seeds: these first"
         )
         progress = StudyProgress(console, len(lacking), 0, _epochs(request), command.describe_trial)
-        _with_progress(progress, partial(tuner.add_seeds, template, lacking, request.retries, [progress]))
-    trial_records.refresh_trials(template)
-    done = trials_done(read_trials(request.folder).values())
-    if done < request.trials:
-        search = Search(
-            request.name,
-            plan.space,
-            request.settings,
-            request.search_objectives,
-            request.sampler,
-            request.sampler_seed,
-            request.retries,
-            template.cells,
-        )
-        progress = StudyProgress(console, request.trials, done, _epochs(request), command.describe_trial)
-        place = request.folder.uri if request.folder.is_local else "."
-        callbacks = [progress, *make_trackers(request.trackers, request.name, place)]
-        run = partial(tuner.run_trials, template, search, request.trials, callbacks, request.early_stopping)
-        _with_progress(progress, run)
+        _with_progress(progress, partial(tuner.run_missing_seeds, template, lacking, request.retries, [progress]))
+        state.refresh()
+    trial_records.update_trial_records(template, state)
+    search = Search(
+        request.name,
+        plan.space,
+        request.settings,
+        request.search_objectives,
+        request.sampler,
+        request.sampler_seed,
+        request.retries,
+        template.cells,
+    )
+    progress = StudyProgress(console, request.trials, state.trials_done, _epochs(request), command.describe_trial)
+    place = request.folder.uri if request.folder.is_local else "."
+    callbacks = [progress, *make_trackers(request.trackers, request.name, place)]
+    run = partial(tuner.run_trials, template, search, state, request.trials, callbacks, request.early_stopping)
+    _with_progress(progress, run)
 
 
 def _epochs(request: StudyRequest) -> int:

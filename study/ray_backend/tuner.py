@@ -48,8 +48,8 @@ def run_trials(
 ) -> None:
     """Search until ``trials`` trials have finished or were stopped early. Ray must be connected.
 
-    Trials that failed in earlier calls are tried again once. ``journal.log`` is exported at the start and after each
-    trial.
+    Trials that failed in earlier calls are tried again once. The Optuna study is exported to ``journal.log`` at the
+    start and after each trial.
     """
     proposer = Proposer(search, state.trials, unrecorded_points(template, search, state))
 
@@ -57,6 +57,8 @@ def run_trials(
         template.folder.write_bytes(JOURNAL, proposer.journal())
 
     export_journal()
+    if state.trials_done >= trials:
+        return
     for record in proposer.retried:
         if not record.get("retried"):
             state.write_trial({**record, "retried": True})
