@@ -21,7 +21,8 @@ Choice = bool | int | float | str
 class Suggester(Protocol):
     """The part of ``optuna.Trial`` that a space uses."""
 
-    user_attrs: Mapping[str, Any]
+    @property
+    def user_attrs(self) -> Mapping[str, Any]: ...
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 

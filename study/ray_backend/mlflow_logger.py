@@ -1,7 +1,7 @@
 """Ray's MLflow callback with valid names: MLflow raises on ``@`` or ``+`` in a name, which would end the sweep.
 
-The callback keeps its client as ``mlflow_util`` (ray 2.60.0). ``tests/study/ray_backend/test_loggers.py`` fails if that
-or the arguments of its methods change.
+``_MLflowLoggerUtil`` is private; this was written for ray 2.60.0. ``tests/study/ray_backend/test_loggers.py`` fails if
+the callback uses its client in another way.
 """
 
 from __future__ import annotations
@@ -10,19 +10,25 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ray.air._internal.mlflow import _MLflowLoggerUtil
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.utils import flatten_dict
 
 
 class MlflowLogger(MLflowLoggerCallback):
-    """``MLflowLoggerCallback`` with names of hyperparameters and metrics passed through :func:`valid_names`."""
+    """``MLflowLoggerCallback`` with valid names of hyperparameters and metrics."""
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
+        self.mlflow_util = _ValidNamesClient()
         super().setup(*args, **kwargs)
-        util = self.mlflow_util
-        params, metrics = util.log_params, util.log_metrics
-        util.log_params = lambda params_to_log, run_id=None: params(valid_names(params_to_log), run_id)
-        util.log_metrics = lambda step, metrics_to_log, run_id=None: metrics(step, valid_names(metrics_to_log), run_id)
+
+
+class _ValidNamesClient(_MLflowLoggerUtil):
+    def log_params(self, params_to_log: Mapping[str, Any], run_id: str | None = None) -> None:
+        super().log_params(valid_names(params_to_log), run_id)
+
+    def log_metrics(self, step: int, metrics_to_log: Mapping[str, Any], run_id: str | None = None) -> None:
+        super().log_metrics(step, valid_names(metrics_to_log), run_id)
 
 
 def valid_names(values: Mapping[str, Any]) -> dict[str, Any]:

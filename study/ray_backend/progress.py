@@ -50,7 +50,7 @@ class StudyProgress(Callback):
         """Return nothing: Tune pickles its callbacks for a restore that is never used, and a console cannot be."""
         return {}
 
-    def setup(self, **info: Any) -> None:
+    def setup(self, *args: Any, **info: Any) -> None:
         self.bar.start()
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:

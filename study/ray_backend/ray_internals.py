@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray._private.state import state
 from ray.air.execution._internal import actor_manager
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]  # generated code
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.tune.execution import class_cache, tune_controller
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 

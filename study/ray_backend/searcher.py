@@ -35,7 +35,7 @@ class ProposerSearcher(_StatelessSearcher):
         self.proposer, self.export = proposer, export
         self.running: dict[str, Trial] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:  # Ray's annotation lacks FINISHED
         proposal = self.proposer.propose()
         if proposal is None:
             return Searcher.FINISHED
@@ -68,7 +68,7 @@ class ListSearcher(_StatelessSearcher):
         super().__init__()
         self.remaining = list(suggestions)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:  # Ray's annotation lacks FINISHED
         return self.remaining.pop(0) if self.remaining else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -189,10 +189,10 @@ class TrialDriver(tune.Trainable):
     written before Optuna is told, so a finished trial is never lost.
     """
 
-    def setup(self, suggestion: dict[str, Any], template: TrialTemplate) -> None:
-        self.template = template
+    def setup(self, config: dict[str, Any], template: TrialTemplate) -> None:  # type: ignore[override]
+        self.template = template  # from tune.with_parameters
         self.workers: WorkerGroup | None = None
-        self._prepare(suggestion)
+        self._prepare(config)
 
     def _prepare(self, suggestion: dict[str, Any]) -> None:
         self.created = time.perf_counter()

@@ -16,11 +16,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.util import get_current_placement_group, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -29,6 +29,11 @@ from study.ray_backend.cluster import worker_resources
 from study.ray_backend.job_queue import Job, JobQueue
 from study.ray_backend.ray_internals import TorchTrainerWithoutCleaner, remove_orphaned_placement_groups
 from study.search.trial_records import TrialTemplate
+
+if TYPE_CHECKING:  # ray.train exports these classes at run time, but mypy sees those of Train V1
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+else:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 POLL_SECONDS = 1.0  # between checks that the workers are alive
 SHUTDOWN_SECONDS = 20.0  # for workers to end by themselves
@@ -47,7 +52,8 @@ class WorkerGroup:
     def __init__(self, template: TrialTemplate):
         num_workers = template.parallelism.num_workers
         this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._job_queue = ray.remote(num_cpus=0, scheduling_strategy=this_node)(JobQueue).remote(num_workers)
+        actor_class: Any = ray.remote(JobQueue)
+        self._job_queue = actor_class.options(num_cpus=0, scheduling_strategy=this_node).remote(num_workers)
         self._decision_pending = False
         self._training = False
         self._workers_started = False
@@ -55,20 +61,20 @@ class WorkerGroup:
         trainer = TorchTrainerWithoutCleaner(
             partial(_worker_loop, template=template, job_queue=self._job_queue),
             torch_config=TorchConfig(backend="nccl" if template.use_gpu else "gloo"),
-            scaling_config=ray.train.ScalingConfig(
+            scaling_config=ScalingConfig(
                 num_workers=num_workers,
                 use_gpu=template.use_gpu,
                 resources_per_worker=worker_resources(template.use_gpu),
             ),
-            run_config=ray.train.RunConfig(
+            run_config=RunConfig(
                 name=f"workers-{uuid.uuid4().hex[:8]}",
                 storage_path=template.folder.path("ray"),
-                failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
             ),
         )
         Thread(target=self._run, args=(trainer,), daemon=True).start()
 
-    def _run(self, trainer: TorchTrainer) -> None:
+    def _run(self, trainer: TorchTrainerWithoutCleaner) -> None:
         try:
             trainer.fit()
             self._ended.set_result(None)

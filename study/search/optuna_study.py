@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -29,7 +29,8 @@ from study.search.nsga import Nsga2, Nsga3
 from study.search.objectives import SearchObjectives
 from study.search.random_search import random_points
 
-DIRECTIONS = {"max": "maximize", "min": "minimize"}
+Direction = Literal["maximize", "minimize"]
+DIRECTIONS: dict[str, Direction] = {"max": "maximize", "min": "minimize"}
 STARTUP_TRIALS = 5  # before TPE fits a model; the baselines are among them
 POPULATION_SIZE = 20  # of NSGA-II and NSGA-III, which search at random up to this number of trials
 MAX_REPEATS = 50  # proposals in a row of configurations that have run, before the space is searched for a new one
@@ -66,7 +67,7 @@ class Search:
     cells: tuple[Cell, ...] = cells(LANGUAGES, MODALITIES)
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Direction]:
         return [DIRECTIONS[mode] for _, mode in self.search_objectives.objectives]
 
     def points(self) -> Iterator[dict[str, Any]] | None:

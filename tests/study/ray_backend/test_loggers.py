@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from ray.air.integrations.mlflow import MLflowLoggerCallback
+from ray.air._internal.mlflow import _MLflowLoggerUtil
 from ray.tune.experiment import Trial
 
 from study.ray_backend.loggers import make_trackers
@@ -13,11 +13,13 @@ from study.ray_backend.loggers import make_trackers
 
 def test_mlflow_gets_valid_names_of_hyperparameters_and_metrics(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
-    monkeypatch.setattr(MLflowLoggerCallback, "setup", lambda self: None)
-    (callback,) = make_trackers(["mlflow"], "study", ".")
     logged = []
-    callback.mlflow_util.log_params = lambda params, run_id: logged.append(params)
-    callback.mlflow_util.log_metrics = lambda step, metrics, run_id: logged.append((step, metrics))
+    monkeypatch.setattr(_MLflowLoggerUtil, "setup_mlflow", lambda self, **options: None)
+    monkeypatch.setattr(_MLflowLoggerUtil, "log_params", lambda self, params, run_id: logged.append(params))
+    monkeypatch.setattr(
+        _MLflowLoggerUtil, "log_metrics", lambda self, step, metrics, run_id: logged.append((step, metrics))
+    )
+    (callback,) = make_trackers(["mlflow"], "study", ".")
     callback.setup()
     hyperparameters = {"loss.coefficients.cells.de/speech+text": 2.0}
     trial = Trial("trainable", stub=True, config=hyperparameters)
