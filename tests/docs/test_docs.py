@@ -31,7 +31,8 @@ PARSERS = {
 def commands(path: Path) -> Iterator[str]:
     """Yield the command lines of the ``sh`` blocks of a page, continued lines joined."""
     for block in re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
-        yield from block.replace("\\\n", " ").splitlines()
+        joined = block.replace("\\\n", " ")
+        yield from re.sub(r"python -c \".*?\"", "", joined, flags=re.DOTALL).splitlines()
 
 
 def options_of(line: str) -> tuple[str, list[str]] | None:
