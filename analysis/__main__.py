@@ -130,8 +130,7 @@ def write_report(options: argparse.Namespace) -> None:
 
 def print_comparison(options: argparse.Namespace) -> None:
     """Print every comparison with the reference; write CSV and figure where asked."""
-    from analysis.comparison.paired import QUANTITIES, compare
-    from analysis.comparison.verdict import SIGN_UNCERTAIN_NOTE
+    from analysis.comparison.paired import OTHER_SIDE_MEANS, QUANTITIES, compare
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
     from analysis.tables.comparison import MAIN, comparison_table
@@ -149,10 +148,10 @@ def print_comparison(options: argparse.Namespace) -> None:
         draw_forest(comparison, options.figure)
     print(as_text(table))
     print(
-        f"\n{options.split}, in points, against {comparison.reference}; {comparison.resamples} resamples of whole "
-        f"{comparison.by}s. The difference of a signed gap is the change of its size: below 0 it shrinks. The verdict "
-        "on a cell rests on p after Holm over the cells of its configuration, that on a mean over cells on p alone. "
-        + SIGN_UNCERTAIN_NOTE
+        f"\nOn {options.split}, in points, compared with {comparison.reference}; {comparison.resamples} bootstrap "
+        f"resamples of whole {comparison.by}s. The difference of a signed gap is the change of its size: below 0 the "
+        "gap shrinks. The verdict on a cell follows p adjusted by Holm's method over the cells of its configuration; "
+        f"the verdict on a mean over cells follows its raw p. {OTHER_SIDE_MEANS}"
     )
     _print_notes(comparison.notes)
 
@@ -201,36 +200,33 @@ def print_answers(options: argparse.Namespace) -> None:
     from analysis.comparison.questions import coefficients_earned, transcript_effect
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
-    from analysis.report.questions_section import (
-        EARNED,
-        TRANSCRIPT,
-        VERDICT_NOTE,
-        found_by_searches,
-        found_notes,
-        reasons,
-        shown_coefficients,
-        shown_transcript,
-    )
+    from analysis.report import questions_section as questions
     from analysis.tables.comparison import comparison_table
 
     plain = load_study(options.study, options.class_average)
     tuned = load_study(options.tuned, options.class_average) if options.tuned else None
     resampling = {"split": options.split, "resamples": options.resamples, "seed": options.seed}
-    earned = coefficients_earned(plain, tuned, **resampling)
+    coefficients = coefficients_earned(plain, tuned, **resampling)
     transcript = transcript_effect(plain, **resampling)
-    searched = found_by_searches(plain, **resampling)
+    tuned_arms = questions.compare_tuned_arms(plain, **resampling)
     for title, answers, table, key in (
-        (EARNED, earned, shown_coefficients(earned), "coefficients"),
-        (TRANSCRIPT, transcript, shown_transcript(transcript), "language"),
+        (questions.COEFFICIENTS, coefficients, questions.coefficients_table(coefficients), "coefficients"),
+        (questions.TRANSCRIPT, transcript, questions.transcript_table(transcript), "language"),
     ):
-        print(f"{title}{reasons(answers, key)}")
+        print(f"{title} {questions.unanswered(answers, key)}".rstrip())
         if not table.empty:
             print(as_text(table))
         print()
-    if searched is not None:
-        print(f"{EARNED} The choices of finished searches against {searched.reference}. {found_notes(plain)}")
-        print(as_text(comparison_table(searched, ("w_f1", "avg"), scope=searched.overall)), end="\n\n")
-    print(f"On {options.split}, in points, paired over utterances and seeds; below 0 a gap is smaller. {VERDICT_NOTE}")
+    if tuned_arms is not None:
+        print(
+            f"{questions.COEFFICIENTS} The choices of finished searches, compared with {tuned_arms.reference}. "
+            f"{questions.tuned_arm_notes(plain)}"
+        )
+        print(as_text(comparison_table(tuned_arms, ("w_f1", "avg"), scope=tuned_arms.overall)), end="\n\n")
+    print(
+        f"On {options.split}, in points, paired over utterances and seeds. A difference below 0 means a smaller gap. "
+        f"{questions.VERDICT_NOTE}"
+    )
     _print_notes(plain.notes)
 
 

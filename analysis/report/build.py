@@ -1,67 +1,96 @@
-"""One page about a study: ``python -m analysis report STUDY_DIR``.
+"""Write the report of a study: ``python -m analysis report STUDY_DIR``.
 
-Writes into ``STUDY_DIR/report/`` (writing it again replaces it):
+The report is written to ``STUDY_DIR/report/`` and replaces an earlier one:
 
-    report.html                  one file, nothing loaded from elsewhere
-    pareto.png, pareto.svg       the front
-    front.csv                    the front, a column a knob
-    benchmark.csv, .tex          test figures in the layout of arXiv 2603.21050
-    arms.csv, arms.tex           both objectives against ERM, where there is an ERM to compare with
-    leave_one_out.csv, leave_one_out.tex         leave-one-out and add-one-in, where there are such arms
-    comparison.csv               every comparison with ERM by language and modality, as fractions
+    report.html                        one file that loads nothing from elsewhere
+    pareto.png, pareto.svg             the Pareto front
+    front.csv                          the front, one column per hyperparameter
+    benchmark.csv, .tex                test figures in the layout of arXiv 2603.21050
+    arms.csv, .tex                     W-F1 and AVG gap against ERM, if ERM has finished
+    leave_one_out.csv, .tex            leave-one-out and add-one-in arms, if there are any
+    comparison.csv                     every comparison with ERM by language and modality, as fractions
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.comparison.arms import arms, arms_table
 from analysis.comparison.paired import Comparison
+from analysis.constants import ERM
 from analysis.formatting import formatted
-from analysis.loading.study import ERM, Study, load_study
+from analysis.loading.study import Study, load_study
 from analysis.pareto.front import front
-from analysis.pareto.objectives_front import own_objectives
+from analysis.pareto.objectives_front import objectives_front, own_objectives
 from analysis.pareto.uncertainty import uncertainty_of
 from analysis.plots.pareto import pareto_figure, pareto_info
 from analysis.plots.style import render
-from analysis.report.headline import answer, warnings_of
-from analysis.report.html import render_page
+from analysis.report.context import ReportContext, compare_with, select_configurations
+from analysis.report.headline import caveats, headline
+from analysis.report.html import Section, render_page
 from analysis.report.leave_one_out_section import (
-    leave_one_out_comparisons,
-    leave_one_out_rows,
-    leave_one_out_section,
-    leave_one_out_table,
+    component_comparisons,
+    components,
+    components_table,
+    leave_one_out_sections,
 )
-from analysis.report.objectives_section import objectives_answer, objectives_sections
-from analysis.report.questions_section import question_sections
-from analysis.report.search_sections import certainty_section, choices_section, importance_section, published_section
+from analysis.report.objectives_section import objectives_sections
+from analysis.report.questions_section import confirmation_sections, question_sections
+from analysis.report.search_sections import (
+    importance_sections,
+    published_sections,
+    selection_sections,
+    stability_sections,
+)
 from analysis.report.sections import (
-    cells_section,
-    compared_with,
-    comparison_section,
-    configurations_section,
-    detailed,
-    facts_of,
+    cells_sections,
+    comparison_sections,
+    configurations_sections,
     front_sections,
-    groups_section,
-    time_section,
+    groups_sections,
+    study_facts,
+    time_sections,
     training_sections,
 )
+from analysis.stats.chance import chance_w_f1
 from analysis.tables.benchmark import benchmark, benchmark_csv, benchmark_latex
 from analysis.tables.configurations import front_csv
 from analysis.tables.latex import tabular
 from study.common.errors import RecordError
 from study.evaluation.metrics import ClassAverage
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
+
+CONFIRMATION = "confirm"
+"""The folder inside a study that contains its confirmation on fresh seeds."""
+
+SECTIONS: tuple[Callable[[ReportContext], list[Section]], ...] = (
+    objectives_sections,
+    front_sections,
+    comparison_sections,
+    leave_one_out_sections,
+    selection_sections,
+    configurations_sections,
+    cells_sections,
+    groups_sections,
+    stability_sections,
+    question_sections,
+    confirmation_sections,
+    importance_sections,
+    published_sections,
+    training_sections,
+    time_sections,
+)
+"""The sections in the order of the page. Each function returns no section if the study has nothing to show in it."""
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where a report is, as a user would type it."""
+    """The full paths of the report's main files."""
 
     html: str
     png: str
@@ -70,7 +99,7 @@ class ReportPaths:
 
 
 def write_report(
-    folder: StudyFolder | str,
+    source: StudyState | StudyFolder | str,
     permutations: int = 200,
     resamples: int = 300,
     seed: int = 0,
@@ -79,97 +108,104 @@ def write_report(
     """Write the report of a study into its folder.
 
     Args:
-        folder: a study folder, or its path or URL.
-        permutations: draws of each noise floor.
-        resamples: draws of each interval and comparison.
-        seed: of all draws.
-        class_average: of TPR and FPR gaps, see :func:`analysis.loading.study.load_study`; the report says so if it is
-        another
-            than by default.
+        source: a study folder, its path or URL, or records that have been read already.
+        permutations: number of permutations for each noise floor.
+        resamples: number of bootstrap resamples, and of permutations in each test.
+        seed: of all random draws.
+        class_average: how TPR and FPR gaps are averaged, see :func:`analysis.loading.study.load_study`; the report
+            notes a value other than the default.
 
     Raises:
-        RecordError: there is no study, no finished run in it, or no room to write.
+        RecordError: there is no study or no finished run, a file is damaged, or the report cannot be written.
     """
-    study = load_study(folder, class_average)
+    study = load_study(source, class_average)
     require_finished_runs(study)
-    uncertainty = uncertainty_of(study, permutations, resamples, seed)
-    points = front(study.configurations)
-    shown = detailed(points)
-    figure = pareto_figure(pareto_info(study, uncertainty.floor))
-    svg = render(figure, "svg")
-    comparison = compared_with(study, ERM, shown, resamples, seed)
-    leave_one_out = leave_one_out_comparisons(study, resamples, seed)
-    in_layout = benchmark(study, shown)
-    certainty = certainty_section(study, resamples, seed)
+    context = make_context(study, permutations, resamples, seed)
     page = render_page(
         title=str(study.plan["name"]),
-        answer=objectives_answer(study) + answer(points),
-        warnings=warnings_of(study, points, uncertainty),
-        sections=[
-            *objectives_sections(study),
-            *front_sections(points, svg, also=own_objectives(study.plan)),
-            *([] if comparison is None else [comparison_section(study, comparison)]),
-            *([leave_one_out_section(leave_one_out)] if leave_one_out else []),
-            choices_section(study),
-            configurations_section(study, points, uncertainty),
-            cells_section(study, shown, uncertainty, in_layout),
-            groups_section(study, shown),
-            *([] if certainty is None else [certainty]),
-            *question_sections(study, resamples, seed),
-            *([importance_section(study, seed)] if study.plan.get("hyperparameters") else []),
-            published_section(study, in_layout),
-            *training_sections(study),
-            *time_section(study),
-        ],
-        facts=facts_of(study),
+        headline=headline(context),
+        caveats=caveats(context),
+        sections=[section for sections in SECTIONS for section in sections(context)],
+        facts=study_facts(study),
         settings=json.dumps(study.plan["settings"], indent=1, ensure_ascii=False),
     )
     files = {
-        "pareto.png": render(figure, "png"),
-        "pareto.svg": svg,
-        "front.csv": front_csv(points).encode(),
-        **_paper_tables(study, in_layout, comparison, leave_one_out),
-        "report.html": page.encode(),  # last: where it stands, the others do
+        "pareto.png": render(context.pareto, "png"),
+        "pareto.svg": render(context.pareto, "svg"),
+        "front.csv": front_csv(context.points).encode(),
+        **{name: text.encode() for name, text in _paper_tables(context).items()},
+        "report.html": page.encode(),  # written last, so that the other files exist if it does
     }
     for name, data in files.items():
         study.folder.write_bytes(f"report/{name}", data)
-    for name in set(study.folder.names("report")) - set(files):  # of a report with other parts
+    for name in set(study.folder.names("report")) - set(files):  # files of an earlier report that this one lacks
         study.folder.remove(f"report/{name}")
     names = ("report.html", "pareto.png", "pareto.svg", "front.csv")
     return ReportPaths(*(study.folder.path("report", name) for name in names))
 
 
+def make_context(study: Study, permutations: int, resamples: int, seed: int) -> ReportContext:
+    """Compute what the sections share; see :func:`write_report` for the arguments."""
+    points = front(study.configurations)
+    selected = select_configurations(points)
+    dev = study.records.utterances.query("split == 'dev'")
+    has_confirmation = study.folder.exists(f"{CONFIRMATION}/study.json")
+    uncertainty = uncertainty_of(study, permutations, resamples, seed)
+    return ReportContext(
+        study=study,
+        confirmation=_load_confirmation(study) if has_confirmation else None,
+        points=points,
+        objectives=objectives_front(study.plan, study.trials) if own_objectives(study.plan) else None,
+        selected=selected,
+        uncertainty=uncertainty,
+        pareto=pareto_figure(pareto_info(study, uncertainty.floor)),
+        chance={str(language): chance_w_f1(rows["emotion"]) for language, rows in dev.groupby("language")},
+        comparison=compare_with(study, ERM, selected, resamples, seed),
+        component_comparisons=component_comparisons(study, resamples, seed),
+        benchmark=benchmark(study, selected),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
 def require_finished_runs(study: Study) -> None:
-    """Raise a RecordError that says why there is nothing to show, if there is nothing."""
+    """Raise a RecordError with the reasons of failed trials if the study has no finished run."""
     if study.runs.empty:
         failed = "".join(f"\n  trial {row.number} failed: {row.reason}" for row in study.failed.itertuples())
-        raise RecordError(f"{study.folder.uri} has no finished run yet: let the study go on, then ask again.{failed}")
+        raise RecordError(f"{study.folder.uri} has no finished run yet. Wait until one has finished.{failed}")
 
 
-def _paper_tables(
-    study: Study, in_layout: dict[str, pd.DataFrame], comparison: Comparison | None, leave_one_out: Sequence[Comparison]
-) -> dict[str, bytes]:
-    """By file name, what a paper would hold."""
-    latex = benchmark_latex(in_layout, "test", study.notes)
-    made = {"benchmark.csv": benchmark_csv(in_layout), "benchmark.tex": latex}
-    if comparison is not None:
-        made |= {
-            "arms.csv": arms(comparison).to_csv(index=False, lineterminator="\n"),
-            "arms.tex": _latex(arms_table(comparison), f"Against {comparison.reference}", comparison),
-            "comparison.csv": comparison.table.to_csv(index=False, lineterminator="\n"),
+def _load_confirmation(study: Study) -> Study:
+    return load_study(StudyFolder(study.folder.path(CONFIRMATION)), study.class_average)
+
+
+def _paper_tables(context: ReportContext) -> dict[str, str]:
+    """Return the CSV and LaTeX tables by file name."""
+    latex = benchmark_latex(context.benchmark, "test", context.study.notes)
+    files = {"benchmark.csv": benchmark_csv(context.benchmark), "benchmark.tex": latex}
+    if context.comparison is not None:
+        title = f"Comparison with {context.comparison.reference}"
+        files |= {
+            "arms.csv": arms(context.comparison).to_csv(index=False, lineterminator="\n"),
+            "arms.tex": _arms_latex(arms_table(context.comparison), title, context.comparison),
+            "comparison.csv": context.comparison.table.to_csv(index=False, lineterminator="\n"),
         }
-    if leave_one_out:
-        made |= {
-            "leave_one_out.csv": leave_one_out_rows(leave_one_out).to_csv(index=False, lineterminator="\n"),
-            "leave_one_out.tex": _latex(leave_one_out_table(leave_one_out), "One part at a time", leave_one_out[0]),
+    if context.component_comparisons:
+        comparisons = context.component_comparisons
+        files |= {
+            "leave_one_out.csv": components(comparisons).to_csv(index=False, lineterminator="\n"),
+            "leave_one_out.tex": _arms_latex(
+                components_table(comparisons), "Ablation of single components", comparisons[0]
+            ),
         }
-    return {name: text.encode() for name, text in made.items()}
+    return files
 
 
-def _latex(table: pd.DataFrame, title: str, comparison: Comparison) -> str:
+def _arms_latex(table: pd.DataFrame, title: str, comparison: Comparison) -> str:
     caption = (
-        f"{title} on {comparison.split}, in points. 95 %: interval over {comparison.by}s and seeds; 95 % null range: "
-        "that of the paired permutation null, since AVG has no interval; Holm: p adjusted over the arms with the same "
+        f"{title} on {comparison.split}, in points. The 95 % interval of W-F1 is a cluster bootstrap over "
+        f"{comparison.by}s and seeds. The range of the AVG gap is the difference plus and minus the 95 % range of the "
+        "paired permutation null; it is not a confidence interval. Holm: p adjusted over the arms that share a "
         f"reference. {' '.join(comparison.notes)}"
     )
     return tabular(formatted(table).set_index(("", "configuration")).rename_axis(None), caption)

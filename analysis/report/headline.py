@@ -1,115 +1,178 @@
-"""A study in words: its answer in one sentence, and what a reader must know before believing it."""
+"""The first lines of a report: its result in a sentence or two, and the caveats."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from analysis.formatting import POINTS
 from analysis.loading.study import Study
+from analysis.pareto.objectives_front import in_words
 from analysis.pareto.uncertainty import Uncertainty
+from analysis.report.context import ReportContext
 from analysis.stats.cluster_counts import FEW_CLUSTERS
 
-NAMED = 12
-COLLAPSED = 0.5
-"""Below this share of the best W-F1 on the front, a configuration hardly tells emotions apart."""
+MAX_NAMED = 12
+CHANCE_MARGIN = 0.02
+"""A configuration whose W-F1 exceeds chance by at most this fraction counts as no better than chance."""
 
 
-def answer(points: pd.DataFrame) -> str:
-    """The study in one sentence: the size of the front, and its two ends on dev."""
-    chosen = points[points["on_front"]]
-    if chosen.empty:
-        return "No configuration is complete and has a gender gap, so there is no front."
-    best, fairest = chosen.nlargest(1, "dev_w_f1").iloc[0], chosen.nsmallest(1, "dev_gap").iloc[0]
-    n, of = len(chosen), len(points)
-    if n == 1:
-        return (
-            f"One of {of} configurations beats all others on both: {best['name']}, with W-F1 "
-            f"{POINTS * best['dev_w_f1']:.1f} and a gender gap of {POINTS * best['dev_gap']:.1f} points on dev."
-        )
+def headline(context: ReportContext) -> str:
+    """Return the result of a study: its Pareto front on dev, first over the study's own search objectives."""
+    result = front_headline(context.points)
+    if context.objectives is None:
+        return result
+    n_front, n_all = int(context.objectives["on_front"].sum()), len(context.objectives)
     return (
-        f"{n} of {of} configurations are on the front: from W-F1 {POINTS * best['dev_w_f1']:.1f} at a gender gap of "
-        f"{POINTS * best['dev_gap']:.1f} points ({best['name']}) to a gap of {POINTS * fairest['dev_gap']:.1f} at W-F1 "
-        f"{POINTS * fairest['dev_w_f1']:.1f} ({fairest['name']}), on dev."
+        f"{n_front} of {n_all} configurations {_are(n_front)} on the Pareto front of the search objectives "
+        f"({in_words(context.study.plan)}), on dev. For W-F1 and the gender gap: {result}"
     )
 
 
-def warnings_of(study: Study, points: pd.DataFrame, uncertainty: Uncertainty) -> list[str]:
-    """What a reader must know before believing the figures, one sentence or two each."""
+def front_headline(points: pd.DataFrame) -> str:
+    """Return the size of the front of W-F1 and gender gap, and its two ends.
+
+    Args:
+        points: output of :func:`analysis.pareto.front.front`.
+    """
+    front = points[points["on_front"]]
+    if front.empty:
+        return "There is no Pareto front: no configuration has finished every seed with a defined gender gap."
+    best, fairest = front.nlargest(1, "dev_w_f1").iloc[0], front.nsmallest(1, "dev_gap").iloc[0]
+    first, last = _figures(best), _figures(fairest)
+    if len(points) == 1:
+        return f"The only configuration, {best['name']}, has {first} on dev."
+    if len(front) == 1:
+        return f"{best['name']} is the best of {len(points)} configurations on both objectives: {first}, on dev."
+    share = f"{len(front)} of {len(points)} configurations are on the Pareto front"
+    if first == last:
+        return f"{share}, all with {first} on dev: {join_names(front['name'].tolist())}."
+    return f"{share}. On dev they range from {first} ({best['name']}) to {last} ({fairest['name']})."
+
+
+def caveats(context: ReportContext) -> list[str]:
+    """Return what a reader must know before trusting the figures, one to four sentences each."""
+    study, points = context.study, context.points
     notes = study.notes
     if len(study.seeds) == 1:
-        notes.append("One seed each: differences between configurations may be those between seeds.")
+        notes.append(
+            "Each configuration was trained with one seed, so a difference between two configurations may be a "
+            "difference between seeds."
+        )
+    notes.append(sample_size_caveat(study, points, context.uncertainty))
+    few = context.uncertainty.fewest_clusters
+    if 0 < few < FEW_CLUSTERS:
+        by = context.uncertainty.by
+        notes.append(
+            f"In one cell, one gender has only {few} {by}s on dev. The report makes no claim about other {by}s, and "
+            "the noise floor and the intervals are not reliable."
+        )
+    if chance := chance_caveat(study, context.chance):
+        notes.append(chance)
+    skipped = study.plan["corpus"].get("skipped", 0)
+    if skipped and not any("skipped" in note for note in notes):  # some corpus readers note it themselves
+        notes.append(f"{skipped} clips were missing or unreadable and were skipped; study.json lists them.")
+    return [*notes, *_left_out(study, points)]
+
+
+def sample_size_caveat(study: Study, points: pd.DataFrame, uncertainty: Uncertainty) -> str:
+    """Describe the smallest cell, and the gap that chance alone produces in samples of this size."""
     dev = study.cells[study.cells["split"] == "dev"]
     smallest = dev.iloc[int(dev[["n_female", "n_male"]].min(axis=1).argmin())]
     size = (
-        f"The smallest cell ({smallest['language']}, {smallest['modality']}) has {smallest['n_female']} utterances of "
-        f"women and {smallest['n_male']} of men on dev."
+        f"The smallest cell on dev ({smallest['language']}, {smallest['modality']}) has {smallest['n_female']} "
+        f"utterances by women and {smallest['n_male']} by men."
     )
     floor = uncertainty.floor
     if floor is None and points["dev_gap"].isna().all():
-        notes.append(f"{size} No cell has both genders, so there is no gap to report.")
-    elif floor is None:
-        notes.append(
-            f"{size} No noise floor: in some cell too few {uncertainty.by}s can exchange their genders, so the "
-            "gap expected without any bias is not known."
+        return f"{size} No cell has utterances by both genders, so there is no gender gap to report."
+    if floor is None:
+        return (
+            f"{size} There is no noise floor: in some cell too few {uncertainty.by}s can swap genders, so the gap "
+            "expected by chance is unknown."
         )
-    else:
-        inside = points[points["dev_gap"] <= floor.high]["name"].tolist()
-        which = f"the dev gaps of {some(inside)} are not above it" if inside else "every dev gap is above it"
+    within = points[points["dev_gap"] <= floor.high]["name"].tolist()
+    which = f"Dev gaps within the noise floor: {join_names(within)}." if within else "Every dev gap is above it."
+    return (
+        f"{size} In samples of this size, a model that treats both genders alike shows a gap of "
+        f"{POINTS * floor.mean:.1f} points on average, and of at most {POINTS * floor.high:.1f} in 95 % of "
+        f"permutations. This noise floor uses the predictions of {uncertainty.reference} and keeps the label "
+        f"distribution of each gender; another configuration has another floor. {which} A difference between two gaps "
+        "can be noise even if both are above the floor."
+    )
+
+
+def chance_caveat(study: Study, chance: Mapping[str, float]) -> str:
+    """Name the configurations whose dev W-F1 in a language is no better than chance; empty if there are none.
+
+    Args:
+        chance: by language, the W-F1 of a model that ignores its input
+            (:func:`analysis.stats.chance.chance_w_f1`).
+    """
+    dev = study.cells[study.cells["split"] == "dev"].astype({"w_f1": float})
+    means = dev.groupby(["config_id", "language"], sort=False)["w_f1"].mean().unstack("language")
+    names = study.configurations.set_index("config_id")["name"]
+    collapsed = []
+    for language, level in chance.items():
+        if language in means:
+            at_chance = names[names.index.isin(means.index[means[language] <= level + CHANCE_MARGIN])].tolist()
+            if at_chance:
+                collapsed.append(f"in {language} (chance level {POINTS * level:.1f}) {join_names(at_chance)}")
+    if not collapsed:
+        return ""
+    return (
+        f"Dev W-F1 at most {POINTS * CHANCE_MARGIN:.0f} points above chance level: {'; '.join(collapsed)}. Chance "
+        "level is the better of always answering the most frequent emotion and drawing answers from the label "
+        "distribution. A model that ignores its input has almost no gap, so the gaps of these configurations say "
+        "nothing about fairness."
+    )
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join the first ``MAX_NAMED`` names, and count the rest.
+
+    >>> join_names(["ERM, balanced", "trial 1"])
+    'ERM, balanced; trial 1'
+    >>> join_names([f"trial {i}" for i in range(1000)]).endswith("trial 11 and 988 more")
+    True
+    """
+    rest = len(names) - MAX_NAMED
+    return "; ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _left_out(study: Study, points: pd.DataFrame) -> list[str]:
+    """Name what is not on the front although it was planned or trained, and why."""
+    notes = []
+    few_seeds = points["n_seeds"] < len(study.seeds)
+    unfinished, other_cells = (points[~points["complete"] & rows]["name"].tolist() for rows in (few_seeds, ~few_seeds))
+    if unfinished:
+        notes.append(f"Not on the front because some seeds have not finished: {join_names(unfinished)}.")
+    if other_cells:
         notes.append(
-            f"{size} At these sizes a model blind to gender would show a gap of {POINTS * floor.mean:.1f} points on "
-            f"average and up to {POINTS * floor.high:.1f} in 95 % of draws (noise floor, from "
-            f"{uncertainty.reference}, the genders' label priors kept; another configuration has another floor): "
-            f"{which}. A difference between two gaps can be noise too, wherever they lie."
+            "Not on the front because they were trained on only some of the study's modalities: "
+            f"{join_names(other_cells)}. Their figures are means over fewer cells, and they are compared with the "
+            "reference on these cells only."
         )
-    if 0 < uncertainty.fewest_clusters < FEW_CLUSTERS:
-        notes.append(
-            f"A gender of one cell has only {uncertainty.fewest_clusters} {uncertainty.by}s on dev: no claim about "
-            f"a population of {uncertainty.by}s can be made, and neither floor nor intervals can be relied on."
-        )
-    chosen = points[points["on_front"]]
-    collapsed = chosen[chosen["dev_w_f1"] < COLLAPSED * chosen["dev_w_f1"].max()]["name"].tolist()
-    if collapsed:
-        notes.append(
-            f"On the front with less than half of its best W-F1: {some(collapsed)}. A model that tells few emotions "
-            "apart shows little gap: it is no fair model."
-        )
-    skipped = study.plan["corpus"].get("skipped", 0)
-    if skipped and not any("skipped" in note for note in notes):  # some readers say it themselves
-        notes.append(f"{skipped} clips were missing or unreadable and were skipped; study.json names them.")
-    few = points["n_seeds"] < len(study.seeds)
-    incomplete, elsewhere = (points[~points["complete"] & where]["name"].tolist() for where in (few, ~few))
-    if incomplete:
-        notes.append(f"Incomplete, so kept out of the front: {some(incomplete)} (not every seed has finished).")
-    if elsewhere:
-        notes.append(
-            f"Trained on some of the study's modalities only, so kept out of the front: {some(elsewhere)}. Their "
-            "figures are means over fewer cells; they are compared there, cell by cell."
-        )
-    without = points[points["dev_gap"].isna()]["name"].tolist()
-    if without and floor is not None:
-        notes.append(f"Without a gender gap, so kept out of the front: {some(without)}.")
+    without_gap = points[points["dev_gap"].isna()]["name"].tolist()
+    if 0 < len(without_gap) < len(points):
+        notes.append(f"Not on the front because their gender gap is undefined: {join_names(without_gap)}.")
     planned = study.plan.get("trials")
-    seen = len(points) + len(study.failed) + len(study.pruned)
-    if planned and seen < planned:
-        notes.append(f"{planned} trials were planned, {seen} are here: the study has not ended.")
+    ended = len(points) + len(study.failed) + len(study.pruned)
+    if planned and ended < planned:
+        notes.append(f"The study has not finished: {ended} of {planned} planned trials have ended.")
     if len(study.pruned):
-        notes.append(f"Stopped early, so kept out of the front: {len(study.pruned)} trials (trials/*.json say where).")
-    failed = [f"Trial {row.number} failed and is left out: {row.reason}" for row in study.failed.itertuples()]
-    notes += failed[:NAMED]
-    if len(failed) > NAMED:
-        notes.append(f"{len(failed) - NAMED} more trials failed; their reasons are in trials/.")
+        notes.append(f"Trials stopped early, which are not on the front: {len(study.pruned)} (see trials/*.json).")
+    failed = [f"Trial {row.number} failed and is not in the report: {row.reason}" for row in study.failed.itertuples()]
+    notes += failed[:MAX_NAMED]
+    if len(failed) > MAX_NAMED:
+        notes.append(f"{len(failed) - MAX_NAMED} more trials failed (see trials/*.json).")
     return notes
 
 
-def some(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are.
+def _figures(point: pd.Series) -> str:
+    return f"W-F1 {POINTS * point['dev_w_f1']:.1f} and a gender gap of {POINTS * point['dev_gap']:.1f} points"
 
-    >>> some(["ERM, balanced", "trial 1"])
-    'ERM, balanced; trial 1'
-    >>> some([f"trial {i}" for i in range(1000)]).endswith("trial 11 and 988 more")
-    True
-    """
-    left = len(names) - NAMED
-    return "; ".join(names[:NAMED]) + (f" and {left} more" if left > 0 else "")
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -1,4 +1,4 @@
-"""One self-contained page: sections of words, figures and tables, as HTML with everything inside it."""
+"""Render a report as one HTML page with all figures and tables inside it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pandas as pd
 
 from analysis.formatting import formatted
 
-LONG = 50
-"""A table of more rows is folded away."""
+MAX_OPEN_ROWS = 50
+"""A table with more rows is folded away."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG, with what it shows in words; folded away under ``fold`` if that is given."""
+    """A figure as SVG with its alternative text; ``fold`` is the heading under which it is folded away, if any."""
 
     svg: bytes
     alt: str
@@ -27,13 +27,13 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """As a document of its own inside the page, so that the ids of two figures cannot clash."""
+        """The figure as a data URI: a document of its own, so that the ids of two figures cannot clash."""
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; its first column heads the rows. Columns of two levels become spanning headings."""
+    """A table whose first column is the row heading. Columns of two levels become spanning headings."""
 
     frame: pd.DataFrame
     fold: str = ""
@@ -41,28 +41,28 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph, and what is below it."""
+    """A heading, text (one paragraph per line), figures and tables."""
 
     title: str
-    words: str = ""
+    text: str = ""
     blocks: tuple[Picture | Table, ...] = ()
 
 
 def render_page(
     title: str,
-    answer: str,
-    warnings: Sequence[str],
+    headline: str,
+    caveats: Sequence[str],
     sections: Sequence[Section],
     facts: Mapping[str, str],
     settings: str,
 ) -> str:
-    """The page as HTML. Every word is escaped; nothing is loaded from elsewhere; without script it can be read too.
+    """Return the page as HTML. All text is escaped, nothing is loaded from elsewhere, and scripts are optional.
 
     Args:
-        answer: the study in one sentence.
-        warnings: what a reader must know first.
-        facts: how it was made, by name.
-        settings: shown as they are.
+        headline: the result in a sentence or two.
+        caveats: what a reader must know before trusting the figures.
+        facts: what is needed to reproduce the study, by name.
+        settings: the settings as JSON.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis.report", ""),
@@ -71,9 +71,9 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = [(section, [_block(block) for block in section.blocks]) for section in sections]
+    rendered = [(section, [_block(block) for block in section.blocks]) for section in sections]
     return environment.get_template("template.html.j2").render(
-        title=title, answer=answer, warnings=warnings, sections=shown, facts=facts, settings=settings
+        title=title, headline=headline, caveats=caveats, sections=rendered, facts=facts, settings=settings
     )
 
 
@@ -81,35 +81,35 @@ def _block(block: Picture | Table) -> dict[str, Any]:
     if isinstance(block, Picture):
         return {"fold": block.fold, "picture": block, "table": None}
     rows = len(block.frame)
-    fold = block.fold or (f"All {rows:,} rows" if rows > LONG else "")
+    fold = block.fold or (f"All {rows:,} rows" if rows > MAX_OPEN_ROWS else "")
     return {"fold": fold, "picture": None, "table": _table(block.frame)}
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Headings and rows of strings for the template, and which columns hold figures."""
+    """Return spanning headings, headings, rows of strings, and which columns are numeric."""
     columns = [column if isinstance(column, tuple) else ("", column) for column in frame]
     groups: list[tuple[str, int]] = []
-    for over, _ in columns:
-        if groups and groups[-1][0] == over:
-            groups[-1] = (over, groups[-1][1] + 1)
+    for group, _ in columns:
+        if groups and groups[-1][0] == group:
+            groups[-1] = (group, groups[-1][1] + 1)
         else:
-            groups.append((str(over), 1))
-    shown = formatted(frame)
+            groups.append((str(group), 1))
+    strings = formatted(frame)
     return {
-        "groups": groups if any(over for over, _ in groups) else [],
-        "headings": [_unbroken(str(column)) for _, column in columns],
-        "numeric": [_is_numeric(frame.iloc[:, i], shown.iloc[:, i]) for i in range(len(columns))],
-        "rows": shown.to_numpy().tolist(),
+        "groups": groups if any(group for group, _ in groups) else [],
+        "headings": [_without_breaks(str(column)) for _, column in columns],
+        "numeric": [_is_numeric(frame.iloc[:, i], strings.iloc[:, i]) for i in range(len(columns))],
+        "rows": strings.to_numpy().tolist(),
     }
 
 
-def _unbroken(heading: str) -> str:
+def _without_breaks(heading: str) -> str:
     return heading.replace("W-F1", "W\N{NON-BREAKING HYPHEN}F1").replace(" − ", "\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}")
 
 
-def _is_numeric(column: pd.Series, shown: pd.Series) -> bool:
-    """Whether a column is to be sorted by number: figures, and words that begin with one, such as a range."""
+def _is_numeric(column: pd.Series, strings: pd.Series) -> bool:
+    """Return whether to sort a column by number: numbers, or text that starts with one, such as an interval."""
     if pd.api.types.is_numeric_dtype(column):
         return True
-    said = [text for text in shown if text not in ("", "–")]
-    return bool(said) and all(re.match(r"[<+−]?\d", text) for text in said)
+    texts = [text for text in strings if text not in ("", "–")]
+    return bool(texts) and all(re.match(r"[<+−]?\d", text) for text in texts)

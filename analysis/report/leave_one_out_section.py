@@ -1,4 +1,4 @@
-"""One part at a time: the paper's setting with one part left out, the plainest penalty with one part added."""
+"""Ablation of single components: the paper's setting without one component, the plain penalty with one more."""
 
 from __future__ import annotations
 
@@ -12,75 +12,79 @@ from analysis.comparison.paired import Comparison
 from analysis.loading.study import Study
 from analysis.plots.forest import ForestInfo, forest_figure, forest_info
 from analysis.plots.style import render
+from analysis.report.context import ReportContext, compare_with
 from analysis.report.html import Picture, Section, Table
-from analysis.report.sections import compared_with
 from search_spaces.ablation_arms import LEAVE_ONE_OUT
 
-ARMS = {part: arm for of in LEAVE_ONE_OUT.values() for arm, part in of.items()}
-"""By the part, the label of the arm that leaves it out or adds it."""
+ARMS = {component: arm for arms_of in LEAVE_ONE_OUT.values() for arm, component in arms_of.items()}
+"""By component, the label of the arm that removes or adds it."""
 
 
-def leave_one_out_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison]:
-    """Each of ``PARTS`` on test: its arms, called by the part, against the configuration that they differ from.
+def component_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison]:
+    """Compare the arms of each reference in ``LEAVE_ONE_OUT`` with it on test; arms are named by their component.
 
     Args:
-        resamples: at least; more where there are many arms.
+        resamples: at least; more if there are many arms.
 
     Returns:
-        At most two; one is missing where its reference, or every arm of it, has not finished.
+        At most two comparisons. One is missing if its reference, or all of its arms, have not finished.
     """
     ids = study.configurations.dropna(subset=["label"]).set_index("label")["config_id"]
-    made = []
-    for reference, of in LEAVE_ONE_OUT.items():
-        chosen = [str(ids[label]) for label in of if label in ids.index]
-        comparison = compared_with(study, reference, chosen, resamples, seed)
+    comparisons = []
+    for reference, components_of in LEAVE_ONE_OUT.items():
+        config_ids = [str(ids[label]) for label in components_of if label in ids.index]
+        comparison = compare_with(study, reference, config_ids, resamples, seed)
         if comparison is not None:
-            made.append(replace(comparison, table=comparison.table.assign(name=comparison.table["name"].map(of))))
-    return made
+            table = comparison.table.assign(name=comparison.table["name"].map(components_of))
+            comparisons.append(replace(comparison, table=table))
+    return comparisons
 
 
-def leave_one_out_rows(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """:func:`analysis.comparison.arms.arms` of each, one below the other, with ``arm`` (its label) and ``against``."""
-    tables = [arms(each).assign(against=each.reference) for each in comparisons]
-    whole = pd.concat(tables, ignore_index=True)
-    whole.insert(1, "arm", whole["name"].map(ARMS))
-    whole["against"] = whole["against"].where(whole["arm"].notna())
-    return whole
+def components(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Return :func:`analysis.comparison.arms.arms` of all, with ``arm`` (a label) and ``against`` (the reference)."""
+    rows = pd.concat([arms(each).assign(against=each.reference) for each in comparisons], ignore_index=True)
+    rows.insert(1, "arm", rows["name"].map(ARMS))
+    rows["against"] = rows["against"].where(rows["arm"].notna())
+    return rows
 
 
-def leave_one_out_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """:func:`analysis.comparison.arms.arms_table` of each, one below the other, with the label of each arm."""
-    whole = pd.concat([arms_table(each) for each in comparisons], ignore_index=True)
-    whole.insert(1, ("", "arm"), whole["", "configuration"].map(ARMS).fillna(""))
-    return whole
+def components_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Return :func:`analysis.comparison.arms.arms_table` of all, with the label of each arm."""
+    table = pd.concat([arms_table(each) for each in comparisons], ignore_index=True)
+    table.insert(1, ("", "arm"), table["", "configuration"].map(ARMS).fillna(""))
+    return table
 
 
-def leave_one_out_info(comparisons: Sequence[Comparison]) -> ForestInfo:
-    """Both objectives of all in one forest plot; what is told apart is so after Holm within each comparison."""
+def components_info(comparisons: Sequence[Comparison]) -> ForestInfo:
+    """Return the data of one forest plot of all comparisons, on both objectives."""
     infos = [forest_info(each, OBJECTIVES, scopes=(each.overall,)) for each in comparisons]
-    kinds = {each.reference: next(iter(LEAVE_ONE_OUT[each.reference].values())).split()[0] for each in comparisons}
+    references = {next(iter(LEAVE_ONE_OUT[each.reference].values())).split()[0]: each.reference for each in comparisons}
+    against = ", ".join(f"“{kind} …” against {reference}" for kind, reference in references.items())
     return replace(
         infos[0],
         points=pd.concat([info.points for info in infos], ignore_index=True),
         names=tuple(name for info in infos for name in info.names),
-        title=f"One part at a time, {comparisons[0].split}",
-        subtitle=f"better to the right; {', '.join(f'“{kind}”: against {name}' for name, kind in kinds.items())}",
+        title=f"Ablation of single components, {comparisons[0].split}",
+        subtitle=f"better to the right; {against}",
     )
 
 
-def leave_one_out_section(comparisons: Sequence[Comparison]) -> Section:
-    """Leave-one-out and add-one-in: one table and one forest plot of both objectives."""
-    references = " and ".join(each.reference for each in comparisons)
-    return Section(
-        "One part at a time, on test",
-        f"Each arm against the configuration that it differs from in one part ({references}), paired and adjusted as "
-        "above, Holm over the arms of one configuration. A part left out that mattered makes W-F1 lower or the gap "
-        "larger.",
-        (
-            Table(leave_one_out_table(comparisons)),
-            Picture(
-                render(forest_figure(leave_one_out_info(comparisons)), "svg"),
-                "Change of W-F1 and AVG gap by part.",
+def leave_one_out_sections(context: ReportContext) -> list[Section]:
+    """Return a table and a forest plot of leave-one-out and add-one-in arms, if there are any."""
+    comparisons = context.component_comparisons
+    if not comparisons:
+        return []
+    references = " or ".join(each.reference for each in comparisons)
+    alt = "Forest plot of the table: gain in W-F1 and reduction of the AVG gap, by component."
+    return [
+        Section(
+            "Ablation of single components on test",
+            f"Each arm differs from its reference ({references}) in one component. Intervals, tests and verdicts are "
+            "those of the comparison with ERM; Holm's method covers the arms of one reference. If a removed component "
+            "matters, W-F1 is lower or the gap is larger without it.",
+            (
+                Table(components_table(comparisons)),
+                Picture(render(forest_figure(components_info(comparisons)), "svg"), alt),
             ),
-        ),
-    )
+        )
+    ]

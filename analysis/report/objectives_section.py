@@ -1,62 +1,50 @@
-"""The section of a report about a study's own objectives and requirements, where they are not W-F1 and gap alone."""
+"""The section of a report about the study's own search objectives, if they are not just W-F1 and gap."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from analysis.loading.study import Study
 from analysis.pareto.attainment import objectives_history
-from analysis.pareto.objectives_front import in_words, objectives_front, objectives_table, own_objectives, scale_of
+from analysis.pareto.objectives_front import in_words, objectives_table, scale_of
 from analysis.plots.search import history_figure, objectives_figure
 from analysis.plots.style import render
+from analysis.report.context import ReportContext
 from analysis.report.html import Picture, Section, Table
 
 
-def objectives_sections(study: Study) -> list[Section]:
-    """The front over the study's own objectives; nothing for a study of W-F1 and gap without requirements."""
-    if not own_objectives(study.plan):
+def objectives_sections(context: ReportContext) -> list[Section]:
+    """Return the front over the study's own objectives; no section if it searched W-F1 and gap without constraints."""
+    plan, points = context.study.plan, context.objectives
+    if points is None or points.empty:
         return []
-    points = objectives_front(study.plan, study.trials)
-    if points.empty:
-        return []
-    missed = points[points["missed"].astype(bool)]
-    alt = f"The front on dev over {in_words(study.plan)}: {'; '.join(points.loc[points['on_front'], 'name'])}."
+    violating = points[points["missed"].astype(bool)]
+    names = "; ".join(points.loc[points["on_front"], "name"])
     blocks: list[Picture | Table] = [
-        Picture(render(objectives_figure(points, study.plan), "svg"), alt),
-        Table(objectives_table(points, study.plan)),
+        Picture(render(objectives_figure(points, plan), "svg"), f"Front on dev over {in_words(plan)}: {names}."),
+        Table(objectives_table(points, plan)),
     ]
-    if len(missed):
-        blocks.append(Table(_missed_table(missed), "What misses a requirement"))
+    if len(violating):
+        blocks.append(Table(_violations_table(violating), "Configurations that violate a constraint"))
     if points["on_front"].any():
-        history = objectives_history(points, study.plan)
-        blocks.append(Picture(render(history_figure(history), "svg"), "The hypervolume of this front over the trials."))
-    kept = (
-        f" {len(missed)} of {len(points)} configurations miss a requirement and stand in no front."
-        if missed.size
-        else ""
-    )
+        history = render(history_figure(objectives_history(points, plan)), "svg")
+        blocks.append(Picture(history, "Hypervolume of this front by number of trials."))
+    constraints = ""
+    if len(violating):
+        verb = "violates" if len(violating) == 1 else "violate"
+        constraints = f" {len(violating)} of {len(points)} configurations {verb} a constraint and cannot be on it."
     return [
         Section(
-            "What was searched for",
-            f"The study searched for {in_words(study.plan)}, on dev; the front below is over these.{kept} Rates and "
-            "gaps in points. The sections that follow are also about W-F1 and the gap, whatever was searched for.",
+            "Search objectives",
+            f"This study searched {in_words(plan)}. The front below is over these objectives, on dev.{constraints} "
+            "Rates and gaps are in points. The sections after this one are about W-F1 and the gender gap.",
             tuple(blocks),
         )
     ]
 
 
-def objectives_answer(study: Study) -> str:
-    """The front over the study's own objectives in a sentence; empty for a study of W-F1 and gap alone."""
-    if not own_objectives(study.plan):
-        return ""
-    points = objectives_front(study.plan, study.trials)
-    chosen = points[points["on_front"]]
-    return f"{len(chosen)} of {len(points)} configurations are on the front over {in_words(study.plan)}, on dev. Also: "
-
-
-def _missed_table(missed: pd.DataFrame) -> pd.DataFrame:
-    lacks = [
-        "; ".join(f"{words_}, by {scale_of(words_) * by:.1f}" for words_, by in each.items())
-        for each in missed["missed"]
+def _violations_table(violating: pd.DataFrame) -> pd.DataFrame:
+    violations = [
+        "; ".join(f"{constraint}, by {scale_of(constraint) * excess:.1f}" for constraint, excess in each.items())
+        for each in violating["missed"]
     ]
-    return pd.DataFrame({"configuration": missed["name"], "misses": lacks})
+    return pd.DataFrame({"configuration": violating["name"], "violates": violations})

@@ -1,4 +1,4 @@
-"""The sections of a report about a search as a whole: choices, how sure its front is, its knobs, the published rows."""
+"""The sections of a report about the search: selection, stability of the front, importance, published results."""
 
 from __future__ import annotations
 
@@ -7,110 +7,126 @@ import pandas as pd
 
 from analysis.formatting import POINTS
 from analysis.loading.published import LABEL, published
-from analysis.loading.study import Study
 from analysis.pareto.attainment import attainment, hypervolume_history, probability_nondominated
 from analysis.pareto.importance import EVALUATORS, MIN_TRIALS, importance
-from analysis.pareto.importance import shown as shares
-from analysis.pareto.selection import choose, shown
+from analysis.pareto.importance import shown as importance_table
+from analysis.pareto.selection import choose
+from analysis.pareto.selection import shown as selection_table
 from analysis.plots.search import attainment_figure, hypervolume_figure, published_figure
 from analysis.plots.style import render
+from analysis.report.context import ReportContext
 from analysis.report.html import Picture, Section, Table
 from analysis.tables.benchmark import MEAN
 
-LIKELY = 24
-"""So many configurations, from the outermost layers, are asked how often they are on the front."""
-FANOVA_UP_TO = 100
-"""With more configurations the report leaves fANOVA out: at 200 its forest took longer than all the rest."""
+MAX_STABILITY = 24
+"""The stability of at most this many configurations is estimated: those of the front, then of the layers behind it."""
+MAX_FANOVA = 100
+"""With more configurations the report leaves fANOVA out: with 200, its forest takes longer than the rest."""
 _HEADINGS = {"w_f1": "W-F1", "accuracy": "ACC", "gap": "AVG"}
 
 
-def choices_section(study: Study) -> Section:
-    """What each rule chooses on dev, with its one look at test."""
-    return Section(
-        "Choices",
-        "Each rule sees dev alone; test is what its choice then showed, once. Dev − test above 0 for W-F1, or below 0 "
-        "for the gap, is what dev promised too much; but an absolute gap is the larger the fewer utterances its cells "
-        "have, so splits of different sizes differ in it anyway. Each row is one look: the best of several is not one.",
-        (Table(shown(choose(study))),),
-    )
+def selection_sections(context: ReportContext) -> list[Section]:
+    """Return the choice of each selection rule on dev, with its test figures."""
+    return [
+        Section(
+            "Model selection",
+            "Each rule chooses a configuration on dev; the test figures of its choice are looked up once. “dev − test” "
+            "shows the optimism of the choice: W-F1 above 0 or a gap below 0 means that it did better on dev. An "
+            "absolute gap is larger in smaller cells, so gaps also differ between splits of different sizes. Picking "
+            "the best row by its test figures would be selection on test.",
+            (Table(selection_table(choose(context.study))),),
+        )
+    ]
 
 
-def certainty_section(study: Study, resamples: int, seed: int) -> Section | None:
-    """How often each configuration is on the front, the attainment surfaces, the growth; ``None`` without a front."""
-    likely = probability_nondominated(study, resamples, seed, most=LIKELY)
-    if likely.empty:
-        return None
-    likely = likely.sort_values("probability", ascending=False)
+def stability_sections(context: ReportContext) -> list[Section]:
+    """Return how often each configuration is on the front, the attainment surfaces and the hypervolume."""
+    study, resamples = context.study, context.resamples
+    shares = probability_nondominated(study, resamples, context.seed, most=MAX_STABILITY)
+    if shares.empty:
+        return []
+    shares = shares.sort_values("probability", ascending=False)
     table = pd.DataFrame(
         {
-            "configuration": likely["name"],
-            "front": np.where(likely["on_front"], "yes", ""),
-            "on the front in % of draws": POINTS * likely["probability"],
-            "shift of W-F1": POINTS * likely["w_f1_bias"],
-            "shift of the gap": POINTS * likely["gap_bias"],
+            "configuration": shares["name"],
+            "front": np.where(shares["on_front"], "yes", ""),
+            "on the front, % of draws": POINTS * shares["probability"],
+            "shift of W-F1": POINTS * shares["w_f1_bias"],
+            "shift of the gap": POINTS * shares["gap_bias"],
         }
     )
     blocks: list[Picture | Table] = [Table(table)]
-    left_out = resamples - int(likely["resamples"].iloc[0])
     surfaces = attainment(study)
     if not surfaces.empty:
-        alt = "W-F1 against the gap: the surfaces that a quarter, half and three quarters of the seeds attain."
+        alt = "W-F1 against the gap: attainment surfaces of 25, 50 and 75 % of the training seeds."
         blocks.append(Picture(render(attainment_figure(surfaces, len(study.seeds)), "svg"), alt))
-    alt = "The hypervolume of the front over trials and over hours."
+    alt = "Hypervolume of the front by number of trials and by hours."
     blocks.append(Picture(render(hypervolume_figure(hypervolume_history(study)), "svg"), alt))
-    return Section(
-        "How sure the front is",
-        f"In each of {resamples} draws the same other clusters and training seeds are taken for all configurations, on "
-        "dev; with one seed, clusters alone. An absolute gap is larger in a resample than in the data, so the draws of "
-        "each configuration are moved back to its own figures, by the shift shown in points. Where gaps lie within the "
-        "noise floor these shares say little."
-        + (f" {left_out} draws left a cell without a gender, so without a gap, and do not count." if left_out else ""),
-        tuple(blocks),
+    by, undefined = context.uncertainty.by, resamples - int(shares["resamples"].iloc[0])
+    drawn = f"{by}s only" if len(study.seeds) == 1 else f"{by}s and training seeds"
+    text = (
+        f"The table shows how often each configuration is on the front in {resamples} bootstrap draws on dev. A draw "
+        f"resamples {drawn}, the same for all configurations. An absolute gap is larger in a resample than in the "
+        "data, so the draws of each configuration are shifted back to its observed figures; the table shows the "
+        "shifts. The shares say little about configurations whose gaps lie within the noise floor."
     )
+    if undefined:
+        text += f" In {undefined} draws some cell had one gender only; these draws are not counted."
+    return [Section("Stability of the front", text, tuple(blocks))]
 
 
-def importance_section(study: Study, seed: int) -> Section:
-    """Which knobs mattered for each objective, or why it cannot be said."""
-    few = len(study.configurations) <= FANOVA_UP_TO
-    command = f"python -m analysis importance {study.folder.uri}"
-    found = importance(study, seed, EVALUATORS if few else ("PED-ANOVA",))
-    words = (
-        "Shares of the variance over trials that a knob makes by itself (fANOVA), and of the difference between the "
-        "best tenth and all (PED-ANOVA). They say which knob mattered most, not that any did; n trials have the knob. "
-        "A dash: too few trials have it, or the knobs that they share do not predict the objective (fANOVA)."
-        f"{'' if few else f' fANOVA is left out of the report of so many trials; {command} computes it.'}"
+def importance_sections(context: ReportContext) -> list[Section]:
+    """Return the importance of each hyperparameter for each objective, or why it cannot be estimated."""
+    study, title = context.study, "Hyperparameter importance"
+    if not study.plan.get("hyperparameters"):
+        return []
+    few = len(study.configurations) <= MAX_FANOVA
+    shares = importance(study, context.seed, EVALUATORS if few else ("PED-ANOVA",))
+    if shares["importance"].isna().all():
+        return [Section(title, f"Importance cannot be estimated: {_reason(shares)}.")]
+    text = (
+        "All shares are in %. fANOVA gives the share of the variance over trials that a hyperparameter explains by "
+        "itself. PED-ANOVA measures how much its distribution among the best tenth of the trials differs from that "
+        "among all trials. Shares rank the hyperparameters; they do not show that any of them matters. n is the number "
+        "of trials that have the hyperparameter. A dash means that too few trials have it, or that fANOVA explains too "
+        "little of the objective."
     )
-    if found["importance"].isna().all():
-        return Section("Which knobs mattered", f"It cannot be said: {_why(found)}.")
-    return Section("Which knobs mattered", words, (Table(shares(found)),))
+    if not few:
+        command = f"python -m analysis importance {study.folder.uri}"
+        text += f" fANOVA is slow with this many trials and is left out; `{command}` computes it."
+    return [Section(title, text, (Table(importance_table(shares)),))]
 
 
-def _why(found: pd.DataFrame) -> str:
-    """Why no knob has a share; where trials are too few, as for most, in one sentence instead of one a knob."""
-    if found["n"].max() < MIN_TRIALS and found["hyperparameter"].notna().any():
-        return f"no knob is in more than {found['n'].max()} trials, at least {MIN_TRIALS} are needed"
-    return "; ".join(dict.fromkeys(found["reason"]))
-
-
-def published_section(study: Study, benchmark: dict[str, pd.DataFrame]) -> Section:
-    """The rows of arXiv 2603.21050 beside our own, folded away where the corpus is another one."""
+def published_sections(context: ReportContext) -> list[Section]:
+    """Return the results of arXiv 2603.21050 beside ours, folded away if this study has another corpus."""
     theirs = published()
-    theirs = theirs[(theirs["language"] == MEAN) & theirs["modality"].isin(list(benchmark))]
+    theirs = theirs[(theirs["language"] == MEAN) & theirs["modality"].isin(list(context.benchmark))]
     rows = [theirs.assign(name=theirs["system"], ours=False, **{f: POINTS * theirs[f] for f in _HEADINGS})]
-    for modality, table in benchmark.items():
+    for modality, table in context.benchmark.items():
         ours = {figure: table[MEAN, heading] for figure, heading in _HEADINGS.items()}
         rows.append(pd.DataFrame(ours).assign(name=table.index, modality=modality, ours=True))
-    whole = pd.concat(rows, ignore_index=True)[["name", "modality", "w_f1", "accuracy", "gap", "ours"]]
-    shown_rows = whole.rename(columns={"name": "system", "w_f1": "W-F1", "accuracy": "ACC", "gap": "AVG gap"})
-    shown_rows["measured"] = np.where(shown_rows.pop("ours"), "this study, test", LABEL)
-    same_corpus = str(study.plan["corpus"]["spec"]).startswith("meld-st")
-    fold = "" if same_corpus else "Show them"
-    return Section(
-        "The published rows",
-        f"Of arXiv 2603.21050: {LABEL}{'' if same_corpus else ' and here a different corpus'}, without intervals. They "
-        "are shown for orientation and compared with nothing.",
-        (
-            Picture(render(published_figure(whole), "svg"), "W-F1 against the AVG gap, published and ours.", fold),
-            Table(shown_rows, fold and "Their figures"),
-        ),
+    results = pd.concat(rows, ignore_index=True)[["name", "modality", "w_f1", "accuracy", "gap", "ours"]]
+    table = results.rename(columns={"name": "system", "w_f1": "W-F1", "accuracy": "ACC", "gap": "AVG gap"})
+    table["source"] = np.where(table.pop("ours"), "this study, test", LABEL)
+    same_corpus = str(context.study.plan["corpus"]["spec"]).startswith("meld-st")
+    corpus = "" if same_corpus else ", and this study uses another corpus"
+    figure = Picture(
+        render(published_figure(results), "svg"),
+        "W-F1 against the AVG gap: published results and this study.",
+        "" if same_corpus else "Published results (figure)",
     )
+    return [
+        Section(
+            "Published results",
+            f"The results of arXiv 2603.21050 were measured on another split of MELD-ST{corpus}. They have no "
+            "intervals. They are shown for orientation only and cannot be compared with the figures of this study.",
+            (figure, Table(table, "" if same_corpus else "Published results (table)")),
+        )
+    ]
+
+
+def _reason(shares: pd.DataFrame) -> str:
+    """Return why no hyperparameter has a share: one reason for all where too few trials have finished."""
+    if shares["n"].max() < MIN_TRIALS and shares["hyperparameter"].notna().any():
+        return f"no hyperparameter occurs in more than {shares['n'].max()} trials, and at least {MIN_TRIALS} are needed"
+    return "; ".join(dict.fromkeys(shares["reason"]))

@@ -1,213 +1,198 @@
-"""The sections of a report, each made of records and nothing else."""
+"""The sections of a report about its configurations: front, comparison with ERM, cells, groups, training, time."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.comparison.arms import adjusted, arms_table
-from analysis.comparison.paired import Comparison, compare
-from analysis.comparison.verdict import SIGN_UNCERTAIN_NOTE
+from analysis.comparison.arms import arms_table
+from analysis.comparison.paired import OTHER_SIDE_MEANS
 from analysis.formatting import POINTS
 from analysis.loading.study import Study, load_epochs
 from analysis.loading.timing import startup_phases, summarise_time, time_spent
-from analysis.pareto.uncertainty import INTERVALS_OF_ALL, Uncertainty
+from analysis.pareto.uncertainty import INTERVALS_OF_ALL
 from analysis.plots.forest import forest_figure, forest_info
 from analysis.plots.pareto import cells_figure, cells_info
 from analysis.plots.steps import steps_figure, steps_info
 from analysis.plots.style import render
 from analysis.plots.training import training_figure, training_lines
+from analysis.report.context import ReportContext
 from analysis.report.html import Picture, Section, Table
-from analysis.tables.benchmark import MEAN
 from analysis.tables.comparison import comparison_table
 from analysis.tables.configurations import cells_table, configurations_table, front_table, rates_table
 from study.evaluation.metrics import class_rates
 
-COMPARED = 32
-"""At most so many configurations are compared with ERM: those with a label first, then the front by dev W-F1."""
-
-RESAMPLES_AN_ARM = 40
-"""No p value of B swaps is below 1/(B + 1); with so many an arm, one that no swap reaches passes Holm at 0.025."""
-
-RATES_OF = 3
-"""Rates by class are shown of so many configurations: ERM among them, since it is the first with a label."""
+MAX_RATE_TABLES = 3
+"""Rates by emotion are shown for the first configurations only; the first with a label is ERM."""
 
 
-def detailed(points: pd.DataFrame) -> list[str]:
-    """What is shown in detail: configurations with a label in their order, then the front, best dev W-F1 first.
-
-    Args:
-        points: output of :func:`analysis.pareto.front.front`.
-
-    Returns:
-        config_ids.
-    """
-    chosen = points[points["on_front"]].sort_values("dev_w_f1", ascending=False)
-    return list(dict.fromkeys([*points.loc[points["label"].notna(), "config_id"], *chosen["config_id"]]))
-
-
-def compared_with(
-    study: Study, reference: str, config_ids: Sequence[str], resamples: int, seed: int
-) -> Comparison | None:
-    """Some configurations against the one with a label on test, adjusted over them; ``None`` where there is no pair."""
-    base = study.configuration(reference)
-    if base is None:
-        return None
-    seeds = set(study.runs.loc[study.runs["config_id"] == base["config_id"], "seed"])
-    paired = set(study.runs.loc[study.runs["seed"].isin(seeds), "config_id"]) - {base["config_id"]}
-    only = [config_id for config_id in config_ids if config_id in paired][:COMPARED]
-    enough = max(resamples, RESAMPLES_AN_ARM * len(only))
-    return adjusted(compare(study, reference, "test", resamples=enough, seed=seed, only=only)) if only else None
-
-
-def front_sections(points: pd.DataFrame, pareto_svg: bytes, also: bool = False) -> list[Section]:
-    """The Pareto figure of W-F1 and gap, and that front as a table; ``also`` where the study searched for others."""
-    said = "Also: W-F1 against the gap" if also else "Pareto front"
+def front_sections(context: ReportContext) -> list[Section]:
+    """Return the Pareto figure of W-F1 and gap, and the front as a table."""
+    of = "" if context.objectives is None else " of W-F1 and gender gap"
     return [
-        Section(said, blocks=(Picture(pareto_svg, _pareto_in_words(points)),)),
+        Section(f"Pareto front{of}", blocks=(Picture(render(context.pareto, "svg"), _describe_front(context.points)),)),
         Section(
-            "The front of W-F1 and gap" if also else "The front",
-            "Chosen on dev; test is shown beside it and chose nothing. Figures in points; the gap is AVG: the mean of "
-            "the absolute differences between women and men in TPR, FPR, W-F1 and accuracy, averaged over languages "
-            "and modalities.",
-            (Table(front_table(points)),),
+            f"Configurations on the front{of}",
+            "The front is computed on dev. Test figures are shown beside it and did not influence it. All figures are "
+            "in points. The gap is AVG: the absolute difference between women and men, averaged over TPR, FPR, W-F1 "
+            "and accuracy, then over languages and modalities.",
+            (Table(front_table(context.points)),),
         ),
     ]
 
 
-def comparison_section(study: Study, comparison: Comparison) -> Section:
-    """Both objectives against ERM: one table and one forest plot; by language and modality folded away.
-
-    Args:
-        comparison: from :func:`compared_with`.
-    """
-    notes = [note for note in comparison.notes if note not in study.notes]
-    both = forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))
+def comparison_sections(context: ReportContext) -> list[Section]:
+    """Return both objectives against ERM as a table and a forest plot, with the cells folded away."""
+    comparison = context.comparison
+    if comparison is None:
+        return []
+    reference, by = comparison.reference, comparison.by
+    objectives = forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))
     blocks: list[Picture | Table] = [
         Table(arms_table(comparison)),
-        Picture(render(forest_figure(both), "svg"), "W-F1 gained and AVG gap closed against ERM, as in the table."),
+        Picture(
+            render(forest_figure(objectives), "svg"),
+            f"Forest plot of the table: gain in W-F1 and reduction of the AVG gap against {reference}.",
+        ),
     ]
     if comparison.table["is_cell"].any():
-        by_cell = render(forest_figure(forest_info(comparison)), "svg")
-        blocks.append(Picture(by_cell, "The same by language and modality, with signed gaps.", "Signed gaps by cell"))
-        blocks.append(Table(comparison_table(comparison), "Every comparison, by language and modality"))
-    return Section(
-        f"Against {comparison.reference}, on test",
-        f"Paired: the same utterances and the same training seeds, {comparison.resamples} resamples of whole "
-        f"{comparison.by}s. The range of W-F1 is a 95 % interval. AVG, an absolute gap, has none: compare its "
-        "difference with the 95 % range of the paired permutation null, in which the two systems are exchanged "
-        "cluster by cluster (AVG understates a true reduction, since it cannot fall below the noise floor). Holm: p "
-        "adjusted over the rows, on which the verdict rests; of a cell, over the cells of its arm. A mean "
-        "without Holm goes by p alone. Signed gaps of several cells are averaged with their signs, so opposite ones "
-        "cancel; where ERM's own gap is near 0 its sign is chance. " + " ".join([SIGN_UNCERTAIN_NOTE, *notes]),
-        tuple(blocks),
-    )
+        blocks += [
+            Picture(
+                render(forest_figure(forest_info(comparison)), "svg"),
+                f"Forest plot by cell: gain in W-F1 and reduction of the signed gap against {reference}.",
+                "By language and modality: signed gaps (figure)",
+            ),
+            Table(comparison_table(comparison), "By language and modality: all quantities (table)"),
+        ]
+    text = [
+        f"Every configuration is compared with {reference} on the same test utterances and the same training seeds. "
+        f"The 95 % interval of a difference in W-F1 comes from {comparison.resamples} cluster bootstrap resamples, "
+        f"which draw whole {by}s. AVG is a mean of absolute gaps. Its bootstrap would be biased, so it is tested by a "
+        f"paired permutation test, which swaps the two systems' predictions for whole {by}s. Its range is the "
+        "difference plus and minus the 95 % range of the permutation null; it is not a confidence interval. AVG cannot "
+        "fall below the noise floor, so it understates a true reduction.",
+        "p is adjusted by Holm's method over the configurations, or for a single cell over the cells of its "
+        "configuration, and the verdict follows the adjusted p. A mean over cells without an adjusted p is judged by "
+        "its raw p. In a mean of signed gaps over cells, gaps of opposite sign cancel. Where the gap of "
+        f"{reference} is close to 0, its sign is arbitrary. {OTHER_SIDE_MEANS}",
+        " ".join(note for note in comparison.notes if note not in context.study.notes),
+    ]
+    title = f"Comparison with {reference} on test"
+    return [Section(title, "\n".join(paragraph for paragraph in text if paragraph), tuple(blocks))]
 
 
-def configurations_section(study: Study, points: pd.DataFrame, uncertainty: Uncertainty) -> Section:
-    """Every configuration with its interval."""
-    few = "" if len(points) <= INTERVALS_OF_ALL else " Only configurations with a label and the front have one here."
-    return Section(
-        "All configurations",
-        f"The interval is of dev W-F1, at 95 %, over other {uncertainty.by}s and, with several seeds, seeds.{few} "
-        "The gap has none, since resamples of an absolute value never reach 0: compare it with the noise floor.",
-        (Table(configurations_table(points, len(study.seeds), uncertainty.intervals)),),
-    )
+def configurations_sections(context: ReportContext) -> list[Section]:
+    """Return a table of all configurations with the intervals of their dev W-F1."""
+    some = "" if len(context.points) <= INTERVALS_OF_ALL else " Only labelled configurations and the front have one."
+    table = configurations_table(context.points, len(context.study.seeds), context.uncertainty.intervals)
+    return [
+        Section(
+            "All configurations",
+            f"The 95 % interval of dev W-F1 is a cluster bootstrap over {context.uncertainty.by}s and, with several "
+            f"seeds, over seeds.{some} The gap has no interval, because resampling biases an absolute gap upwards; "
+            "compare it with the noise floor instead.",
+            (Table(table),),
+        )
+    ]
 
 
-def cells_section(
-    study: Study, config_ids: Sequence[str], uncertainty: Uncertainty, benchmark: dict[str, pd.DataFrame]
-) -> Section:
-    """By language and modality: small multiples, the benchmark's layout, signed gaps with the sizes of the cells."""
+def cells_sections(context: ReportContext) -> list[Section]:
+    """Return the figures by language and modality: one panel per cell, the benchmark's layout, signed gaps."""
     blocks: list[Picture | Table] = []
-    info = cells_info(study, uncertainty.floors)
+    info = cells_info(context.study, context.uncertainty.floors)
     if not info.points.empty:
-        alt = "Dev W-F1 against the AVG gap, one panel a language and modality, with the noise floor of each."
+        alt = "Dev W-F1 against the AVG gap, one panel per language and modality, each with its noise floor."
         blocks.append(Picture(render(cells_figure(info), "svg"), alt))
-    for modality, table in benchmark.items():
+    blocks.append(Table(cells_table(context.study, context.selected, "test")))
+    blocks.append(Table(cells_table(context.study, context.selected, "dev"), "The same table on dev"))
+    for modality, table in context.benchmark.items():
         blocks.append(Table(table.reset_index(col_level=1), f"In the benchmark's layout: {modality}, test"))
-    blocks.append(Table(cells_table(study, config_ids, "test")))
-    blocks.append(Table(cells_table(study, config_ids, "dev"), "The same on dev"))
-    return Section(
-        "By language and modality",
-        "The table: on test, configurations with a label and the front. Women, men and unknown count utterances; "
-        "unknown is in no gap. F − M is signed: above 0 the figure is higher for women. Common: W-F1 and ACC at common "
-        "class priors, since a model blind to gender shows a raw gap where women and men differ in what they feel. (A "
-        "signed TPR or FPR is the difference of macro means and needs no such correction.) In the benchmark's layout "
-        f"gaps are absolute and {MEAN} is the unweighted mean over languages.",
-        tuple(blocks),
-    )
+    return [
+        Section(
+            "Results by language and modality",
+            "The table shows the test figures of the labelled configurations and of the front. Women, men and unknown "
+            "are numbers of utterances; utterances of unknown gender are not part of a gap. F − M is a signed gap: "
+            "it is positive if the metric is higher for women. For gaps at common priors, the utterances of both "
+            "genders are weighted to the same emotion distribution. Without this weighting, a model that treats both "
+            "genders alike has a gap in W-F1 and accuracy wherever women and men express different emotions.\n"
+            "In the benchmark's layout, gaps are absolute, and the multilingual columns are unweighted means over "
+            "languages.",
+            tuple(blocks),
+        )
+    ]
 
 
-def groups_section(study: Study, config_ids: Sequence[str]) -> Section:
-    """The worst group, recall, invalid answers and gaps at common priors, and folded away the rates by class."""
-    chosen = study.configurations.set_index("config_id").loc[list(config_ids)]
+def groups_sections(context: ReportContext) -> list[Section]:
+    """Return worst groups, recall, invalid answers and gaps at common priors, with the rates by emotion folded away."""
+    study = context.study
+    rows = study.configurations.set_index("config_id").loc[context.selected]
     headings = {
         "uar": "UAR",
         "worst_group_w_f1": "W-F1 of the worst group",
         "gap": "gap",
         "gap_standardised": "gap, common priors",
         "worst_gap": "gap of the worst cell",
-        "invalid": "invalid answers in %",
+        "invalid": "invalid answers, %",
     }
-    names = chosen["name"].astype(str).to_dict()
-    table = pd.DataFrame({"configuration": chosen["name"]})
+    table = pd.DataFrame({"configuration": rows["name"]})
     for figure, heading in headings.items():
-        table[heading] = POINTS * chosen[f"test_{figure}"]
+        table[heading] = POINTS * rows[f"test_{figure}"]
     blocks = [Table(table.reset_index(drop=True))]
-    for config_id in list(config_ids)[:RATES_OF]:
-        runs = [class_rates(study.predictions(config_id, seed, "test")) for seed in study.seeds_of(config_id)]
-        blocks.append(Table(rates_table(runs), f"TPR and FPR by emotion: {names[config_id]}"))
-    return Section(
-        "Worst group, classes, invalid answers",
-        "On test, means over seeds. The worst group is the gender of a language and modality with the lowest W-F1 "
-        "(over seeds it may be another). Scored by the likelihood of the label words, no answer is invalid. A rate of "
-        "few utterances (n) says little.",
-        tuple(blocks),
-    )
+    for config_id in context.selected[:MAX_RATE_TABLES]:
+        rates = [class_rates(study.predictions(config_id, seed, "test")) for seed in study.seeds_of(config_id)]
+        blocks.append(Table(rates_table(rates), f"TPR and FPR by emotion: {rows.loc[config_id, 'name']}"))
+    return [
+        Section(
+            "Worst groups, invalid answers, rates by emotion",
+            "Test figures, averaged over seeds. A group is a gender in a language and modality; the worst group has "
+            "the lowest W-F1 and may differ between seeds. Only free generation can give invalid answers: scoring by "
+            "label likelihood always gives an emotion. A rate over few utterances (n) is unreliable.",
+            tuple(blocks),
+        )
+    ]
 
 
-def training_sections(study: Study) -> list[Section]:
-    """The epochs, and what the objective saw step by step, where there was training."""
-    made = []
-    epochs = load_epochs(study)
+def training_sections(context: ReportContext) -> list[Section]:
+    """Return the training curves, and the loss state step by step, if models were trained."""
+    sections = []
+    epochs = load_epochs(context.study)
     if not epochs.empty:
-        alt = "Dev W-F1, dev gap and fairness weight over epochs, one line a configuration."
-        made.append(Section("Training", blocks=(Picture(render(training_figure(training_lines(epochs)), "svg"), alt),)))
-    steps = steps_info(study)
+        alt = "Dev W-F1, dev gap and fairness weight by epoch, one line per configuration."
+        figure = training_figure(training_lines(epochs))
+        sections.append(Section("Training curves", blocks=(Picture(render(figure, "svg"), alt),)))
+    steps = steps_info(context.study)
     if steps is not None:
-        alt = "Fairness weight, gaps, active cell and negative weights over the training steps."
-        made.append(
+        alt = "Fairness weight, gap of each cell, active cell and share of negative loss weights by training step."
+        sections.append(
             Section(
-                "What the objective saw",
-                "For the paper's setting and the most accurate others with a fairness weight: the weight, each cell's "
-                "gap of training losses (averaged over a tenth of the steps), the cell that counts most, and the share "
-                "of utterances whose weight is negative, so that they are unlearned.",
+                "Fairness penalty during training",
+                "The figure shows the paper's setting and the most accurate other configurations that have a fairness "
+                "weight. From top to bottom: the fairness weight; the gap of training losses in each cell, smoothed "
+                "over a tenth of the steps; the active cell, which contributes most to the penalty; and the share of "
+                "utterances with a negative loss weight, whose loss the optimiser increases.",
                 (Picture(render(steps_figure(steps), "svg"), alt),),
             )
         )
-    return made
+    return sections
 
 
-def time_section(study: Study) -> list[Section]:
-    """Where the seconds of each trial went, where the records say it."""
-    spent = time_spent(study)
+def time_sections(context: ReportContext) -> list[Section]:
+    """Return how long training, evaluation and start-up took, if the records have times."""
+    spent = time_spent(context.study)
     if spent[["training", "start"]].dropna().empty:
         return []
-    table = spent.assign(workers=np.where(spent["new"], "new", "of an earlier trial")).drop(columns="new")
+    table = spent.assign(workers=np.where(spent["new"], "new", "reused")).drop(columns="new")
     seconds = ["trial", "training", "evaluation", "start", "rest"]
     table = table.rename(columns={"name": "configuration", **{column: f"{column}, s" for column in seconds}})
-    words = f"{summarise_time(spent)}. Start: from the beginning of a trial to the end of its first step."
-    parts = startup_phases(study)
-    start = parts.rename(columns={name: f"{name}, s" for name in parts.columns if name not in ("run", "runs")})
-    blocks = (Table(table, "Seconds of each trial"), Table(start, "Seconds to the first step, medians"))
-    return [Section("Where the time went", words, blocks)]
+    phases = startup_phases(context.study)
+    phases = phases.rename(columns={name: f"{name}, s" for name in phases.columns if name not in ("run", "runs")})
+    text = f"{summarise_time(spent)}. That time starts with the trial, and includes the start of its workers."
+    blocks = (Table(table, "Seconds per trial"), Table(phases, "Seconds before the first step, medians"))
+    return [Section("Computing time", text, blocks)]
 
 
-def facts_of(study: Study) -> dict[str, str]:
-    """How a study was made, by name."""
+def study_facts(study: Study) -> dict[str, str]:
+    """Return what is needed to reproduce a study, by name."""
     plan = study.plan
     corpus = plan["corpus"]
     return {
@@ -225,9 +210,9 @@ def facts_of(study: Study) -> dict[str, str]:
     }
 
 
-def _pareto_in_words(points: pd.DataFrame) -> str:
-    """The front for who cannot see the figure."""
-    chosen = points[points["on_front"]].sort_values("dev_gap")
-    figures = zip(chosen["name"], POINTS * chosen["dev_gap"], POINTS * chosen["dev_w_f1"], strict=True)
+def _describe_front(points: pd.DataFrame) -> str:
+    """Describe the Pareto figure for readers who cannot see it."""
+    front = points[points["on_front"]].sort_values("dev_gap")
+    figures = zip(front["name"], POINTS * front["dev_gap"], POINTS * front["dev_w_f1"], strict=True)
     listed = (f"{name}: gap {gap:.1f}, W-F1 {w_f1:.1f}" for name, gap, w_f1 in figures)
     return "Pareto front on dev, in points. " + "; ".join(listed)

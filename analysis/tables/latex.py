@@ -1,4 +1,4 @@
-"""Tables for a paper: LaTeX with booktabs, every name escaped."""
+"""Tables for a paper: LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # after \\ a bracket would be a length
+    "[": "{[}",  # directly after \\ a bracket would start a length
     "]": "{]}",
     "−": "$-$",
     "–": "--",
@@ -27,7 +27,9 @@ _SPECIAL = {
 
 
 def escape(text: object) -> str:
-    r"""Text that LaTeX sets as it stands; white space of any kind becomes a blank.
+    r"""Escape text for LaTeX; white space of any kind becomes one blank.
+
+    pandas' own escaping leaves brackets, ``<``, ``>``, ``|`` and the characters −, – and Δ as they are.
 
     >>> print(escape("50 % of A_1 \\ {x}\n−2"))
     50 \% of A\_1 \textbackslash{} \{x\} $-$2
@@ -36,21 +38,16 @@ def escape(text: object) -> str:
 
 
 def tabular(table: pd.DataFrame, caption: str) -> str:
-    """A ``table`` with a ``tabular`` in it; the document needs the packages ``booktabs`` and ``adjustbox``.
+    """Return a ``table*`` environment; the document needs the packages ``booktabs`` and ``adjustbox``.
 
     Args:
         table: of strings; the index is the first column, columns of two levels become spanning headings.
-        caption: plain words.
+        caption: plain text.
     """
     styler = table.style.format(escape).format_index(escape, axis=0).format_index(escape, axis=1)
-    made = styler.to_latex(column_format="l" + "r" * table.shape[1], hrules=True, multicol_align="c")
-    return "\n".join(
-        [
-            r"\begin{table*}[t]",
-            rf"\caption{{{escape(caption)}}}",
-            r"\begin{adjustbox}{max width=\linewidth}",
-            f"{made}\\end{{adjustbox}}",
-            r"\end{table*}",
-            "",
-        ]
-    )
+    latex = styler.to_latex(
+        column_format="l" + "r" * table.shape[1], hrules=True, multicol_align="c", caption=escape(caption),
+        environment="table*", position="t",
+    )  # fmt: skip
+    latex = latex.replace(r"\begin{tabular}", "\\begin{adjustbox}{max width=\\linewidth}\n\\begin{tabular}")
+    return latex.replace(r"\end{tabular}", "\\end{tabular}\n\\end{adjustbox}")
