@@ -1,8 +1,9 @@
-"""The figures that arXiv 2603.21050 reports, to be drawn beside our own and never compared with them.
+"""The published results of arXiv 2603.21050. They are shown beside this study's results and never compared with them.
 
-Its split and its genders cannot be rebuilt, so every row carries the label "published, different split". Its gaps are
-of the size that chance alone gives at 1,500 utterances a gender (:mod:`analysis.stats.permutation`), and none has an
-interval. Only the paper's abstract and digests by others were at hand: ``published.csv`` holds what these state.
+Neither the paper's split nor its gender labels can be reproduced, so every row has the label "published, different
+split". The published gaps are about as large as chance alone produces with 1,500 utterances per gender
+(:mod:`analysis.stats.permutation`), and they have no intervals. ``published.csv`` contains what the paper's abstract
+and secondary sources state; the full paper was not available.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ FIGURES = ("w_f1", "accuracy", "gap")
 
 
 def published() -> pd.DataFrame:
-    """The published rows.
+    """Return the published results.
 
     Returns:
-        One row a (system, modality, language): ``system, modality, language`` ("multilingual" is the unweighted mean
-        over the three), ``w_f1, accuracy, gap`` (AVG) as fractions, NaN where nothing is stated, ``source`` and
-        ``label``, which is ``LABEL`` in every row.
+        One row per (system, modality, language): ``system, modality, language`` ("multilingual" is the unweighted mean
+        over the three languages), ``w_f1, accuracy, gap`` (AVG) as fractions, NaN where nothing is stated, ``source``
+        and ``label`` (always ``LABEL``).
     """
     with resources.files("analysis.loading").joinpath("published.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file)

@@ -30,24 +30,22 @@ from IPython.display import Image, display
 from analysis.formatting import formatted
 from analysis.loading.study import load_epochs, load_study
 from analysis.pareto.attainment import attainment, hypervolume_history, probability_nondominated
-from analysis.pareto.front import front
 from analysis.pareto.selection import choose, shown
-from analysis.pareto.uncertainty import uncertainty_of
-from analysis.plots.pareto import cells_figure, cells_info, pareto_figure, pareto_info
+from analysis.plots.pareto import cells_figure, cells_info
 from analysis.plots.search import attainment_figure, hypervolume_figure
 from analysis.plots.style import render
 from analysis.plots.training import training_figure, training_lines
-from analysis.report.build import require_finished_runs
-from analysis.report.headline import answer, warnings_of
+from analysis.report.build import make_context, require_finished_runs
+from analysis.report.headline import caveats, headline
 from analysis.tables.configurations import cells_table, configurations_table, front_table
 
 study = load_study(STUDY)
 require_finished_runs(study)
-points = front(study.configurations)
-uncertainty = uncertainty_of(study)
-print(answer(points))
-for warning in warnings_of(study, points, uncertainty):
-    print("·", warning)
+context = make_context(study, permutations=200, resamples=300, seed=0)
+points, uncertainty = context.points, context.uncertainty
+print(headline(context))
+for caveat in caveats(context):
+    print("·", caveat)
 
 # %% [markdown]
 # ## Accuracy against the gender gap
@@ -55,7 +53,7 @@ for warning in warnings_of(study, points, uncertainty):
 # configuration on test. A gap inside the shaded band is one that a model blind to gender would show by chance.
 
 # %%
-Image(render(pareto_figure(pareto_info(study, uncertainty.floor)), "png"), width=860)
+Image(render(context.pareto, "png"), width=860)
 
 # %%
 formatted(front_table(points))

@@ -114,10 +114,10 @@ def tuned_arm_notes(study: Study) -> str:
 def question_sections(context: ReportContext) -> list[Section]:
     """Return one section for each research question that the study can answer."""
     study = context.study
-    resampling = {"resamples": context.resamples, "seed": context.seed}
+    resamples, seed = context.resamples, context.seed
     sections = []
     if any("coefficients" in hyperparameter["name"] for hyperparameter in study.plan.get("hyperparameters", [])):
-        answers = coefficients_earned(study, **resampling)
+        answers = coefficients_earned(study, resamples=resamples, seed=seed)
         text = (
             "The first n trials with equal coefficients are compared with the first n trials with unequal ones. A "
             "configuration of each kind is chosen on dev, and the two choices are compared on test, paired. Separate "
@@ -125,7 +125,7 @@ def question_sections(context: ReportContext) -> list[Section]:
             f"{VERDICT_NOTE} {unanswered(answers, 'coefficients')}"
         )
         sections.append(_section(COEFFICIENTS, text, coefficients_table(answers)))
-    tuned = compare_tuned_arms(study, "test", **resampling)
+    tuned = compare_tuned_arms(study, "test", resamples, seed)
     if tuned is not None:
         text = (
             "Each arm is the choice on dev of its own search; all searches had the same number of trials. The arms "
@@ -136,7 +136,7 @@ def question_sections(context: ReportContext) -> list[Section]:
         blocks = (Table(arms_table(tuned)), Table(comparison_table(tuned), "By language and modality"))
         sections.append(Section(COEFFICIENTS, text, blocks))
     if len(study.plan["modalities"]) > 1:
-        answers = transcript_effect(study, **resampling)
+        answers = transcript_effect(study, resamples=resamples, seed=seed)
         text = (
             "The same models predict the same test utterances from speech alone and from speech with its transcript. "
             f"A difference below 0 means a smaller gap with the transcript. {VERDICT_NOTE} "

@@ -138,9 +138,9 @@ def groups_sections(context: ReportContext) -> list[Section]:
     for figure, heading in headings.items():
         table[heading] = POINTS * rows[f"test_{figure}"]
     blocks = [Table(table.reset_index(drop=True))]
-    for config_id in context.selected[:MAX_RATE_TABLES]:
+    for config_id, name in zip(context.selected[:MAX_RATE_TABLES], rows["name"], strict=False):
         rates = [class_rates(study.predictions(config_id, seed, "test")) for seed in study.seeds_of(config_id)]
-        blocks.append(Table(rates_table(rates), f"TPR and FPR by emotion: {rows.loc[config_id, 'name']}"))
+        blocks.append(Table(rates_table(rates), f"TPR and FPR by emotion: {name}"))
     return [
         Section(
             "Worst groups, invalid answers, rates by emotion",

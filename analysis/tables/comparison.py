@@ -20,20 +20,20 @@ MAIN = (
     "standardised_accuracy",
     "avg",
 )
-"""What is comparison_table unless asked otherwise: of the gaps that class priors touch, those at common priors."""
+"""The quantities shown by default. Gaps that depend on class priors are shown at common priors."""
 
 
 def comparison_table(
     comparison: Comparison, quantities: Sequence[str] = MAIN, scope: str | None = None, configuration: str | None = None
 ) -> pd.DataFrame:
-    """The comparison as a reader wants it: figures in points, fewer columns, words for names.
+    """Return the comparison in points, with headings.
 
     Args:
-        quantities: of ``QUANTITIES``, comparison_table in this order.
-        scope, configuration: only rows of this one.
+        quantities: names of ``QUANTITIES``, in this order.
+        scope, configuration: show only this one.
 
     Raises:
-        RecordError: there are none; the message says what there is.
+        RecordError: the comparison has no such scope or configuration; the message lists those that it has.
     """
     table = comparison.table[comparison.table["quantity"].isin(quantities)]
     if scope is not None:
@@ -44,7 +44,7 @@ def comparison_table(
         table = table[(table["name"] == configuration) | (table["config_id"] == configuration)]
     order = {name: i for i, name in enumerate(quantities)}
     table = table.sort_values("quantity", key=lambda names: names.map(order), kind="stable")
-    table = table.sort_values("config_id", key=lambda ids: ids.map(_first_places(comparison.table)), kind="stable")
+    table = table.sort_values("config_id", key=lambda ids: ids.map(_first_positions(comparison.table)), kind="stable")
     return pd.DataFrame(
         {
             "configuration": table["name"],
@@ -65,10 +65,12 @@ def comparison_table(
     ).reset_index(drop=True)
 
 
-def _require_one_of(what: str, asked: str, known: pd.Series, *others: pd.Series) -> None:
-    if not any((names == asked).any() for names in (known, *others)):
-        raise RecordError(f"--{what} {asked}: no such {what} was compared; there is {'; '.join(known.unique())}.")
+def _require_one_of(option: str, value: str, known: pd.Series, *others: pd.Series) -> None:
+    if not any((names == value).any() for names in (known, *others)):
+        raise RecordError(
+            f"--{option} {value}: the comparison has no such {option}; it has {'; '.join(known.unique())}."
+        )
 
 
-def _first_places(table: pd.DataFrame) -> dict[str, int]:
+def _first_positions(table: pd.DataFrame) -> dict[str, int]:
     return {config_id: i for i, config_id in enumerate(table["config_id"].unique())}

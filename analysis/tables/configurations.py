@@ -1,4 +1,4 @@
-"""Tables of a study: as DataFrames in points, as text for a terminal, as CSV."""
+"""Tables of the configurations of a study, in points: the front, all configurations, cells, rates, groups."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FIGURE_NAMES = {
 
 
 def front_table(points: pd.DataFrame) -> pd.DataFrame:
-    """The configurations on the front, best dev W-F1 first.
+    """Return the configurations on the front, best dev W-F1 first.
 
     Args:
         points: output of :func:`analysis.pareto.front.front`.
 
     Returns:
-        ``configuration, dev W-F1, dev gap, test W-F1, test gap, knobs``; figures in points.
+        ``configuration, dev W-F1, dev gap, test W-F1, test gap, hyperparameters``; figures in points.
     """
     chosen = points[points["on_front"]].sort_values(["dev_w_f1", "dev_gap"], ascending=[False, True])
     return _figures_table(chosen)
@@ -37,27 +37,31 @@ def front_table(points: pd.DataFrame) -> pd.DataFrame:
 def configurations_table(
     points: pd.DataFrame, n_seeds_planned: int, intervals: Mapping[str, tuple[float, float]] | None = None
 ) -> pd.DataFrame:
-    """Every configuration, best dev W-F1 first.
+    """Return all configurations, best dev W-F1 first.
 
     Args:
         points: output of :func:`analysis.pareto.front.front`.
-        intervals: by config_id, the interval of dev W-F1 as fractions; adds a column of text, a dash where there is
-            none.
+        intervals: by config_id, the 95 % interval of dev W-F1 as fractions; shown in a column of its own.
 
     Returns:
-        The columns of :func:`front_table`, ``front`` ("yes" or empty) and ``seeds``, which names what is incomplete.
+        The columns of :func:`front_table`, ``front`` ("yes" or empty), ``95 % interval`` if there are ``intervals``,
+        and ``seeds``, which notes an incomplete configuration.
     """
     ordered = points.sort_values(["dev_w_f1", "dev_gap"], ascending=[False, True])
     table = _figures_table(ordered)
     if intervals is not None:
-        shown = [
+        texts = [
             f"{POINTS * low:.1f} to {POINTS * high:.1f}".replace("-", "−") if (low == low and high == high) else "–"
             for low, high in (intervals.get(config_id, _NONE) for config_id in ordered["config_id"])
         ]
-        table.insert(list(table.columns).index("dev W-F1") + 1, "95 % interval", shown)
+        table.insert(list(table.columns).index("dev W-F1") + 1, "95 % interval", texts)
     table.insert(1, "front", ["yes" if on_front else "" for on_front in ordered["on_front"]])
     seeds = [
-        str(n) if complete else f"{n}, other cells" if n >= n_seeds_planned else f"{n} of {n_seeds_planned}, incomplete"
+        str(n)
+        if complete
+        else f"{n}, some modalities only"
+        if n >= n_seeds_planned
+        else f"{n} of {n_seeds_planned}, incomplete"
         for n, complete in zip(ordered["n_seeds"], ordered["complete"], strict=True)
     ]
     table.insert(len(table.columns) - 1, "seeds", seeds)
@@ -65,16 +69,16 @@ def configurations_table(
 
 
 def cells_table(study: Study, config_ids: Sequence[str], split: str) -> pd.DataFrame:
-    """Figures by language and modality of some configurations, averaged over seeds.
+    """Return figures by language and modality, averaged over seeds.
 
     Args:
-        config_ids: shown in this order.
+        config_ids: the configurations, in this order.
         split: "dev" or "test".
 
     Returns:
         ``configuration, language, modality, women, men, unknown`` (utterances), then in points ``W-F1, accuracy,
-        gap`` (AVG), the signed gaps ``F − M TPR, F − M FPR, F − M W-F1, F − M ACC``, and ``F − M W-F1 common`` and
-        ``F − M ACC common`` at common class priors.
+        gap`` (AVG), the signed gaps ``F − M TPR, F − M FPR, F − M W-F1, F − M ACC``, and those of W-F1 and ACC at
+        common class priors.
     """
     names = study.configurations.set_index("config_id")["name"]
     chosen = study.cells[(study.cells["split"] == split) & study.cells["config_id"].isin(config_ids)]
@@ -90,19 +94,19 @@ def cells_table(study: Study, config_ids: Sequence[str], split: str) -> pd.DataF
     frame.insert(0, "configuration", frame.pop("config_id").map(names))
     headings = {"n_female": "women", "n_male": "men", "n_unknown": "unknown", "w_f1": "W-F1"}
     headings |= {f"signed_{kind}": f"{GAP_PREFIX}{_KIND_NAMES[kind]}" for kind in GAP_KINDS}
-    headings |= {f"standardised_{kind}": f"{GAP_PREFIX}{_KIND_NAMES[kind]} common" for kind in common}
+    headings |= {f"standardised_{kind}": f"{GAP_PREFIX}{_KIND_NAMES[kind]}, common priors" for kind in common}
     return frame.rename(columns=headings)
 
 
 def rates_table(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """TPR and FPR by emotion of one configuration.
+    """Return TPR and FPR by emotion of one configuration.
 
     Args:
-        runs: output of :func:`study.evaluation.metrics.class_rates`, one a seed, of the same utterances.
+        runs: output of :func:`study.evaluation.metrics.class_rates`, one per seed, on the same utterances.
 
     Returns:
-        One row a (language, modality, emotion): utterances of that emotion of women and men, and in points,
-        averaged over seeds, ``TPR F, TPR M, FPR F, FPR M``.
+        One row per (language, modality, emotion): ``n F, n M``, the utterances of that emotion by women and men, and
+        ``TPR F, TPR M, FPR F, FPR M``, averaged over seeds, in points.
     """
     keys = ["language", "modality", "emotion"]
     mean = pd.concat(runs).groupby([*keys, "gender"], sort=False)[["n", "tpr", "fpr"]].mean().reset_index()
@@ -117,15 +121,15 @@ def rates_table(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def groups_table(figures: Mapping[str, Any]) -> pd.DataFrame:
-    """The figures of one split of one run by language, modality and gender.
+    """Return the figures of one split of one run by language, modality and gender.
 
     Args:
-        figures: what :func:`study.evaluation.metrics.evaluate` gives.
+        figures: output of :func:`study.evaluation.metrics.evaluate`.
 
     Returns:
-        For each cell a row for women, men and all (those of unknown gender included), and for each modality the mean
+        For each cell a row for women, for men and for all (including unknown gender), and for each modality the mean
         over its languages: ``language, modality, gender, utterances``, then in points ``W-F1, accuracy, UAR, invalid``
-        and, on the rows of all, ``gap`` (AVG).
+        and ``gap`` (AVG), which only rows of all genders have.
     """
     shares = ["w_f1", "accuracy", "uar", "invalid", "gap"]
     rows: list[dict[str, Any]] = []
@@ -133,9 +137,9 @@ def groups_table(figures: Mapping[str, Any]) -> pd.DataFrame:
     for name, cell in figures["cells"].items():
         language, _, modality = name.partition("/")
         sizes = {gender: cell[f"n_{gender}"] for gender in ("female", "male", "unknown")}
-        for gender, of_group in cell["by_group"].items():
+        for gender, group in cell["by_group"].items():
             rows.append({"language": language, "modality": modality, "gender": gender, "utterances": sizes[gender]})
-            rows[-1] |= {kind: of_group.get(kind) for kind in shares[:-1]}  # UAR by gender is not in older records
+            rows[-1] |= {kind: group.get(kind) for kind in shares[:-1]}  # older records have no UAR by gender
         whole = {"language": language, "modality": modality, "gender": "all", "utterances": sum(sizes.values())}
         rows.append({**whole, **{kind: cell[kind] for kind in shares}})
         means.setdefault(modality, []).append(rows[-1])
@@ -150,12 +154,13 @@ def groups_table(figures: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def front_csv(points: pd.DataFrame) -> str:
-    """The front as CSV: one row a configuration, figures in points with two decimals, one column a knob."""
+    """Return the front as CSV: one row per configuration, figures in points with two decimals, one column per
+    hyperparameter."""
     chosen = points[points["on_front"]].sort_values(["dev_w_f1", "dev_gap"], ascending=[False, True])
     frame = chosen[["config_id", "number", "label", "n_seeds"]].reset_index(drop=True)
     for column in _FIGURE_NAMES:
         frame[f"{column}_points"] = (POINTS * chosen[column]).round(2).to_numpy()
-    hyperparameters = pd.DataFrame(chosen["hyperparameters"].tolist()).add_prefix("knob.")
+    hyperparameters = pd.DataFrame(chosen["hyperparameters"].tolist()).add_prefix("hyperparameter.")
     return pd.concat([frame, hyperparameters], axis=1).to_csv(index=False, lineterminator="\n")
 
 

@@ -10,10 +10,12 @@ import pytest
 from analysis.comparison.arms import adjusted, arms, arms_table
 from analysis.comparison.paired import compare
 from analysis.loading.study import load_study
+from analysis.report.context import compare_with
 from analysis.report.html import Table
-from analysis.report.sections import compared_with, comparison_section
+from analysis.report.sections import comparison_sections
 from analysis.stats.bootstrap import holm
 from tests.analysis import studies
+from tests.analysis.contexts import report_context
 
 
 def test_both_objectives_of_every_arm(tmp_path: Path) -> None:
@@ -57,9 +59,10 @@ def test_an_arm_is_significant_only_if_holm_says_so(tmp_path: Path) -> None:
 
 def test_a_report_has_one_verdict_on_an_arm(tmp_path: Path) -> None:
     study = load_study(studies.write_whole_study(tmp_path / "s", 40, 12, seeds=(0, 1), configurations=8))
-    comparison = compared_with(study, "ERM", study.configurations["config_id"].tolist(), 60, 0)
+    comparison = compare_with(study, "ERM", study.configurations["config_id"].tolist(), 60, 0)
     assert comparison is not None
-    table, _, _, cells = comparison_section(study, comparison).blocks
+    (section,) = comparison_sections(report_context(study, comparison=comparison))
+    table, _, _, cells = section.blocks
     assert isinstance(table, Table) and isinstance(cells, Table)
     for quantity in ("W-F1", "AVG gap"):
         of = table.frame.set_index(("", "configuration"))[quantity].iloc[1:]

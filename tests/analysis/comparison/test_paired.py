@@ -212,8 +212,12 @@ def test_what_is_not_there_or_out_of_range_is_an_error(tmp_path: Path, capsys: p
     folder = studies.write_whole_study(tmp_path / "s", 10, 5, configurations=2)
     csv = tmp_path / "t.csv"
     for flag, value, words in (
-        ("--scope", "fr/speech", "--scope fr/speech: no such scope was compared; there is en/speech+text; "),
-        ("--configuration", "ERM", "--configuration ERM: no such configuration was compared; there is paper's setting"),
+        ("--scope", "fr/speech", "--scope fr/speech: the comparison has no such scope; it has en/speech+text; "),
+        (
+            "--configuration",
+            "ERM",
+            "--configuration ERM: the comparison has no such configuration; it has paper's setting",
+        ),
     ):
         assert main(["compare", folder.uri, "--resamples", "20", flag, value, "--csv", str(csv)]) == 2
         assert words in capsys.readouterr().err and not csv.exists()

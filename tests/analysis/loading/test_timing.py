@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from analysis.loading.study import load_study
 from analysis.loading.timing import startup_phases, summarise_time, time_spent
-from analysis.report.sections import time_section
+from analysis.report.sections import time_sections
 from tests.analysis import studies
+from tests.analysis.contexts import report_context
 
 
 def finished(folder, config_id, seed, startup):
@@ -26,7 +27,7 @@ def test_the_seconds_of_a_trial_are_shared_out(tmp_path):
     words = summarise_time(spent)
     assert words.startswith("Training and evaluation took 50% of the time of 2 trials")
     assert "5.5 s on new workers, 0.2 s on workers of an earlier trial" in words
-    (section,) = time_section(load_study(folder))
+    (section,) = time_sections(report_context(load_study(folder)))
     assert section.blocks[0].frame["start, s"].tolist() == [5.5, 0.25]
 
 
@@ -45,7 +46,7 @@ def test_the_way_to_the_first_step_is_shared_out_by_whose_workers_went_it(tmp_pa
     assert parts.loc["first seed, new workers"].tolist() == [1, 1, 4, 2, 0.5, 0.25, 7.75]
     assert parts.loc["first seed, reused workers"].tolist() == [2, 0, 0, 0, 0.25, 0.25, 0.5]
     assert parts.loc["later seed, same workers"].tolist() == [3, 0, 0, 0, 0.5, 0.25, 0.75]
-    (section,) = time_section(study)
+    (section,) = time_sections(report_context(study))
     assert "processes, s" in section.blocks[1].frame
 
 
@@ -53,4 +54,5 @@ def test_a_study_of_before_says_nothing(tmp_path):
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa")
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
-    assert summarise_time(time_spent(load_study(folder))) == "" and time_section(load_study(folder)) == []
+    study = load_study(folder)
+    assert summarise_time(time_spent(study)) == "" and time_sections(report_context(study)) == []

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from analysis.loading.study import Study, load_study
 from analysis.pareto.attainment import LEVELS, attainment, hypervolume_history, probability_nondominated, surfaces
 from analysis.pareto.front import front, hypervolume
-from analysis.report.search_sections import certainty_section
+from analysis.report.search_sections import stability_sections
 from tests.analysis import studies
+from tests.analysis.contexts import report_context
 
 
 def study_of(path: Path, by_seed: Sequence[Sequence[tuple[float, float]]], **plan: object) -> Study:
@@ -139,8 +140,8 @@ def test_draws_without_a_gender_are_left_out_and_said(tmp_path: Path) -> None:
     study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=20, speakers=1, configurations=2))
     table = probability_nondominated(study, resamples=10)  # warnings are errors here
     assert (table["resamples"] == 0).all() and table["probability"].isna().all()
-    section = certainty_section(study, 10, 0)
-    assert section is not None and "10 draws left a cell without a gender" in section.words
+    (section,) = stability_sections(report_context(study, resamples=10))
+    assert "In 10 draws some cell had one gender only" in section.text
 
 
 def test_nothing_eligible_has_no_probability(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from analysis.__main__ import main
 from analysis.loading.study import Study, load_study
 from analysis.pareto.importance import COLUMNS, EVALUATORS, MIN_TRIALS, distribution, importance
 from analysis.report.html import Table
-from analysis.report.search_sections import importance_section
+from analysis.report.search_sections import importance_sections
 from search_spaces import Space, space_maker
 from study.common.groups import LANGUAGES
 from study.config.settings import Settings
 from study.storage.records import read_trials
 from study.storage.study_folder import StudyFolder
 from tests.analysis import studies
+from tests.analysis.contexts import report_context
 
 WEIGHT = "loss.fairness_weight"
 
@@ -124,7 +125,9 @@ def test_forty_trials_show_the_knob_that_decides_and_credit_no_other(tmp_path: P
     of_all = table.query("evaluator == 'fANOVA' and objective == 'dev_gap' and n == 40")
     assert len(of_all) == 3 and of_all["importance"].isna().all()
 
-    (shown,) = (block.frame for block in importance_section(study, seed=0).blocks if isinstance(block, Table))
+    (shown,) = (
+        block.frame for block in importance_sections(report_context(study))[0].blocks if isinstance(block, Table)
+    )
     shown = shown.set_index("hyperparameter")
     assert shown["W-F1, fANOVA"].idxmax() == "loss.coefficients.languages.de"
     assert shown["gap, fANOVA"].dropna().index.tolist() == [f"{WEIGHT}.weight"]
@@ -204,7 +207,9 @@ def test_the_objectives_are_those_that_the_study_searched_for(tmp_path: Path) ->
             rows = table[(table["evaluator"] == evaluator) & (table["objective"] == objective)]
             decides = f"loss.coefficients.languages.{language}"
             assert rows.loc[rows["importance"].idxmax(), "hyperparameter"] == decides, (evaluator, objective)
-    (shown,) = (block.frame for block in importance_section(study, seed=0).blocks if isinstance(block, Table))
+    (shown,) = (
+        block.frame for block in importance_sections(report_context(study))[0].blocks if isinstance(block, Table)
+    )
     assert "dev_worst_group_w_f1, fANOVA" in shown and "seconds, PED-ANOVA" in shown
 
 
@@ -232,9 +237,9 @@ def test_the_command_prints_the_shares_and_why_there_is_none(
     assert f"· {WEIGHT}.initial (W-F1, gap): 13 trials have this knob, at least {MIN_TRIALS} are needed" in lines
     assert f"· {studies.NOTE}" in lines
 
-    monkeypatch.setattr("analysis.report.search_sections.FANOVA_UP_TO", 10)
-    section = importance_section(study, seed=0)
-    assert f"python -m analysis importance {study.folder.uri} computes it" in section.words
+    monkeypatch.setattr("analysis.report.search_sections.MAX_FANOVA", 10)
+    (section,) = importance_sections(report_context(study))
+    assert f"`python -m analysis importance {study.folder.uri}` computes it" in section.text
     (shown,) = (block.frame for block in section.blocks if isinstance(block, Table))
     assert "gap, PED-ANOVA" in shown and "gap, fANOVA" not in shown
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.report.build import write_report
-from analysis.report.html import LONG, Picture, Section, Table, render_page
+from analysis.report.html import MAX_OPEN_ROWS, Picture, Section, Table, render_page
 from tests.analysis import studies
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \\input{x} \"q' $y$"
@@ -73,11 +73,11 @@ def test_figures_and_ranges_sort_as_numbers_and_words_as_words() -> None:
 def test_spanning_headings_long_tables_and_pictures() -> None:
     columns = pd.MultiIndex.from_tuples([("", "configuration"), ("en", "W-F1"), ("en", "ACC")])
     spanning = pd.DataFrame([["ERM", 1.0, 2.0]], columns=columns)
-    long = pd.DataFrame({"configuration": [f"trial {i}" for i in range(LONG + 1)]})
+    long = pd.DataFrame({"configuration": [f"trial {i}" for i in range(MAX_OPEN_ROWS + 1)]})
     made = page(Section("One", "Words.", (Table(spanning), Table(long), Picture(b"<svg/>", "what it shows", "More"))))
 
     assert '<th colspan="2" scope="colgroup" class="over">en</th>' in made
-    assert f"<summary>All {LONG + 1} rows</summary>" in made and "<summary>More</summary>" in made
+    assert f"<summary>All {MAX_OPEN_ROWS + 1} rows</summary>" in made and "<summary>More</summary>" in made
     assert made.count('<div class="scroll" tabindex="0" role="region"') == 3  # a keyboard can scroll each
     assert 'alt="what it shows"' in made and made.count("<details>") == 3
 

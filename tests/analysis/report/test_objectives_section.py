@@ -13,9 +13,10 @@ from analysis.plots.search import objectives_figure
 from analysis.report.build import write_report
 from analysis.report.html import Picture, Table
 from analysis.report.objectives_section import objectives_sections
-from analysis.report.questions_section import question_sections
+from analysis.report.questions_section import confirmation_sections
 from study.storage.records import read_trials
 from tests.analysis import studies
+from tests.analysis.contexts import report_context
 
 GOALS = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "constraints": ["dev_gap<=0.1"]}
 VALUES = {0: [0.50, 20.0], 1: [0.40, 10.0], 2: [0.90, 5.0], 3: [0.30, 30.0]}
@@ -34,9 +35,9 @@ def searched(path: Path, search_objectives=GOALS):
 
 def test_the_section_shows_the_studys_own_front_and_who_misses_what(tmp_path):
     study = load_study(searched(tmp_path / "s"))
-    (section,) = objectives_sections(study)
-    assert "dev_uar max, seconds min, with dev_gap<=0.1" in section.words
-    assert "1 of 4 configurations miss a requirement" in section.words
+    (section,) = objectives_sections(report_context(study))
+    assert "dev_uar max, seconds min, with dev_gap<=0.1" in section.text
+    assert "1 of 4 configurations violates a constraint" in section.text
     front, missed = (block.frame for block in section.blocks if isinstance(block, Table))
     assert front[["configuration", "dev_uar", "seconds"]].to_numpy().tolist() == [
         ["ERM", "50.0", "20.0"],
@@ -68,16 +69,19 @@ def test_better_is_up_and_right_and_three_objectives_have_two_panels(tmp_path):
 def test_the_report_puts_them_first_and_w_f1_and_gap_also(tmp_path):
     folder = searched(tmp_path / "s")
     page = Path(write_report(folder, 20, 20).html).read_text()
-    places = [page.index(words) for words in ("What was searched for", "Also: W", "The front of W")]
+    places = [
+        page.index(words) for words in ("Search objectives<", "Pareto front of W", "Configurations on the front of W")
+    ]
     assert places == sorted(places)
-    assert "2 of 4 configurations are on the front over dev_uar max, seconds min" in page
+    assert "2 of 4 configurations are on the Pareto front of the search objectives (dev_uar max, seconds min" in page
     assert "Also: emotion recognition" in Path(folder.path("report", "pareto.svg")).read_text()
 
 
 def test_fresh_seeds_are_shown_by_the_studys_own_objectives(tmp_path):
     folder = searched(tmp_path / "s")
     searched(tmp_path / "s" / "confirm")
-    (fresh,) = (s for s in question_sections(load_study(folder), 20, 0) if s.title == "On fresh seeds")
+    confirmation = load_study(folder.path("confirm"))
+    (fresh,) = confirmation_sections(report_context(load_study(folder), confirmation=confirmation))
     table = fresh.blocks[0].frame.set_index("configuration")
     assert table.loc["ERM", ["dev_uar", "seconds"]].tolist() == ["50.0 → 50.0", "20.0 → 20.0"]
     assert table.loc["trial 2", "misses"] == "dev_gap<=0.1 → dev_gap<=0.1"

@@ -12,9 +12,15 @@ from analysis.loading.study import load_study
 from analysis.plots.search import attainment_figure, hypervolume_figure, published_figure
 from analysis.plots.style import render
 from analysis.report.html import Picture, Table
-from analysis.report.search_sections import certainty_section, choices_section, importance_section, published_section
+from analysis.report.search_sections import (
+    importance_sections,
+    published_sections,
+    selection_sections,
+    stability_sections,
+)
 from analysis.tables.benchmark import benchmark
 from tests.analysis import studies
+from tests.analysis.contexts import report_context
 
 
 @pytest.fixture(scope="module")
@@ -28,43 +34,45 @@ def tables(section) -> list[pd.DataFrame]:
 
 
 def test_a_search_is_described(study) -> None:
-    (choices,) = tables(choices_section(study))
+    (choices,) = tables(selection_sections(report_context(study))[0])
     assert choices["dev W-F1"].max() == pytest.approx(100 * study.configurations["dev_w_f1"].max())
 
-    certainty = certainty_section(study, resamples=30, seed=0)
-    assert certainty is not None and "30 draws" in certainty.words
-    (likely,) = tables(certainty)
-    shares = likely["on the front in % of draws"]
+    (stability,) = stability_sections(report_context(study, resamples=30))
+    assert "30 bootstrap draws" in stability.text
+    (likely,) = tables(stability)
+    shares = likely["on the front, % of draws"]
     assert shares.between(0, 100).all() and shares.is_monotonic_decreasing and len(shares) == 3
-    assert sum(isinstance(block, Picture) for block in certainty.blocks) == 2  # attainment and growth
+    assert sum(isinstance(block, Picture) for block in stability.blocks) == 2  # attainment and growth
 
-    importance = importance_section(study, seed=0)
+    (importance,) = importance_sections(report_context(study))
     assert not importance.blocks
-    assert importance.words == "It cannot be said: no knob is in more than 0 trials, at least 20 are needed."
+    assert importance.text == (
+        "Importance cannot be estimated: no hyperparameter occurs in more than 0 trials, and at least 20 are needed."
+    )
 
 
 def test_one_seed_has_no_surfaces_and_no_gap_no_front(tmp_path: Path) -> None:
     one = load_study(studies.write_whole_study(tmp_path / "one", per_cell=10, configurations=2))
-    section = certainty_section(one, 20, 0)
-    assert section is not None and sum(isinstance(block, Picture) for block in section.blocks) == 1
+    (section,) = stability_sections(report_context(one))
+    assert sum(isinstance(block, Picture) for block in section.blocks) == 1
 
     folder = studies.write_plan(tmp_path / "none")
     studies.write_trial(folder, 0, "aa", "ERM")
     studies.write_run(folder, "aa", 0, studies.figures(0.5, None), studies.figures(0.5, None))
     none = load_study(folder)
-    assert certainty_section(none, 20, 0) is None
-    (choices,) = tables(choices_section(none))
+    assert stability_sections(report_context(none)) == []
+    (choices,) = tables(selection_sections(report_context(none))[0])
     assert choices["configuration"].str.startswith("none: ").all()
 
 
 def test_published_rows_are_labelled_and_folded_for_another_corpus(study) -> None:
-    in_layout = benchmark(study, study.configurations["config_id"].tolist())
-    section = published_section(study, in_layout)
+    layout = benchmark(study, study.configurations["config_id"].tolist())
+    (section,) = published_sections(report_context(study, benchmark=layout))
     (table,) = tables(section)
 
-    assert all(block.fold for block in section.blocks) and "a different corpus" in section.words
-    measured = table.set_index("system")["measured"]
-    assert measured["ERM-MinMaxGAP"] == LABEL and measured["ERM"] == "this study, test"
+    assert all(block.fold for block in section.blocks) and "another corpus" in section.text
+    source = table.set_index("system")["source"]
+    assert source["ERM-MinMaxGAP"] == LABEL and source["ERM"] == "this study, test"
     gap = table.set_index("system").loc["ERM-MinMaxGAP", "AVG gap"]
     assert gap == pytest.approx(3.53)
     ours = study.configurations.set_index("name").loc["ERM", "test_w_f1"]

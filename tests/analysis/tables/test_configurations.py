@@ -72,7 +72,7 @@ def test_front_csv_reads_back(study) -> None:
 
     assert read["config_id"].tolist() == ["aa", "bb"]
     assert read["dev_gap_points"].tolist() == [11.0, 5.0]
-    assert read["knob.loss.fairness_weight.weight"].tolist()[1] == 0.5
+    assert read["hyperparameter.loss.fairness_weight.weight"].tolist()[1] == 0.5
 
 
 def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
