@@ -130,7 +130,8 @@ def write_report(options: argparse.Namespace) -> None:
 
 def print_comparison(options: argparse.Namespace) -> None:
     """Print every comparison with the reference; write CSV and figure where asked."""
-    from analysis.comparison.paired import OTHER_SIDE_MEANS, QUANTITIES, compare
+    from analysis.comparison.paired import QUANTITIES, compare
+    from analysis.comparison.verdict import SIGN_UNCERTAIN_NOTE
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
     from analysis.tables.comparison import MAIN, comparison_table
@@ -151,7 +152,7 @@ def print_comparison(options: argparse.Namespace) -> None:
         f"\nOn {options.split}, in points, compared with {comparison.reference}; {comparison.resamples} bootstrap "
         f"resamples of whole {comparison.by}s. The difference of a signed gap is the change of its size: below 0 the "
         "gap shrinks. The verdict on a cell follows p adjusted by Holm's method over the cells of its configuration; "
-        f"the verdict on a mean over cells follows its raw p. {OTHER_SIDE_MEANS}"
+        f"the verdict on a mean over cells follows its raw p. {SIGN_UNCERTAIN_NOTE}"
     )
     _print_notes(comparison.notes)
 

@@ -35,7 +35,7 @@ from analysis.loading.study import load_study
 from analysis.plots.forest import forest_figure, forest_info
 from analysis.plots.steps import steps_figure, steps_info
 from analysis.plots.style import render
-from analysis.report.leave_one_out_section import component_comparisons, components_info, components_table
+from analysis.report.leave_one_out_section import leave_one_out_comparisons, leave_one_out_info, leave_one_out_table
 from analysis.tables.benchmark import benchmark
 from analysis.tables.comparison import comparison_table
 
@@ -66,10 +66,10 @@ Image(render(forest_figure(forest_info(comparison, ("w_f1", "avg"), scopes=(comp
 # A part left out that mattered lies to the left of 0, a part added that mattered to the right.
 
 # %%
-by_component = component_comparisons(study, 2000, 0)
-if by_component:
-    display(formatted(components_table(by_component)))
-    display(Image(render(forest_figure(components_info(by_component)), "png"), width=860))
+leave_one_out = leave_one_out_comparisons(study, 2000, 0)
+if leave_one_out:
+    display(formatted(leave_one_out_table(leave_one_out)))
+    display(Image(render(forest_figure(leave_one_out_info(leave_one_out)), "png"), width=860))
 
 # %% [markdown]
 # ## By language and modality

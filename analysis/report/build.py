@@ -33,10 +33,10 @@ from analysis.report.context import ReportContext, compare_with, select_configur
 from analysis.report.headline import caveats, headline
 from analysis.report.html import Section, render_page
 from analysis.report.leave_one_out_section import (
-    component_comparisons,
-    components,
-    components_table,
+    leave_one_out_comparisons,
+    leave_one_out_rows,
     leave_one_out_sections,
+    leave_one_out_table,
 )
 from analysis.report.objectives_section import objectives_sections
 from analysis.report.questions_section import confirmation_sections, question_sections
@@ -161,7 +161,7 @@ def make_context(study: Study, permutations: int, resamples: int, seed: int) -> 
         pareto=pareto_figure(pareto_info(study, uncertainty.floor)),
         chance={str(language): chance_w_f1(rows["emotion"]) for language, rows in dev.groupby("language")},
         comparison=compare_with(study, ERM, selected, resamples, seed),
-        component_comparisons=component_comparisons(study, resamples, seed),
+        leave_one_out=leave_one_out_comparisons(study, resamples, seed),
         benchmark=benchmark(study, selected),
         resamples=resamples,
         seed=seed,
@@ -190,12 +190,12 @@ def _paper_tables(context: ReportContext) -> dict[str, str]:
             "arms.tex": _arms_latex(arms_table(context.comparison), title, context.comparison),
             "comparison.csv": context.comparison.table.to_csv(index=False, lineterminator="\n"),
         }
-    if context.component_comparisons:
-        comparisons = context.component_comparisons
+    if context.leave_one_out:
+        comparisons = context.leave_one_out
         files |= {
-            "leave_one_out.csv": components(comparisons).to_csv(index=False, lineterminator="\n"),
+            "leave_one_out.csv": leave_one_out_rows(comparisons).to_csv(index=False, lineterminator="\n"),
             "leave_one_out.tex": _arms_latex(
-                components_table(comparisons), "Ablation of single components", comparisons[0]
+                leave_one_out_table(comparisons), "Ablation of single components", comparisons[0]
             ),
         }
     return files
@@ -203,9 +203,8 @@ def _paper_tables(context: ReportContext) -> dict[str, str]:
 
 def _arms_latex(table: pd.DataFrame, title: str, comparison: Comparison) -> str:
     caption = (
-        f"{title} on {comparison.split}, in points. The 95 % interval of W-F1 is a cluster bootstrap over "
-        f"{comparison.by}s and seeds. The range of the AVG gap is the difference plus and minus the 95 % range of the "
-        "paired permutation null; it is not a confidence interval. Holm: p adjusted over the arms that share a "
-        f"reference. {' '.join(comparison.notes)}"
+        f"{title} on {comparison.split}, in points. 95 %: cluster bootstrap interval over {comparison.by}s and seeds. "
+        "95 % null range: of the paired permutation null; the AVG gap has no interval. Holm: p adjusted over the arms "
+        f"that share a reference. {' '.join(comparison.notes)}"
     )
     return tabular(formatted(table).set_index(("", "configuration")).rename_axis(None), caption)

@@ -35,7 +35,7 @@ class ReportContext:
         pareto: the figure of W-F1 against the gender gap.
         chance: by language, the dev W-F1 of a model that ignores its input.
         comparison: the selected configurations against ERM on test; ``None`` if there is nothing to compare.
-        component_comparisons: leave-one-out and add-one-in arms against their reference on test.
+        leave_one_out: leave-one-out and add-one-in arms against their reference on test.
         benchmark: by modality, the selected configurations in the benchmark's layout, on test.
         resamples: number of bootstrap resamples and permutations.
         seed: of all random draws.
@@ -50,7 +50,7 @@ class ReportContext:
     pareto: Figure
     chance: dict[str, float]
     comparison: Comparison | None
-    component_comparisons: list[Comparison]
+    leave_one_out: list[Comparison]
     benchmark: dict[str, pd.DataFrame]
     resamples: int
     seed: int

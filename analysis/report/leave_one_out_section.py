@@ -20,7 +20,7 @@ ARMS = {component: arm for arms_of in LEAVE_ONE_OUT.values() for arm, component 
 """By component, the label of the arm that removes or adds it."""
 
 
-def component_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison]:
+def leave_one_out_comparisons(study: Study, resamples: int, seed: int) -> list[Comparison]:
     """Compare the arms of each reference in ``LEAVE_ONE_OUT`` with it on test; arms are named by their component.
 
     Args:
@@ -40,7 +40,7 @@ def component_comparisons(study: Study, resamples: int, seed: int) -> list[Compa
     return comparisons
 
 
-def components(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def leave_one_out_rows(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Return :func:`analysis.comparison.arms.arms` of all, with ``arm`` (a label) and ``against`` (the reference)."""
     rows = pd.concat([arms(each).assign(against=each.reference) for each in comparisons], ignore_index=True)
     rows.insert(1, "arm", rows["name"].map(ARMS))
@@ -48,14 +48,14 @@ def components(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     return rows
 
 
-def components_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def leave_one_out_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Return :func:`analysis.comparison.arms.arms_table` of all, with the label of each arm."""
     table = pd.concat([arms_table(each) for each in comparisons], ignore_index=True)
     table.insert(1, ("", "arm"), table["", "configuration"].map(ARMS).fillna(""))
     return table
 
 
-def components_info(comparisons: Sequence[Comparison]) -> ForestInfo:
+def leave_one_out_info(comparisons: Sequence[Comparison]) -> ForestInfo:
     """Return the data of one forest plot of all comparisons, on both objectives."""
     infos = [forest_info(each, OBJECTIVES, scopes=(each.overall,)) for each in comparisons]
     references = {next(iter(LEAVE_ONE_OUT[each.reference].values())).split()[0]: each.reference for each in comparisons}
@@ -71,7 +71,7 @@ def components_info(comparisons: Sequence[Comparison]) -> ForestInfo:
 
 def leave_one_out_sections(context: ReportContext) -> list[Section]:
     """Return a table and a forest plot of leave-one-out and add-one-in arms, if there are any."""
-    comparisons = context.component_comparisons
+    comparisons = context.leave_one_out
     if not comparisons:
         return []
     references = " or ".join(each.reference for each in comparisons)
@@ -83,8 +83,8 @@ def leave_one_out_sections(context: ReportContext) -> list[Section]:
             "those of the comparison with ERM; Holm's method covers the arms of one reference. If a removed component "
             "matters, W-F1 is lower or the gap is larger without it.",
             (
-                Table(components_table(comparisons)),
-                Picture(render(forest_figure(components_info(comparisons)), "svg"), alt),
+                Table(leave_one_out_table(comparisons)),
+                Picture(render(forest_figure(leave_one_out_info(comparisons)), "svg"), alt),
             ),
         )
     ]

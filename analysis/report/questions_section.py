@@ -64,7 +64,7 @@ def _differences(rows: pd.DataFrame, scope: str, before: str, after: str) -> pd.
             "95 % interval": [format_interval(*ends) for ends in rows[["low", "high"]].astype(float).to_numpy()],
             "p": [format_p(value) for value in rows["p"].astype(float)],
             "Holm": [format_p(value) for value in rows["p_holm"].astype(float)],
-            "says": rows["says"],
+            "verdict": rows["verdict"],
         }
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison.arms import arms_table
-from analysis.comparison.paired import OTHER_SIDE_MEANS
+from analysis.comparison.verdict import SIGN_UNCERTAIN_NOTE
 from analysis.formatting import POINTS
 from analysis.loading.study import Study, load_epochs
 from analysis.loading.timing import startup_phases, summarise_time, time_spent
@@ -67,14 +67,14 @@ def comparison_sections(context: ReportContext) -> list[Section]:
     text = [
         f"Every configuration is compared with {reference} on the same test utterances and the same training seeds. "
         f"The 95 % interval of a difference in W-F1 comes from {comparison.resamples} cluster bootstrap resamples, "
-        f"which draw whole {by}s. AVG is a mean of absolute gaps. Its bootstrap would be biased, so it is tested by a "
-        f"paired permutation test, which swaps the two systems' predictions for whole {by}s. Its range is the "
-        "difference plus and minus the 95 % range of the permutation null; it is not a confidence interval. AVG cannot "
-        "fall below the noise floor, so it understates a true reduction.",
+        f"which draw whole {by}s. AVG is a mean of absolute gaps, so a bootstrap of it would be biased. It has a "
+        f"paired permutation test instead, which exchanges the predictions of the two systems for whole {by}s. "
+        "A difference outside the 95 % range of the permutation null is significant before adjustment. AVG cannot fall "
+        "below the noise floor, so it understates a true reduction.",
         "p is adjusted by Holm's method over the configurations, or for a single cell over the cells of its "
         "configuration, and the verdict follows the adjusted p. A mean over cells without an adjusted p is judged by "
         "its raw p. In a mean of signed gaps over cells, gaps of opposite sign cancel. Where the gap of "
-        f"{reference} is close to 0, its sign is arbitrary. {OTHER_SIDE_MEANS}",
+        f"{reference} is close to 0, its sign is arbitrary. {SIGN_UNCERTAIN_NOTE}",
         " ".join(note for note in comparison.notes if note not in context.study.notes),
     ]
     title = f"Comparison with {reference} on test"

@@ -28,7 +28,7 @@ def report_context(study: Study, **changes: Any) -> ReportContext:
         "pareto": Figure(),
         "chance": {},
         "comparison": None,
-        "component_comparisons": [],
+        "leave_one_out": [],
         "benchmark": benchmark(study, selected),
         "resamples": 20,
         "seed": 0,

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.comparison.paired import OTHER_SIDE_MEANS
+from analysis.comparison.verdict import SIGN_UNCERTAIN_NOTE
 from analysis.loading.study import Study, load_study
 from analysis.pareto.front import front
 from analysis.pareto.uncertainty import Uncertainty, uncertainty_of
@@ -45,7 +45,7 @@ def test_report_is_self_contained_and_complete(tmp_path: Path) -> None:
         "python study/sweep.py",
         "learning_rate",
         "only 5 speakers",
-        OTHER_SIDE_MEANS,
+        SIGN_UNCERTAIN_NOTE,
     ):
         assert expected in page, expected
     order = [

@@ -11,11 +11,11 @@ from analysis.loading.study import Study, load_study
 from analysis.report.build import write_report
 from analysis.report.html import Picture, Table
 from analysis.report.leave_one_out_section import (
-    component_comparisons,
-    components,
-    components_info,
-    components_table,
+    leave_one_out_comparisons,
+    leave_one_out_info,
+    leave_one_out_rows,
     leave_one_out_sections,
+    leave_one_out_table,
 )
 from search_spaces.ablation_arms import FAMILIES, LEAVE_ONE_OUT
 from tests.analysis import studies
@@ -51,7 +51,7 @@ def test_the_parts_are_those_of_the_families() -> None:
 
 
 def test_each_arm_is_compared_with_what_it_differs_from(study: Study) -> None:
-    table = components(component_comparisons(study, 60, 0)).set_index("name")
+    table = leave_one_out_rows(leave_one_out_comparisons(study, 60, 0)).set_index("name")
 
     assert list(table.index) == [
         "paper's setting", "without power 2", "without the penalty", "plain penalty", "with the maximum"
@@ -73,14 +73,14 @@ def test_each_arm_is_compared_with_what_it_differs_from(study: Study) -> None:
 
 
 def test_one_table_and_one_forest_plot(study: Study) -> None:
-    comparisons = component_comparisons(study, 60, 0)
-    info = components_info(comparisons)
+    comparisons = leave_one_out_comparisons(study, 60, 0)
+    info = leave_one_out_info(comparisons)
     assert info.names == ("without power 2", "without the penalty", "with the maximum")
     assert len(info.points) == 2 * 3
     assert "“without …” against paper's setting, “with …” against plain penalty" in info.subtitle
-    shown = components_table(comparisons)
+    shown = leave_one_out_table(comparisons)
     assert shown["", "arm"].tolist() == ["", "power 1", "ERM, balanced", "", "plain penalty + max"]
-    (section,) = leave_one_out_sections(report_context(study, component_comparisons=comparisons))
+    (section,) = leave_one_out_sections(report_context(study, leave_one_out=comparisons))
     assert [type(block) for block in section.blocks] == [Table, Picture]
 
 
@@ -94,7 +94,9 @@ def test_the_report_has_them(study: Study) -> None:
 
 
 def test_without_such_arms_there_is_nothing(tmp_path: Path) -> None:
-    assert component_comparisons(made(tmp_path / "a", ["ERM", "paper's setting", "V-REx"]), 20, 0) == []
-    one = component_comparisons(made(tmp_path / "b", ["ERM", "plain penalty", "plain penalty + max", "power 1"]), 20, 0)
+    assert leave_one_out_comparisons(made(tmp_path / "a", ["ERM", "paper's setting", "V-REx"]), 20, 0) == []
+    one = leave_one_out_comparisons(
+        made(tmp_path / "b", ["ERM", "plain penalty", "plain penalty + max", "power 1"]), 20, 0
+    )
     assert [each.reference for each in one] == ["plain penalty"]
-    assert pd.isna(components(one)["against"][0]) and components_info(one).names == ("with the maximum",)
+    assert pd.isna(leave_one_out_rows(one)["against"][0]) and leave_one_out_info(one).names == ("with the maximum",)
