@@ -1,4 +1,4 @@
-"""Figures against numbers worked by hand, and against scikit-learn and fairlearn."""
+"""Metrics compared with values computed by hand, and with scikit-learn and fairlearn."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from study.evaluation.metrics import (
 
 
 def frame(rows: list[tuple[str, str, str]], language: str = "en", modality: str = "speech") -> pd.DataFrame:
-    """Rows of (gender, true, predicted) in one cell."""
-    made = pd.DataFrame(rows, columns=["gender", "emotion", "predicted"])
-    return made.assign(utterance_id=[f"{language}-{i}" for i in range(len(made))], language=language, modality=modality)
+    """Return predictions of one cell from rows of (gender, true, predicted)."""
+    table = pd.DataFrame(rows, columns=["gender", "emotion", "predicted"])
+    ids = [f"{language}-{i}" for i in range(len(table))]
+    return table.assign(utterance_id=ids, language=language, modality=modality)
 
 
 def random_frame(n: int, seed: int, genders: tuple[str, ...] = ("female", "male", "unknown")) -> pd.DataFrame:
@@ -59,7 +60,7 @@ BY_HAND = [
 ]
 
 
-def test_gaps_worked_by_hand() -> None:
+def test_gaps_by_hand() -> None:
     cell = evaluate(frame(BY_HAND))["cells"]["en/speech"]
 
     # TPR: women joy 3/4, anger 1; men joy 1/2, anger 1/2. Gaps by class 1/4 and 1/2.
@@ -87,25 +88,25 @@ def test_class_average_decides_whether_opposite_gaps_cancel() -> None:
     assert by_class["signed"]["tpr"] == macro["signed"]["tpr"] == 0.0
 
 
-def test_classes_that_one_gender_lacks_are_left_out_of_tpr_and_fpr() -> None:
+def test_tpr_and_fpr_skip_classes_that_one_gender_lacks() -> None:
     extra = [("male", "fear", "joy")] * 3
-    alone, beside = (evaluate(frame(rows))["cells"]["en/speech"] for rows in (BY_HAND, BY_HAND + extra))
+    without, with_extra = (evaluate(frame(rows))["cells"]["en/speech"] for rows in (BY_HAND, BY_HAND + extra))
 
-    assert beside["absolute"]["tpr"] == alone["absolute"]["tpr"]
+    assert with_extra["absolute"]["tpr"] == without["absolute"]["tpr"]
     # men: joy 5 false of 7 others, anger 1 of 5; fear is not a class of women
-    assert beside["absolute"]["fpr"] == pytest.approx((5 / 7 + abs(1 / 4 - 1 / 5)) / 2)
-    assert beside["absolute"]["accuracy"] == pytest.approx(5 / 6 - 3 / 9)
+    assert with_extra["absolute"]["fpr"] == pytest.approx((5 / 7 + abs(1 / 4 - 1 / 5)) / 2)
+    assert with_extra["absolute"]["accuracy"] == pytest.approx(5 / 6 - 3 / 9)
 
 
 def test_standardised_gaps_by_hand() -> None:
-    # a model blind to gender: joy 3 of 4 right, anger 1 of 2; women have joy:anger 4:2, men 4:8
-    blind = [
+    # a model that ignores gender: joy 3 of 4 right, anger 1 of 2; women have joy:anger 4:2, men 4:8
+    ignores_gender = [
         *[("female", "joy", "joy")] * 3, ("female", "joy", "anger"),
         ("female", "anger", "anger"), ("female", "anger", "joy"),
         *[("male", "joy", "joy")] * 3, ("male", "joy", "anger"),
         *[("male", "anger", "anger")] * 4, *[("male", "anger", "joy")] * 4,
     ]  # fmt: skip
-    cell = evaluate(frame(blind))["cells"]["en/speech"]
+    cell = evaluate(frame(ignores_gender))["cells"]["en/speech"]
     assert cell["signed"]["accuracy"] == pytest.approx(4 / 6 - 7 / 12)
     assert cell["signed"]["w_f1"] != 0.0
     assert cell["standardised"] == pytest.approx(dict.fromkeys(GAP_KINDS, 0.0), abs=1e-12)
@@ -119,7 +120,7 @@ def test_standardised_gaps_by_hand() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000))
-def test_a_model_blind_to_gender_has_no_standardised_gap_whatever_the_priors(seed: int) -> None:
+def test_model_that_ignores_gender_has_no_standardised_gap_for_any_priors(seed: int) -> None:
     rng = np.random.default_rng(seed)
     answers = rng.dirichlet(np.ones(8), 7)
     female, male = (rng.integers(1, 50, 7)[:, None] * answers for _ in range(2))
@@ -141,20 +142,20 @@ def test_class_rates_by_hand() -> None:
     assert (fear["n"], fear["n_others"], fear["fpr"]) == (0, 6, 0.0) and np.isnan(fear["tpr"])
 
 
-def test_an_invalid_answer_is_wrong_and_counted_by_gender() -> None:
+def test_invalid_answer_is_wrong_and_counted_by_gender() -> None:
     rows = [("female", "joy", "joy"), ("female", "joy", "invalid"), ("male", "joy", "joy"), ("male", "anger", "joy")]
     figures = evaluate(frame(rows))
     cell = figures["cells"]["en/speech"]
 
     assert figures["accuracy"] == 0.5 and figures["invalid"] == 0.25
     assert [cell["by_group"][gender]["invalid"] for gender in ("female", "male")] == [0.5, 0.0]
-    # women: joy found in 1 of 2, never said wrongly: F1 = 2/3
+    # women: joy predicted for 1 of 2, never wrongly: F1 = 2/3
     assert cell["by_group"]["female"]["w_f1"] == pytest.approx(2 / 3)
     # scikit-learn on all four: joy F1 = 2 * 2 / (3 + 3), anger 0
     assert figures["w_f1"] == pytest.approx(3 / 4 * 2 / 3)
 
 
-def test_the_worst_group_is_the_one_of_lowest_w_f1() -> None:
+def test_worst_group_has_the_lowest_w_f1() -> None:
     fair = frame([(g, e, e) for g in ("female", "male") for e in ("joy", "anger")], language="ja")
     figures = evaluate(pd.concat([frame(BY_HAND), fair]))
 
@@ -185,7 +186,7 @@ def test_fairlearn_agrees_on_invalid_answers_and_the_worst_group() -> None:
     assert figures["worst_group_w_f1"] == pytest.approx(theirs.group_min()["w_f1"].min())
 
 
-def test_unknown_gender_counts_in_scores_and_in_no_gap() -> None:
+def test_unknown_gender_counts_in_no_gap() -> None:
     without = evaluate(frame(BY_HAND))
     with_unknown = evaluate(frame([*BY_HAND, ("unknown", "joy", "fear")]))
 
@@ -194,7 +195,7 @@ def test_unknown_gender_counts_in_scores_and_in_no_gap() -> None:
     assert with_unknown["cells"]["en/speech"]["n_unknown"] == 1
 
 
-def test_a_cell_without_one_gender_has_no_gap_and_enters_no_mean() -> None:
+def test_cell_without_one_gender_has_no_gap_and_enters_no_mean_gap() -> None:
     women_only = frame([("female", "joy", "joy"), ("female", "anger", "joy")], language="de")
     both = evaluate(pd.concat([frame(BY_HAND), women_only]))
     alone = evaluate(women_only)
@@ -202,11 +203,11 @@ def test_a_cell_without_one_gender_has_no_gap_and_enters_no_mean() -> None:
     assert both["gap"] == both["worst_gap"] == evaluate(frame(BY_HAND))["gap"]
     assert both["cells"]["de/speech"]["gap"] is None
     assert both["cells"]["de/speech"]["by_group"]["male"] == dict.fromkeys(("w_f1", "accuracy", "uar", "invalid"))
-    assert both["accuracy"] == pytest.approx((8 / 12 + 1 / 2) / 2)  # languages weigh the same, however large
+    assert both["accuracy"] == pytest.approx((8 / 12 + 1 / 2) / 2)  # languages have equal weights, whatever their size
     assert alone["gap"] is None and alone["worst_gap"] is None and alone["gap_tpr"] is None
 
 
-def test_worst_gap_is_that_of_the_worst_cell_and_gap_the_mean() -> None:
+def test_gap_is_the_mean_and_worst_gap_the_largest_over_cells() -> None:
     fair = frame([(g, e, e) for g in ("female", "male") for e in ("joy", "anger")], language="ja")
     figures = evaluate(pd.concat([frame(BY_HAND), fair]))
 
@@ -250,11 +251,11 @@ def test_scikit_learn_and_fairlearn_agree(seed: int) -> None:
         for kind, emotion in ((k, c) for k in ("tpr", "fpr") for c in shared):
             theirs = by_gender.by_group[f"{kind} {emotion}"]
             assert [ours.loc[(g, emotion), kind] for g in theirs.index] == pytest.approx(theirs.tolist())
-        # at common priors the oracle weighs every utterance by (share in the language) / (share in its gender)
+        # at common priors, fairlearn weights every utterance by (share in the language) / (share in its gender)
         both = known[known["emotion"].isin(shared)]
         share = both["emotion"].map(both["emotion"].value_counts())
         of_gender = both.groupby("gender")["emotion"].transform(lambda e: e.map(e.value_counts()))
-        weighed = MetricFrame(
+        weighted = MetricFrame(
             metrics={
                 "w_f1": lambda t, p, weight, shared=shared: f1_score(
                     t, p, average="weighted", labels=shared, sample_weight=weight
@@ -267,7 +268,7 @@ def test_scikit_learn_and_fairlearn_agree(seed: int) -> None:
             sample_params={kind: {"weight": share / of_gender} for kind in ("w_f1", "accuracy")},
         )
         for kind in ("w_f1", "accuracy"):
-            expected = weighed.by_group.loc["female", kind] - weighed.by_group.loc["male", kind]
+            expected = weighted.by_group.loc["female", kind] - weighted.by_group.loc["male", kind]
             assert cell["standardised"][kind] == pytest.approx(expected)
 
 
@@ -285,11 +286,11 @@ def test_scikit_learn_and_fairlearn_agree(seed: int) -> None:
     ),
     st.sampled_from(["mean_of_gaps", "gap_of_means"]),
 )
-def test_any_predictions_give_finite_json_and_swapping_genders_flips_signs(rows: list, class_average: str) -> None:
-    made = pd.DataFrame(rows, columns=["gender", "emotion", "predicted", "language"])
-    made = made.assign(utterance_id=np.arange(len(made)), modality="speech")
-    swapped = made.assign(gender=made["gender"].replace({"female": "male", "male": "female"}))
-    figures, mirror = evaluate(made, class_average), evaluate(swapped, class_average)
+def test_any_predictions_give_finite_json_and_a_gender_swap_flips_signs(rows: list, class_average: str) -> None:
+    table = pd.DataFrame(rows, columns=["gender", "emotion", "predicted", "language"])
+    table = table.assign(utterance_id=np.arange(len(table)), modality="speech")
+    swapped = table.assign(gender=table["gender"].replace({"female": "male", "male": "female"}))
+    figures, mirror = evaluate(table, class_average), evaluate(swapped, class_average)
 
     json.dumps(figures, allow_nan=False)
     assert figures["gap"] == pytest.approx(mirror["gap"])
@@ -301,7 +302,7 @@ def test_any_predictions_give_finite_json_and_swapping_genders_flips_signs(rows:
                 assert abs(signed) <= cell["absolute"][kind] + 1e-12 <= 1 + 2e-12
 
 
-def test_counts_may_have_leading_axes() -> None:
+def test_counts_can_have_leading_axes() -> None:
     _, counts = confusion_counts(random_frame(600, 1))
     stacked = average_gap(counts[:, 0], counts[:, 1])
 
@@ -309,7 +310,7 @@ def test_counts_may_have_leading_axes() -> None:
     assert stacked[1] == average_gap(counts[1, 0], counts[1, 1])
 
 
-def test_labels_are_those_of_the_highest_score() -> None:
+def test_label_is_that_of_the_highest_score() -> None:
     scores = pd.DataFrame(np.full((2, 7), -5.0), columns=list(SCORE_COLUMNS))
     scores.loc[0, "score_anger"] = -0.1
     assert labels_from_scores(scores).tolist() == ["anger", "neutral"]  # ties go to the earlier emotion
@@ -333,12 +334,12 @@ def test_labels_are_those_of_the_highest_score() -> None:
         (frame(BY_HAND).assign(utterance_id="x"), "11 predictions occur twice, the first is utterance 'x'"),
     ],
 )
-def test_faults_are_named(predictions: pd.DataFrame, problem: str) -> None:
+def test_invalid_predictions_are_refused(predictions: pd.DataFrame, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         evaluate(predictions)
 
 
-def test_an_unknown_class_average_is_refused() -> None:
+def test_unknown_class_average_is_refused() -> None:
     with pytest.raises(ValueError, match="class_average"):
         evaluate(frame(BY_HAND), class_average="median")  # type: ignore[arg-type]
 

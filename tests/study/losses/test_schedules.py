@@ -1,4 +1,4 @@
-"""The schedules of the fairness weight, point by point."""
+"""The schedules of the fairness weight at single points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from study.losses.schedules import AdaptiveWeight, ConstantWeight, RampWeight, StepWeight
 
-PLACES = (0.0, 0.1, 0.2, 0.4, 1.0)
+PROGRESS = (0.0, 0.1, 0.2, 0.4, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ PLACES = (0.0, 0.1, 0.2, 0.4, 1.0)
         (StepWeight(weight=2.0, start_fraction=0.2), [0.0, 0.0, 2.0, 2.0, 2.0]),
     ],
 )
-def test_schedules_over_training(schedule, expected):
-    assert [schedule.at(place) for place in PLACES] == pytest.approx(expected, abs=1e-4)
+def test_weight_over_training(schedule, expected):
+    assert [schedule.at(progress) for progress in PROGRESS] == pytest.approx(expected, abs=1e-4)
 
 
-def test_adaptive_rises_above_the_tolerance_falls_below_and_is_projected():
+def test_adaptive_weight_rises_above_tolerance_falls_below_and_is_projected():
     adaptive = AdaptiveWeight(step_size=10.0, tolerance=0.02, maximum=10.0)
     assert adaptive.updated(1.0, gap=0.05) == pytest.approx(1.3)
     assert adaptive.updated(1.0, gap=0.01) == pytest.approx(0.9)
@@ -34,5 +34,5 @@ def test_adaptive_rises_above_the_tolerance_falls_below_and_is_projected():
 
 
 @given(st.floats(0, 10), st.floats(0, 5), st.floats(0.01, 100))
-def test_adaptive_stays_in_its_range(weight, gap, step_size):
+def test_adaptive_weight_stays_in_its_range(weight, gap, step_size):
     assert 0.0 <= AdaptiveWeight(step_size=step_size).updated(weight, gap) <= 10.0

@@ -1,4 +1,4 @@
-"""The memory that is announced before the start: by hand for the 7B, against what is really held for a small one."""
+"""The memory estimate: computed by hand for the 7B backbone, compared with measurements for a small one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from study.models.tiny import tiny_config
 from study.planning import memory_check
 from study.planning.memory_check import load_of, require_memory, room_errors
 
-LOAD = Workload(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
+WORKLOAD = Workload(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def seven_b():
     return Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
 
 
-def test_the_default_backbone(seven_b):
+def test_default_backbone_by_hand(seven_b):
     need = memory_need(
-        seven_b, BackboneSettings(), Parallelism(num_workers=1, zero_stage=2), LOAD, on_gpu=True, epochs=20
+        seven_b, BackboneSettings(), Parallelism(num_workers=1, zero_stage=2), WORKLOAD, on_gpu=True, epochs=20
     )
     assert need.parameters == pytest.approx(8.40e9, rel=1e-3)
     assert need.trainable == 32 * 4 * 16 * (4096 + 4096)
@@ -41,16 +41,16 @@ def test_the_default_backbone(seven_b):
     assert "16.8 weights (8.40 B parameters, bf16)" in need.describe()
 
 
-def test_zero_divides_what_it_shards(seven_b):
+def test_each_zero_stage_divides_what_it_shards(seven_b):
     def need(stage, epochs=20):
         parallelism = Parallelism(num_workers=4, zero_stage=stage)
-        return memory_need(seven_b, BackboneSettings(), parallelism, LOAD, on_gpu=True, epochs=epochs)
+        return memory_need(seven_b, BackboneSettings(), parallelism, WORKLOAD, on_gpu=True, epochs=epochs)
 
-    nothing, optimiser, gradients, weights = map(need, range(4))
-    assert optimiser.optimiser == nothing.optimiser / 4 and optimiser.gradients == nothing.gradients
-    assert gradients.gradients == nothing.gradients / 4 and gradients.weights == nothing.weights
-    assert weights.weights == nothing.weights / 4
-    assert weights.activations == nothing.activations
+    stage_0, stage_1, stage_2, stage_3 = map(need, range(4))
+    assert stage_1.optimiser == stage_0.optimiser / 4 and stage_1.gradients == stage_0.gradients
+    assert stage_2.gradients == stage_0.gradients / 4 and stage_2.weights == stage_0.weights
+    assert stage_3.weights == stage_0.weights / 4
+    assert stage_3.activations == stage_0.activations
     untrained = need(0, epochs=0)
     assert untrained.total == untrained.weights + untrained.scoring
 
@@ -60,7 +60,7 @@ def test_zero_divides_what_it_shards(seven_b):
     [{}, {"lora_targets": "all"}, {"lora_dropout": 0.0}, {"lora_targets": "all", "lora_dropout": 0.0},
      {"trainable": ("projector", "audio_encoder")}, {"lora_rank": 4, "attention": "eager"}],
 )  # fmt: skip
-def test_the_need_is_what_a_forward_pass_keeps(tmp_path, hyperparameters):
+def test_estimate_equals_what_autograd_stores(tmp_path, hyperparameters):
     torch.manual_seed(0)
     text = {**TEXT_CONFIG_7B, "vocab_size": 700, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 3}
     text |= {"num_attention_heads": 4, "num_key_value_heads": 4, "pad_token_id": 0}
@@ -71,10 +71,10 @@ def test_the_need_is_what_a_forward_pass_keeps(tmp_path, hyperparameters):
     settings = BackboneSettings(spec=str(tmp_path), **hyperparameters)
     peft_model = load_model(str(tmp_path), settings, torch.float32).train()
     frames, text_tokens, size = 400, 60, 6
-    heard = audio_tokens(frames)
+    n_audio = audio_tokens(frames)
     batch = Batch(
-        input_ids=torch.tensor([[5] * heard + [9] * text_tokens] * size),
-        prompt_lengths=torch.full((size,), heard + text_tokens),
+        input_ids=torch.tensor([[5] * n_audio + [9] * text_tokens] * size),
+        prompt_lengths=torch.full((size,), n_audio + text_tokens),
         log_mel=torch.randn(size, stored_length(frames), 16),
         frames=torch.full((size,), frames),
         labels=torch.arange(size),
@@ -83,17 +83,17 @@ def test_the_need_is_what_a_forward_pass_keeps(tmp_path, hyperparameters):
     )
     model = EmotionModel(peft_model, [[20 + i, 8, 7] for i in range(7)], pad_token_id=0)
 
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    of_weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    stored: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used again
+    def store(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in of_weights:
+            stored[tensor.untyped_storage().data_ptr()] = tensor  # keeps a reference, so that addresses stay unique
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
         losses, _ = model.losses(batch)
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in stored.values())
     losses.sum().backward()
 
     load = Workload(size, size, frames / 100, text_tokens, answer_tokens=3)
@@ -105,8 +105,8 @@ def test_the_need_is_what_a_forward_pass_keeps(tmp_path, hyperparameters):
     assert need.weights == sum(p.nbytes for p in peft_model.parameters())
 
 
-def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
-    def errors(have, stage=2, sharing=1, load=LOAD):
+def test_plan_that_does_not_fit_is_refused_with_remedies(seven_b):
+    def errors(have, stage=2, sharing=1, load=WORKLOAD):
         need = memory_need(
             seven_b, BackboneSettings(), Parallelism(num_workers=2, zero_stage=stage), load, True, epochs=1
         )
@@ -115,7 +115,7 @@ def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
     assert errors(141 * GB) == []
     (too_small,) = errors(40 * GB)
     assert "micro_batch_size" in too_small and "--zero-stage 3" in too_small and "40.0 GB are free" in too_small
-    few = replace(LOAD, examples=1, scored=2)
+    few = replace(WORKLOAD, examples=1, scored=2)
     (weights,) = errors(16 * GB, load=few)
     assert "micro_batch_size" not in weights
     assert errors(40 * GB, load=few) == []
@@ -125,7 +125,7 @@ def test_what_cannot_fit_is_refused_with_its_remedies(seven_b):
     assert "fewer --num-workers" in shared and "8 rank(s)" in shared
 
 
-def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, monkeypatch):
+def test_plan_prints_its_memory_need_or_is_refused(small_study, monkeypatch):
     plan, _ = small_study
     load = load_of(plan.request.settings, plan.corpus.utterances, num_workers=1)
     assert load.examples == 24 and 0.5 < load.clip_seconds < 30 and 30 < load.text_tokens < 300
@@ -135,10 +135,10 @@ def test_a_plan_prints_its_need_and_is_refused_where_it_cannot_fit(small_study, 
     monkeypatch.setattr(memory_check, "free_memory", lambda: 1e6)
     with pytest.raises(SettingsError, match=r"memory: 2 rank\(s\) need at least .* 0\.0 GB .*fewer --num-workers"):
         require_memory(plan, 2, Console(file=out))
-    require_memory(plan, None, Console(file=out))  # a cluster's memory is not this machine's
+    require_memory(plan, None, Console(file=out))  # the memory of a cluster is not known here
 
 
-def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, monkeypatch):
+def test_micro_batch_that_does_not_fit_is_split_unless_its_size_is_set(small_study, monkeypatch):
     plan, _ = small_study
     load = replace(load_of(plan.request.settings, plan.corpus.utterances, num_workers=1), scored=1)
 
@@ -161,7 +161,7 @@ def test_a_pass_that_does_not_fit_is_cut_unless_its_size_is_given(small_study, m
         memory_check.require_room(given, Parallelism(num_workers=1), load, 1, Console(file=out))
 
 
-def test_bytes_of_a_token_by_hand(seven_b):
-    # 64 clips of 3.6 s are 64 x 142 tokens; the logits of their answers are in it
-    whole = memory_need(seven_b, BackboneSettings(), Parallelism(num_workers=1), LOAD, True, epochs=1).activations
+def test_bytes_per_token_by_hand(seven_b):
+    # 64 clips of 3.6 s are 64 x 142 tokens, the logits of their answers included
+    whole = memory_need(seven_b, BackboneSettings(), Parallelism(num_workers=1), WORKLOAD, True, epochs=1).activations
     assert bytes_per_token(seven_b, BackboneSettings(), each=2) * 64 * 142 == pytest.approx(whole)

@@ -1,4 +1,4 @@
-"""The economical forward pass against the stock one, on random weights."""
+"""The forward pass of ``EmotionModel`` equals the stock one, on random weights; loading of checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def processor(small_study):
 def stock(small_study):
     torch.manual_seed(0)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(small_study[1].backbone).eval()
-    with torch.no_grad():  # larger weights than at initialisation, so that a difference would show
+    with torch.no_grad():  # enlarge the weights, so that a difference would be visible
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
@@ -56,7 +56,7 @@ def examples(small_study, processor):
 
 
 def stock_logits(stock, processor, batch: Batch, rows: list[list[int]], waveforms):
-    """Logits of the stock forward (30 s of mel) on given token rows, one example at a time."""
+    """Return the logits of the stock forward pass (30 s of mel) on rows of tokens, one example at a time."""
     extractor = processor.feature_extractor
     mel = extractor(
         waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
@@ -81,7 +81,7 @@ def waveforms_of(small_study, examples, rows):
 
 
 @pytest.mark.parametrize("seconds", [[0.04], [0.5, 1.7, 3.01], [30.0, 29.985], [31.0]])
-def test_tower_on_the_true_length_equals_stock(stock, ours, processor, seconds):
+def test_audio_encoder_on_the_true_length_equals_stock(stock, ours, processor, seconds):
     rng = np.random.default_rng(0)
     waveforms = [rng.normal(0, 0.1, int(16_000 * s)).astype(np.float32)[:480_000] for s in seconds]
     pairs = [features.log_mel(waveform, processor.feature_extractor) for waveform in waveforms]
@@ -91,7 +91,7 @@ def test_tower_on_the_true_length_equals_stock(stock, ours, processor, seconds):
     nothing = torch.zeros(len(frames), dtype=torch.long)
     batch = Batch(nothing, nothing, frames, nothing, nothing, nothing, log_mel)
     with torch.no_grad():
-        embeddings, kept = ours.audio_embeddings(batch)
+        embeddings, is_clip = ours.audio_embeddings(batch)
     inputs = processor.feature_extractor(
         waveforms, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
     )
@@ -103,10 +103,10 @@ def test_tower_on_the_true_length_equals_stock(stock, ours, processor, seconds):
                 inputs["input_features"][i : i + 1], attention_mask=mask
             ).last_hidden_state
             expected = stock.model.multi_modal_projector(encoder)[0, : features.audio_tokens(int(frames[i]))]
-        torch.testing.assert_close(embeddings[i][kept[i]], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(embeddings[i][is_clip[i]], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_losses_equal_the_stock_logits_at_the_answers(small_study, stock, ours, processor, examples):
+def test_losses_equal_those_of_stock_logits(small_study, stock, ours, processor, examples):
     rows = [0, 5, 9]
     batch = examples.collate(rows)
     losses, states = ours.losses(batch)
@@ -126,9 +126,7 @@ def test_losses_equal_the_stock_logits_at_the_answers(small_study, stock, ours, 
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_scores_in_one_pass_equal_seven_passes_also_for_long_labels_that_share_a_start(
-    small_study, stock, ours, processor, examples
-):
+def test_scores_equal_seven_separate_forward_passes(small_study, stock, ours, processor, examples):
     long_words = Prompt(labels=("neutral", "joy", "joyful surprise", "anger", "anger at it", "disgust", "fear"))
     answers = answer_ids(long_words, processor)
     assert max(map(len, answers)) > 4 and answers[1][0] == answers[2][0]
@@ -147,7 +145,7 @@ def test_scores_in_one_pass_equal_seven_passes_also_for_long_labels_that_share_a
             torch.testing.assert_close(scores[i, j], expected, rtol=1e-5, atol=1e-4)
 
 
-def test_the_score_of_the_true_label_is_minus_its_loss(ours, examples):
+def test_score_of_the_true_label_is_minus_its_loss(ours, examples):
     batch = examples.collate([0, 1, 2, 3])
     with torch.no_grad():
         (losses, _), scores = ours(batch, score=False), ours(batch, score=True)
@@ -155,7 +153,7 @@ def test_the_score_of_the_true_label_is_minus_its_loss(ours, examples):
     torch.testing.assert_close(-scores[range(4), batch.labels] / tokens, losses, rtol=1e-5, atol=1e-5)
 
 
-def test_prompts_are_the_processors_own(small_study, processor, examples):
+def test_prompts_equal_those_of_the_processor(small_study, processor, examples):
     batch = examples.collate([4])
     (waveform,) = waveforms_of(small_study, examples, [4])
     text = processor.tokenizer.decode(batch.input_ids[0]).replace("<|AUDIO|>", "")
@@ -164,7 +162,7 @@ def test_prompts_are_the_processors_own(small_study, processor, examples):
     assert stock_ids.tolist() == batch.input_ids.tolist()
 
 
-def test_lora_stays_out_of_the_tower_and_trainable_parts_are_a_setting(small_study):
+def test_lora_adapts_the_language_model_only_and_trainable_modules_are_a_setting(small_study):
     only_lora = load_model(small_study[1].backbone, BackboneSettings(spec="tiny"), torch.float32)
     names = [name for name, p in only_lora.named_parameters() if p.requires_grad]
     assert names and all("language_model" in name and "lora_" in name for name in names)
@@ -178,42 +176,42 @@ def test_lora_stays_out_of_the_tower_and_trainable_parts_are_a_setting(small_stu
 
 @pytest.fixture
 def checkpoint(small_study, tmp_path):
-    """A copy of the tiny checkpoint, and a function that changes its weights."""
+    """A copy of the tiny checkpoint, and a function that changes one of its weights."""
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(small_study[1].backbone, tmp_path / "checkpoint")
 
-    def change(part, changed):
+    def change_weight(part, change):
         weights = load_file(folder / "model.safetensors")
         name = next(name for name in weights if name.endswith(part))
-        weights |= {name: changed(weights[name])}
-        kept = {name: value for name, value in weights.items() if value is not None}
-        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+        weights |= {name: change(weights[name])}
+        remaining = {name: value for name, value in weights.items() if value is not None}
+        save_file(remaining, folder / "model.safetensors", metadata={"format": "pt"})
 
-    return folder, change
+    return folder, change_weight
 
 
 @pytest.mark.parametrize(
     "part", ["multi_modal_projector.linear.weight", "audio_tower.layers.0.self_attn.q_proj.weight"]
 )
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("change", "message"),
     [
         (lambda weight: None, r"the checkpoint lacks \['{name}'\]"),
         (lambda weight: weight[:5].clone(), r"do not fit its config\.json: {name} \(\(5, 48\), not \(48, 48\)\)"),
     ],
 )
-def test_a_checkpoint_without_a_weight_or_with_one_of_another_shape_is_refused(checkpoint, part, changed, words):
-    folder, change = checkpoint
-    change(part, changed)
-    with pytest.raises(SettingsError, match=words.format(name=f"model.{part}")):
+def test_checkpoint_with_a_missing_or_misshapen_weight_is_refused(checkpoint, part, change, message):
+    folder, change_weight = checkpoint
+    change_weight(part, change)
+    with pytest.raises(SettingsError, match=message.format(name=f"model.{part}")):
         load_model(str(folder), SETTINGS, torch.float32)
     if part.startswith("audio_tower"):
-        with pytest.raises(SettingsError, match=words.format(name=part.removeprefix("audio_tower."))):
+        with pytest.raises(SettingsError, match=message.format(name=part.removeprefix("audio_tower."))):
             load_audio_encoder(str(folder), torch.float32, torch.device("cpu"))
 
 
-def test_a_checkpoint_without_its_tokenizer_is_refused(checkpoint):
+def test_checkpoint_without_tokenizer_is_refused(checkpoint):
     folder, _ = checkpoint
     for path in folder.glob("tokenizer*"):
         path.unlink()
@@ -221,7 +219,7 @@ def test_a_checkpoint_without_its_tokenizer_is_refused(checkpoint):
         load_processor(str(folder))
 
 
-def test_a_transcript_cannot_write_special_tokens(small_study, processor):
+def test_transcript_cannot_insert_special_tokens(small_study, processor):
     table = features.load(small_study[1].features).select(range(4)).to_pandas()
     from datasets import Dataset
 
@@ -234,7 +232,7 @@ def test_a_transcript_cannot_write_special_tokens(small_study, processor):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_the_attention_is_a_setting_and_changes_no_figure(small_study, examples, processor, attention):
+def test_attention_is_a_setting_and_changes_no_result(small_study, examples, processor, attention):
     settings = SETTINGS.model_copy(update={"attention": attention})
     torch.manual_seed(0)
     peft_model = load_model(small_study[1].backbone, settings, torch.float32)
@@ -247,10 +245,10 @@ def test_the_attention_is_a_setting_and_changes_no_figure(small_study, examples,
         losses, scores = model.losses(batch)[0], model.scores(batch)
     tokens = torch.tensor([len(model.answers[label]) for label in batch.labels.tolist()])
     torch.testing.assert_close(-scores[range(3), batch.labels] / tokens, losses, rtol=1e-5, atol=1e-5)
-    assert used[0].config._attn_implementation == attention  # scoring leaves it as it was
+    assert used[0].config._attn_implementation == attention  # scoring restores it
 
 
-def test_an_attention_that_is_not_installed_names_the_setting(small_study):
+def test_attention_that_is_not_installed_names_the_setting(small_study):
     settings = SETTINGS.model_copy(update={"attention": "flash_attention_2"})
     with pytest.raises(SettingsError, match=r"backbone\.attention: flash_attention_2 .*installed"):
         load_model(small_study[1].backbone, settings, torch.float32)
@@ -259,11 +257,11 @@ def test_an_attention_that_is_not_installed_names_the_setting(small_study):
 @pytest.mark.parametrize(
     ("switch", "positions"), [({"encoder_input": "30_seconds"}, 1500), ({"head": "every_position"}, 0)]
 )
-def test_what_the_stock_model_does_can_be_switched_on_and_changes_no_result(ours, examples, switch, positions):
+def test_stock_computation_is_a_setting_and_changes_no_result(ours, examples, switch, positions):
     batch = examples.collate([0, 5, 9])
     trained = [p for p in ours.parameters() if p.requires_grad]
 
-    def outcome(computation: Computation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+    def compute(computation: Computation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
         base, sizes = ours.peft_model.get_base_model(), []
         watched = base.model.audio_tower.layers[0] if positions else base.lm_head
         hook = watched.register_forward_hook(lambda module, args, out: sizes.append(args[0].shape[1]))
@@ -274,7 +272,7 @@ def test_what_the_stock_model_does_can_be_switched_on_and_changes_no_result(ours
         with torch.no_grad():
             return losses.detach(), model.scores(batch), torch.cat([g.flatten() for g in gradients]), sizes
 
-    plain, stock = outcome(Computation()), outcome(Computation(**switch))
+    plain, stock = compute(Computation()), compute(Computation(**switch))
     assert stock[3] == [positions or batch.input_ids.shape[1] + len(ours.answer_table[0]) - 1] and plain[3] < stock[3]
     torch.testing.assert_close(stock[0], plain[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(stock[1], plain[1], rtol=1e-5, atol=1e-4)
