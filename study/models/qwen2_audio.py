@@ -127,10 +127,9 @@ class EmotionModel(nn.Module):
         return losses.sum(1) / n_tokens, states
 
     def scores(self, batch: Batch) -> Tensor:
-        """Return the summed log-probability of each label word and the end of turn, (B, 7) float32, in one forward
-        pass.
+        """Return the summed log-probability of each label word and the end of turn, (B, 7) float32.
 
-        The seven answers follow the prompt side by side. Each attends to the prompt and to itself only, so the scores
+        One forward pass computes all of them. The seven answers follow the prompt side by side. Each attends to the prompt and to itself only, so the scores
         equal those of seven separate forward passes, also if labels have several tokens or share their first one.
         """
         base = self.backbone
