@@ -1,9 +1,9 @@
-"""What a study searches: knobs, spaces of them by name, and the arms of an ablation."""
+"""What a study searches: hyperparameters, named search spaces, and the arms of an ablation."""
 
 from __future__ import annotations
 
 from search_spaces.ablation_arms import ablation
-from search_spaces.registry import SPACES, SpaceMaker, space_maker, split_fixed
+from search_spaces.registry import SPACES, SpaceMaker, space_maker, split_overrides
 from search_spaces.space import Hyperparameter, NamedConfiguration, Space
 
 __all__ = [
@@ -14,5 +14,5 @@ __all__ = [
     "SpaceMaker",
     "ablation",
     "space_maker",
-    "split_fixed",
+    "split_overrides",
 ]

@@ -1,6 +1,6 @@
-"""The arms of an ablation: configurations that differ from each other in one thing, each with a name and no knobs.
+"""The arms of an ablation: named configurations without hyperparameters, most of which differ in one setting.
 
-Every arm is trained on the same split; a control split is set aside for all (``study.ablation``), whoever uses it.
+All arms use the same split, with a control split held out (``study.cli.ablation``) even by arms that do not need it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ NATURAL = {"loss.sampling": "natural"}
 
 
 def constant(weight: float) -> dict[str, Any]:
+    """Return the settings of a constant fairness weight."""
     return {f"{WEIGHT}.schedule": "constant", f"{WEIGHT}.weight": weight}
 
 
@@ -30,12 +31,12 @@ ARMS: tuple[NamedConfiguration, ...] = (
     NamedConfiguration("ERM", fixed=ERM),
     NamedConfiguration("ERM, balanced", fixed={**ERM, "loss.sampling": "balanced"}),
     NamedConfiguration("ERM, weighted draws", fixed={**ERM, "loss.sampling": "weighted"}),
-    # the paper's form: gaps of the batch; what its schedule leaves open is our guess
+    # the paper's loss, with gaps of the batch; where the paper leaves its schedule open, the values are our guess
     NamedConfiguration("paper's setting", fixed=PAPER),
     NamedConfiguration("fixed weight 0.3", fixed=constant(0.3)),
     NamedConfiguration("fixed weight 5", fixed=constant(5.0)),
     NamedConfiguration("natural batches", fixed={**PAPER, **NATURAL}),
-    # the plainest penalty, and each part of the paper's added to it
+    # the simplest penalty, and the same with one part of the paper's loss added
     NamedConfiguration("plain penalty", fixed=PLAIN),
     NamedConfiguration("plain penalty + balanced", fixed={**PLAIN, "loss.sampling": "balanced"}),
     NamedConfiguration(
@@ -43,21 +44,21 @@ ARMS: tuple[NamedConfiguration, ...] = (
     ),
     NamedConfiguration("plain penalty + power 2", fixed={**PLAIN, "loss.power": 2}),
     NamedConfiguration("plain penalty + max", fixed={**PLAIN, "loss.reduction": "max"}),
-    # its parts, one at a time
+    # the paper's loss with one part changed
     NamedConfiguration("power 1", fixed={"loss.power": 1}),
     NamedConfiguration("mean over cells", fixed={"loss.reduction": "mean"}),
     NamedConfiguration("sum over cells", fixed={"loss.reduction": "sum"}),
     NamedConfiguration("soft-max over cells", fixed={"loss.reduction": "softmax"}),
     NamedConfiguration("a weight each cell", fixed={**PAPER, f"{WEIGHT}.per_cell": True}),
     NamedConfiguration("driven by loss gap", fixed={**PAPER, f"{WEIGHT}.driver": "loss_gap"}),
-    # beyond the paper: where the gap is measured, and whether the better group may be unlearned
+    # beyond the paper: how the gap is estimated, and whether the better group may get negative weights
     NamedConfiguration("moving gaps", fixed={KIND: "ema"}),
     NamedConfiguration("held-out gaps", fixed=HELD_OUT),
     NamedConfiguration("no unlearning", fixed=LEVEL_UP),
     NamedConfiguration("moving, no unlearning", fixed={KIND: "ema", **LEVEL_UP}),
     NamedConfiguration("held-out, no unlearning", fixed={**HELD_OUT, **LEVEL_UP}),
     NamedConfiguration("held-out, no unlearning, 5", fixed={**constant(5.0), **HELD_OUT, **LEVEL_UP}),
-    # other methods
+    # other losses
     NamedConfiguration("reweighting", fixed={"loss.method": "reweighting"}),
     NamedConfiguration("group DRO", fixed={"loss.method": "group_dro"}),
     NamedConfiguration("V-REx", fixed={"loss.method": "v_rex"}),
@@ -72,13 +73,13 @@ MODALITY_ARMS: tuple[NamedConfiguration, ...] = tuple(
     for modality in ("speech", "speech+text")
     for label, fixed in (("ERM", ERM), ("paper's setting", PAPER))
 )
-"""What is heard, for studies of both modalities: there, all other arms are trained on both."""
+"""Arms trained on one modality, for studies of both; all other arms are then trained on both."""
 
 UNIFORM, TUNED = "coefficients uniform", "coefficients per"
-"""How the labels of arms begin that were found by searches of the fairness weight alone, and of coefficients too."""
+"""Prefixes of the labels of tuned arms, found by searches of the fairness weight alone or of coefficients as well."""
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    # the paper's setting without one of its parts: balanced batches, the penalty, its adaptive weight, p = 2, the max
+    # the paper's setting without one of its parts: balanced batches, penalty, adaptive weight, p = 2, maximum
     "leave-one-out": (
         "paper's setting",
         "natural batches",
@@ -87,7 +88,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "power 1",
         "mean over cells",
     ),
-    # nothing, balanced batches alone, then a penalty with none of the paper's parts and with one of them
+    # ERM, balanced batches alone, then a penalty with none of the paper's parts and with each of them
     "add-one-in": (
         "ERM",
         "ERM, balanced",
@@ -120,7 +121,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "modalities": ("paper's setting", *(arm.label for arm in MODALITY_ARMS)),
 }
-"""Arms that answer one question, by its name; ERM is beside all of them."""
+"""Families of arms that answer one question each; every family also contains ERM."""
 
 LEAVE_ONE_OUT: dict[str, dict[str, str]] = {
     "paper's setting": {
@@ -137,17 +138,24 @@ LEAVE_ONE_OUT: dict[str, dict[str, str]] = {
         "plain penalty + max": "with the maximum",
     },
 }
-"""Leave-one-out and add-one-in: by the configuration that they differ from, arms and the part left out or added."""
+"""Leave-one-out and add-one-in: for each base configuration, the arms that differ from it and how."""
 
 
 def arms_of(modalities: Sequence[str]) -> tuple[NamedConfiguration, ...]:
-    """Every arm of a study that hears these."""
+    """Return every arm of a study with these modalities."""
     return ARMS if len(modalities) < 2 else (*ARMS, *MODALITY_ARMS)
 
 
 def ablation(
-    languages: Sequence[str], settings: Settings, names: Sequence[str] = (), found: Sequence[NamedConfiguration] = ()
+    languages: Sequence[str], settings: Settings, labels: Sequence[str] = (), tuned: Sequence[NamedConfiguration] = ()
 ) -> Space:
-    """The arms with these names, all if none is given, the same for every corpus; and those that searches found."""
-    chosen = tuple(arm for arm in arms_of(settings.modalities) if not names or arm.label in names)
-    return Space("ablation", (), (*chosen, *found))
+    """Return the arms of an ablation as a space.
+
+    Args:
+        languages: of the corpus; the arms do not depend on them.
+        settings: of the study.
+        labels: of the arms; empty for all.
+        tuned: further arms, found by searches.
+    """
+    arms = tuple(arm for arm in arms_of(settings.modalities) if not labels or arm.label in labels)
+    return Space("ablation", (), (*arms, *tuned))

@@ -1,8 +1,8 @@
-"""Every knob of the spaces that ship, declared once.
+"""The hyperparameters of the built-in search spaces, each declared once.
 
-kappa is normalised to mean 1 over the cells, so the schedule's weight carries the scale and a coefficient says how one
-language, modality or cell counts against the others. Of K coefficients K - 1 are free: the first is held at 1 and the
-others are searched against it, so that no two points of a space are the same configuration.
+kappa is normalised to mean 1 over the cells. The fairness weight therefore sets the scale of the penalty, and a
+coefficient weighs one language, modality or cell relative to the others. Of K coefficients only K - 1 are free: the
+first is fixed to 1, so that no two points of a space are the same configuration.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ RAMPS = ("linear", "cosine")
 SCHEDULE = (
     Hyperparameter(
         name=f"{WEIGHT}.schedule",
-        reason="what the paper leaves open beside its adaptive weight",
+        reason="alternatives to the paper's adaptive weight",
         default="adaptive",
         choices=("constant", *RAMPS, "step", "adaptive"),
     ),
     Hyperparameter(
         name=f"{WEIGHT}.weight",
-        reason="from a penalty hardly felt to one that rivals the risk; the paper reports collapse at 5",
+        reason="from a negligible penalty to one as large as the risk; the paper reports collapse at 5",
         default=0.3,
         low=0.03,
         high=3.0,
@@ -38,7 +38,7 @@ SCHEDULE = (
     ),
     Hyperparameter(
         name=f"{WEIGHT}.ramp_fraction",
-        reason="accuracy first, fairness later: how much later",
+        reason="how slowly the weight rises, since accuracy may have to come before fairness",
         default=0.5,
         low=0.1,
         high=1.0,
@@ -47,7 +47,7 @@ SCHEDULE = (
     ),
     Hyperparameter(
         name=f"{WEIGHT}.start_fraction",
-        reason="a fine-tuned model first, then the penalty at once: how late",
+        reason="when the penalty starts; before that the model is fine-tuned without it",
         default=0.5,
         low=0.1,
         high=0.9,
@@ -56,7 +56,7 @@ SCHEDULE = (
     ),
     Hyperparameter(
         name=f"{WEIGHT}.initial",
-        reason="the paper's start is not stated",
+        reason="the paper does not state its initial weight",
         default=0.0,
         low=0.0,
         high=1.0,
@@ -65,7 +65,7 @@ SCHEDULE = (
     ),
     Hyperparameter(
         name=f"{WEIGHT}.step_size",
-        reason="a dev gap of 10 points moves the weight by a hundredth to one an epoch",
+        reason="a dev gap of 10 points changes the weight by 0.01 to 1 per epoch",
         default=2.0,
         low=0.1,
         high=10.0,
@@ -78,19 +78,19 @@ SCHEDULE = (
 PENALTY = (
     Hyperparameter(
         name="loss.power",
-        reason="the paper's 2 hardly feels small gaps; its ablation is 1",
+        reason="the paper uses 2, which makes small gaps negligible; its ablation uses 1",
         default=2,
         choices=(1, 2),
     ),
     Hyperparameter(
         name=REDUCTION,
-        reason="the worst cell alone (the paper), or all of them",
+        reason="only the worst cell counts (the paper), or all of them",
         default="max",
         choices=("max", "mean", "softmax"),
     ),
     Hyperparameter(
         name="loss.temperature",
-        reason="from nearly the max to nearly the mean",
+        reason="from almost the maximum to almost the mean",
         default=0.1,
         low=0.01,
         high=1.0,
@@ -102,27 +102,27 @@ PENALTY = (
 
 
 def schedules(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """The schedule of the fairness weight and its parameters."""
+    """Schedule of the fairness weight and its parameters."""
     return SCHEDULE
 
 
 def coefficients_per_language(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """A MinMaxGAP coefficient for each language but the first, against the first's."""
+    """MinMaxGAP coefficient of each language except the first, relative to the first."""
     return _coefficients("languages", languages)
 
 
 def coefficients_per_modality(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """A MinMaxGAP coefficient for the second modality, against the first's."""
+    """MinMaxGAP coefficient of the second modality, relative to the first."""
     return _coefficients("modalities", settings.modalities)
 
 
 def coefficients_per_cell(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """A MinMaxGAP coefficient for each (language, modality) but the first, against the first's."""
+    """MinMaxGAP coefficient of each (language, modality) cell except the first, relative to the first."""
     return _coefficients("cells", [str(cell) for cell in cells(languages, settings.modalities)])
 
 
 def training(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """Learning rate, LoRA rank and batch size, around those of the study."""
+    """Learning rate, LoRA rank and batch size, around the study's own values."""
     rate, rank, batch = (
         settings.optimisation.learning_rate,
         settings.backbone.lora_rank,
@@ -131,7 +131,7 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Hyperparamet
     return (
         Hyperparameter(
             name="optimisation.learning_rate",
-            reason="a fifth to five times the study's own: fairness must not be confused with a better learning rate",
+            reason="1/5 to 5 times the study's own, so that a better learning rate is not mistaken for fairness",
             default=rate,
             low=rate / 5,
             high=rate * 5,
@@ -139,7 +139,7 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Hyperparamet
         ),
         Hyperparameter(
             name="backbone.lora_rank",
-            reason="capacity: a quarter to four times the study's own",
+            reason="capacity: 1/4 to 4 times the study's own",
             default=rank,
             low=max(1, rank // 4),
             high=4 * rank,
@@ -148,7 +148,7 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Hyperparamet
         ),
         Hyperparameter(
             name="optimisation.batch_size",
-            reason="the gap of a batch is mostly noise when it is small; steps an epoch are fewer when it is large",
+            reason="small batches make the gap noisy; large batches leave fewer steps per epoch",
             default=batch,
             choices=(batch, 2 * batch),
             unit="utterances",
@@ -157,21 +157,21 @@ def training(languages: Sequence[str], settings: Settings) -> tuple[Hyperparamet
 
 
 def penalty(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """The form of the penalty: its power, its reduction over cells, and where gaps are measured.
+    """Power of the penalty, its reduction over cells, and its gap estimator.
 
-    Gaps on held-out utterances are among the choices where the study has a control split.
+    The held-out estimator is a choice only if the study has a control split.
     """
     held_out = ("held_out",) if settings.control.fraction else ()
     estimator = (
         Hyperparameter(
             name=KIND,
-            reason="the gap of a batch is noisy, and that of trained utterances can have the wrong sign",
+            reason="the gap of a batch is noisy, and the gap on training utterances can have the wrong sign",
             default="batch",
             choices=("batch", "ema", *held_out),
         ),
         Hyperparameter(
             name="loss.estimator.decay",
-            reason="a memory of 2 to 100 batches",
+            reason="averages over 2 to 100 batches",
             default=0.9,
             low=0.5,
             high=0.99,
@@ -182,7 +182,7 @@ def penalty(languages: Sequence[str], settings: Settings) -> tuple[Hyperparamete
 
 
 def fairness(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """Schedule, and coefficients by language and by modality: the default."""
+    """Schedule, and coefficients per language and per modality (the default space)."""
     return (
         *SCHEDULE,
         *coefficients_per_language(languages, settings),
@@ -191,7 +191,7 @@ def fairness(languages: Sequence[str], settings: Settings) -> tuple[Hyperparamet
 
 
 def full(languages: Sequence[str], settings: Settings) -> tuple[Hyperparameter, ...]:
-    """Schedule, coefficients by cell, the form of the penalty, and training."""
+    """Schedule, coefficients per cell, penalty and training."""
     makers = (schedules, coefficients_per_cell, penalty, training)
     return tuple(hyperparameter for make in makers for hyperparameter in make(languages, settings))
 
@@ -200,12 +200,12 @@ def _coefficients(kind: str, names: Sequence[str]) -> tuple[Hyperparameter, ...]
     return tuple(
         Hyperparameter(
             name=f"{COEFFICIENTS}.{kind}.{name}",
-            reason=f"whose gap counts more: that of {name}, or that of {names[0]} (1)",
+            reason=f"weight of the gap of {name} relative to that of {names[0]} (1)",
             default=1.0,
             low=0.25,
             high=4.0,
             scale="log",
-            unit=f"of {names[0]}'s",
+            unit=f"× {names[0]}",
         )
         for name in names[1:]
     )

@@ -1,10 +1,10 @@
-"""Spaces by name, alone or together, or from a file; with the configurations that every study runs first.
+"""Search spaces by name, alone or combined, or from a TOML file; and the baseline configurations of every search.
 
-A file is TOML, one table a knob (fields: ``search_spaces.space.Knob``)::
+A file has one table per hyperparameter (fields: ``search_spaces.space.Hyperparameter``)::
 
     [[hyperparameter]]
     name = "optimisation.weight_decay"
-    reason = "the paper's 0.01, and ten times more or less"
+    reason = "a tenth to ten times the paper's 0.01"
     default = 0.01
     low = 0.001
     high = 0.1
@@ -22,15 +22,16 @@ from typing import Any
 
 from search_spaces import builtin
 from search_spaces.builtin import COEFFICIENTS, WEIGHT
-from search_spaces.space import Hyperparameter, NamedConfiguration, Space, exists, walk
+from search_spaces.space import Choice, Hyperparameter, NamedConfiguration, Space, applies, walk
 from study.common.base_model import Frozen
 from study.common.errors import SettingsError
 from study.common.groups import LANGUAGES
 from study.config.settings import Settings, flatten, parse
 
 HyperparameterMaker = Callable[[Sequence[str], Settings], tuple[Hyperparameter, ...]]
+"""Makes the hyperparameters of a space from the languages of a corpus and the settings of a study."""
 SpaceMaker = Callable[[Sequence[str], Settings], Space]
-"""From the languages of a corpus and the study's settings."""
+"""Makes a space from the languages of a corpus and the settings of a study."""
 
 SPACES: dict[str, HyperparameterMaker] = {
     make.__name__: make
@@ -47,86 +48,83 @@ SPACES: dict[str, HyperparameterMaker] = {
 }
 
 PAPER: dict[str, Any] = {f"{WEIGHT}.schedule": "adaptive", f"{WEIGHT}.initial": 0.0, f"{WEIGHT}.step_size": 2.0}
-"""arXiv 2603.21050, adaptive from 0 (its step size is our guess), where it is not the default of a knob."""
+"""The paper's values (arXiv 2603.21050) of hyperparameters whose default differs; the step size is our guess."""
 
-
-PREPARED: dict[str, str] = {
-    "corpus": "the corpus is read, split and turned into features once, for all trials",
-    "backbone.spec": "the backbone is loaded, and features are made for it, once for all trials",
-    "prompt": "the tiny backbone's words are made from the prompt once, for all trials",
+SHARED: dict[str, str] = {
+    "corpus": "the corpus is read, split and turned into features once for all trials",
+    "backbone.spec": "the backbone is loaded, and features are computed for it, once for all trials",
+    "prompt": "the vocabulary of the tiny backbone is built from the prompt once for all trials",
     "modalities": "all trials are compared on the same cells",
-    "control": "all trials are selected on the same utterances of dev",
-    "computation": "how a step is computed changes no result, so all trials would be the same configuration",
-    "optimisation.epochs": "the stops, the cost and the time left of a study count the same epochs for all trials",
+    "control": "all trials are selected on the same dev utterances",
+    "computation": "it changes no result, so all trials would be the same configuration",
+    "optimisation.epochs": "early stopping, cost and remaining time assume the same epochs for all trials",
 }
-"""What trials of a study have in common, so that none of them can have its own: settings, and all below them."""
+"""Settings that all trials of a study share, with everything below them, and why they cannot be searched."""
 
 
 class SpaceFile(Frozen):
-    """What a TOML file declares."""
+    """Content of a TOML file."""
 
     hyperparameter: tuple[Hyperparameter, ...]
 
 
 def space_maker(name: str, fixed: Sequence[str] = (), pinned: Mapping[str, Any] | None = None) -> SpaceMaker:
-    """The maker of a space.
+    """Return the maker of a search space.
 
     Args:
         name: names of ``SPACES`` and paths of TOML files, joined with ``+``.
-        fixed: dotted settings that are given and so not searched.
-        pinned: values of conditional knobs that are given: each has this value wherever it exists.
+        fixed: names of settings that are given and hence not searched.
+        pinned: given values of conditional hyperparameters; they take these values in every trial in which they apply.
 
     Raises:
-        SettingsError: a name that is none, or a file that cannot be read; the message names the knob and the remedy.
+        SettingsError: there is no such space, or a file is invalid.
     """
     return partial(_make, name, _parts(name), tuple(fixed), pinned or {})
 
 
-def split_fixed(name: str, base: Settings, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is given of a study, parted into what all of its trials have and what only some can have.
+def split_overrides(name: str, base: Settings, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split given settings into those of all trials and those of trials in which a conditional hyperparameter applies.
 
-    A conditional knob of the space, whose condition the settings do not meet, is held at its value where it exists.
-    Where a given setting brings knobs along that have no default of their own (a constant schedule its weight), the
-    settings start from the knobs' defaults.
+    A conditional hyperparameter that does not apply to the settings is pinned. If a given setting makes others apply
+    that have no default in ``Settings`` (a constant schedule needs a weight), they take the hyperparameter's default.
 
     Args:
         name: of the space, as for :func:`space_maker`.
-        base: settings before anything is given.
-        given: dotted overrides of them.
+        base: settings before the overrides.
+        overrides: given settings, by dotted name.
 
     Returns:
-        Overrides of the settings, and values to hold.
+        Overrides of the settings, and values of pinned hyperparameters.
 
     Raises:
         SettingsError: as :func:`space_maker`.
 
     >>> schedule = "loss.fairness_weight.schedule"
-    >>> split_fixed("schedules", Settings(), {schedule: "constant"})[0]["loss.fairness_weight.weight"]
+    >>> split_overrides("schedules", Settings(), {schedule: "constant"})[0]["loss.fairness_weight.weight"]
     0.3
-    >>> split_fixed("schedules", Settings(), {"loss.fairness_weight.ramp_fraction": 0.5})
+    >>> split_overrides("schedules", Settings(), {"loss.fairness_weight.ramp_fraction": 0.5})
     ({}, {'loss.fairness_weight.ramp_fraction': 0.5})
     """
-    hyperparameters = [
-        hyperparameter
-        for hyperparameter in composed([(part, make(LANGUAGES, base)) for part, make in _parts(name)])
-        if hyperparameter.when
-    ]
-    plain = flatten(base.model_dump(mode="json"))
-    overrides, pinned = dict(given), {}
+    hyperparameters = combine([(part, make(LANGUAGES, base)) for part, make in _parts(name)])
+    current = flatten(base.model_dump(mode="json"))
+    shared: dict[str, Any] = dict(overrides)
+    pinned: dict[str, Any] = {}
     for hyperparameter in hyperparameters:
-        if exists(hyperparameter, {**plain, **overrides}):
-            if any(overrides.get(parent, plain.get(parent)) != plain.get(parent) for parent in hyperparameter.when):
-                overrides.setdefault(hyperparameter.name, hyperparameter.default)
-        elif hyperparameter.name in overrides and hyperparameter.name not in plain:
-            pinned[hyperparameter.name] = overrides.pop(hyperparameter.name)
-    return overrides, pinned
+        if not hyperparameter.when:
+            continue
+        if applies(hyperparameter, {**current, **shared}):
+            if any(shared.get(parent, current.get(parent)) != current.get(parent) for parent in hyperparameter.when):
+                shared.setdefault(hyperparameter.name, hyperparameter.default)
+        elif hyperparameter.name in shared and hyperparameter.name not in current:
+            pinned[hyperparameter.name] = shared.pop(hyperparameter.name)
+    return shared, pinned
 
 
 def _parts(name: str) -> tuple[tuple[str, HyperparameterMaker], ...]:
     parts, errors = [], []
     for part in name.split("+"):
         try:
-            parts.append((part, SPACES[part] if part in SPACES else _of_file(part)))
+            parts.append((part, SPACES[part] if part in SPACES else _read_file(part)))
         except SettingsError as error:
             errors += error.errors
     if errors:
@@ -138,153 +136,156 @@ def _make(
     name: str,
     parts: Sequence[tuple[str, HyperparameterMaker]],
     fixed: Sequence[str],
-    pinned: Mapping[str, Any],
+    pinned: Mapping[str, Choice],
     languages: Sequence[str],
     settings: Settings,
 ) -> Space:
-    hyperparameters = composed([(part, make(languages, settings)) for part, make in parts])
+    hyperparameters = combine([(part, make(languages, settings)) for part, make in parts])
     if not hyperparameters:
-        having = f"{', '.join(languages)} and {', '.join(settings.modalities)}"
-        raise SettingsError([f"--space {name}: with {having} it has nothing to search"])
-    left = pruned(hyperparameters, fixed, settings)
-    nowhere = [
-        hyperparameter
-        for hyperparameter in hyperparameters
-        if hyperparameter.name in pinned and hyperparameter.name not in {there.name for there in left}
-    ]
-    if nowhere:
-        raise SettingsError([_nowhere(hyperparameter, name) for hyperparameter in nowhere])
-    left = tuple(
-        hyperparameter.held_at(pinned[hyperparameter.name]) if hyperparameter.name in pinned else hyperparameter
-        for hyperparameter in left
-    )
-    if not left:
-        raise SettingsError([f"--set: with {', '.join(fixed)} the space {name} has nothing left to search"])
-    return Space(name, left, baselines(hyperparameters, left, settings))
+        cells = f"{', '.join(languages)} and {', '.join(settings.modalities)}"
+        raise SettingsError([f"--space {name}: has nothing to search with {cells}"])
+    searched = remove_fixed(hyperparameters, fixed, settings)
+    names = {hyperparameter.name for hyperparameter in searched}
+    unused = [each for each in hyperparameters if each.name in pinned and each.name not in names]
+    if unused:
+        raise SettingsError(
+            [
+                f"--set {each.name}: applies to no configuration of the space {name}, only if {_condition(each)}; "
+                "leave it out"
+                for each in unused
+            ]
+        )
+    searched = tuple(each.pinned_at(pinned[each.name]) if each.name in pinned else each for each in searched)
+    if not searched:
+        raise SettingsError([f"--set: with {', '.join(fixed)} given, the space {name} has nothing left to search"])
+    return Space(name, searched, baseline_configurations(hyperparameters, searched, settings))
 
 
-def _nowhere(hyperparameter: Hyperparameter, name: str) -> str:
-    only = " and ".join(
+def _condition(hyperparameter: Hyperparameter) -> str:
+    return " and ".join(
         f"{parent} is {' or '.join(map(str, values))}" for parent, values in hyperparameter.when.items()
     )
-    return f"--set {hyperparameter.name}: no configuration of the space {name} has it: only where {only}; leave it out"
 
 
-def composed(parts: Sequence[tuple[str, tuple[Hyperparameter, ...]]]) -> tuple[Hyperparameter, ...]:
-    """The knobs of several spaces; one that is in two of them counts once.
+def combine(parts: Sequence[tuple[str, tuple[Hyperparameter, ...]]]) -> tuple[Hyperparameter, ...]:
+    """Return the hyperparameters of several spaces; one that occurs in two of them counts once.
 
     Raises:
-        SettingsError: two spaces declare a knob differently, or coefficients a cell stand beside coarser ones.
+        SettingsError: two spaces declare a hyperparameter differently, or coefficients per cell are combined with
+            coefficients per language or per modality.
     """
     hyperparameters: dict[str, tuple[str, Hyperparameter]] = {}
     errors = []
     for part, own in parts:
         for hyperparameter in own:
-            before, known = hyperparameters.setdefault(hyperparameter.name, (part, hyperparameter))
+            other, known = hyperparameters.setdefault(hyperparameter.name, (part, hyperparameter))
             if known != hyperparameter:
-                errors.append(f"--space: {before} and {part} declare {hyperparameter.name} differently; leave one out")
+                errors.append(f"--space: {other} and {part} declare {hyperparameter.name} differently; leave one out")
     kinds = {
         name.removeprefix(f"{COEFFICIENTS}.").split(".")[0] for name in hyperparameters if name.startswith(COEFFICIENTS)
     }
     if "cells" in kinds and len(kinds) > 1:
-        errors.append("--space: coefficients per cell hold those per language and per modality already; leave one out")
+        errors.append("--space: coefficients per cell already cover those per language and per modality; leave one out")
     if errors:
         raise SettingsError(errors)
     return tuple(hyperparameter for _, hyperparameter in hyperparameters.values())
 
 
-def pruned(
+def remove_fixed(
     hyperparameters: Sequence[Hyperparameter], fixed: Sequence[str], settings: Settings
 ) -> tuple[Hyperparameter, ...]:
-    """The knobs that are left when some settings are fixed.
+    """Return the hyperparameters that are still searched when some settings are fixed.
 
-    A conditional knob whose parent is fixed, or never searched, loses the condition, or goes where the settings do not
-    meet it.
+    A condition on a parent that is not searched is decided by the settings: the hyperparameter loses the condition, or
+    is removed.
 
     Args:
-        fixed: dotted settings; one may stand for all below it (``loss.coefficients``).
-        settings: those that hold them.
+        hyperparameters: of the space.
+        fixed: dotted names of settings; one may stand for all below it (``loss.coefficients``).
+        settings: settings of the study, fixed ones included.
 
     Raises:
-        SettingsError: a condition on what is neither a setting nor an earlier knob, or on a value that it cannot have.
+        SettingsError: a condition refers to neither a setting nor an earlier hyperparameter, or to an impossible value.
     """
-    out = {
+    removed = {
         hyperparameter.name
         for hyperparameter in hyperparameters
         if any(hyperparameter.name == key or hyperparameter.name.startswith(f"{key}.") for key in fixed)
     }
-    searched = {hyperparameter.name for hyperparameter in hyperparameters} - out
-    given = {k: v for k, v in flatten(settings.model_dump(mode="json")).items() if k not in searched}
-    left: dict[str, Hyperparameter] = {}
-    gone: set[str] = set()
+    by_name = {hyperparameter.name: hyperparameter for hyperparameter in hyperparameters}
+    current = flatten(settings.model_dump(mode="json"))
+    given = {key: value for key, value in current.items() if key not in by_name or key in removed}
+    searched: dict[str, Hyperparameter] = {}
     errors = []
     for hyperparameter in hyperparameters:
-        if hyperparameter.name in out:
+        if hyperparameter.name in removed:
             continue
-        strangers = [
-            parent for parent in hyperparameter.when if parent not in {**given, **left} and parent not in {*out, *gone}
-        ]
+        unknown = [parent for parent in hyperparameter.when if parent not in {*given, *searched, *removed}]
         errors += [
-            f"--space: {hyperparameter.name} depends on {p}, which is no setting and no knob before it"
-            for p in strangers
+            f"--space: {hyperparameter.name} depends on {parent}, which is neither a setting nor an earlier "
+            "hyperparameter"
+            for parent in unknown
         ]
-        errors += (
-            [] if strangers else _impossible(hyperparameter, {other.name: other for other in hyperparameters}, settings)
-        )
-        settled = {parent: allowed for parent, allowed in hyperparameter.when.items() if parent not in left}
-        if exists(hyperparameter.model_copy(update={"when": settled}), given):
-            conditions = {parent: allowed for parent, allowed in hyperparameter.when.items() if parent in left}
-            left[hyperparameter.name] = hyperparameter.model_copy(update={"when": conditions})
+        if not unknown:
+            errors += _condition_errors(hyperparameter, by_name, settings)
+        decided = {parent: allowed for parent, allowed in hyperparameter.when.items() if parent not in searched}
+        if applies(hyperparameter.model_copy(update={"when": decided}), given):
+            conditions = {parent: allowed for parent, allowed in hyperparameter.when.items() if parent in searched}
+            searched[hyperparameter.name] = hyperparameter.model_copy(update={"when": conditions})
         else:
-            gone.add(hyperparameter.name)
+            removed.add(hyperparameter.name)
     if errors:
         raise SettingsError(errors)
-    return tuple(left.values())
+    return tuple(searched.values())
 
 
-def _impossible(
-    hyperparameter: Hyperparameter, searched: Mapping[str, Hyperparameter], settings: Settings
+def _condition_errors(
+    hyperparameter: Hyperparameter, by_name: Mapping[str, Hyperparameter], settings: Settings
 ) -> list[str]:
-    """Values of a knob's conditions that their parents cannot have."""
+    """Return an error for each value in a hyperparameter's condition that the parent cannot have."""
     errors = []
     for parent, allowed in hyperparameter.when.items():
-        words = f"--space: {hyperparameter.name} depends on {parent} being"
         for value in allowed:
-            if parent in searched:
-                if not searched[parent].holds(value):
-                    errors.append(f"{words} {value!r}, which it cannot be; it is {searched[parent].range()}")
+            problem = f"--space: {hyperparameter.name} depends on {parent} being {value!r}, which is impossible"
+            if parent in by_name:
+                if not by_name[parent].allows(value):
+                    errors.append(f"{problem}; it is {by_name[parent].range()}")
                 continue
             try:
                 settings.with_overrides({parent: value})
             except SettingsError as error:
-                errors += [f"{words} {value!r}, which it cannot be: {message}" for message in error.errors]
+                errors += [f"{problem}: {message}" for message in error.errors]
     return errors
 
 
-def baselines(
-    hyperparameters: Sequence[Hyperparameter], left: Sequence[Hyperparameter], settings: Settings
+def baseline_configurations(
+    hyperparameters: Sequence[Hyperparameter], searched: Sequence[Hyperparameter], settings: Settings
 ) -> tuple[NamedConfiguration, ...]:
-    """Plain ERM; the paper's setting with every other knob at its default; and ERM on the balanced batches of the
-    group methods, since gains of a group loss are often the sampler's.
+    """Return the configurations that every search runs first.
 
-    The paper's setting has the paper's objective whatever is fixed. It informs the sampler where it lies in the space;
-    else it stands beside it, as ERM does.
+    They are plain ERM; the paper's setting, with all other hyperparameters at their defaults; and ERM on the balanced
+    batches of the group losses, since a gain of a group loss may come from its sampling alone.
+
+    The paper's setting always has the paper's loss, whatever is fixed. It informs the sampler if it lies in the space;
+    otherwise it consists of fixed settings, as ERM does.
 
     Args:
-        left: those of the knobs that are searched.
+        hyperparameters: of the space.
+        searched: those that are not fixed.
+        settings: of the study.
     """
-    by_name = {hyperparameter.name: hyperparameter for hyperparameter in left}
-    everything = walk(hyperparameters, lambda hyperparameter: PAPER.get(hyperparameter.name, hyperparameter.default))
-    searched = {name: value for name, value in everything.items() if name in by_name}
-    given = flatten(settings.model_dump(mode="json"))
-    papers = flatten({"loss": Settings().with_overrides(PAPER).loss.model_dump(mode="json")})
-    outside = {key: value for key, value in papers.items() if key not in by_name and given.get(key) != value}
+    by_name = {hyperparameter.name: hyperparameter for hyperparameter in searched}
+    values = walk(hyperparameters, lambda hyperparameter: PAPER.get(hyperparameter.name, hyperparameter.default))
+    inside = {name: value for name, value in values.items() if name in by_name}
+    current = flatten(settings.model_dump(mode="json"))
+    paper_loss = flatten({"loss": Settings().with_overrides(PAPER).loss.model_dump(mode="json")})
+    outside = {key: value for key, value in paper_loss.items() if key not in by_name and current.get(key) != value}
     if any(settings.loss.model_dump().get("coefficients", {}).values()):  # some are fixed: the paper's are all 1
         outside[COEFFICIENTS] = {}
-    inside = settings.with_overrides(outside) == settings
-    inside &= all(by_name[name].holds(value) for name, value in searched.items())
+    in_space = settings.with_overrides(outside) == settings
+    in_space &= all(by_name[name].allows(value) for name, value in inside.items())
     paper = NamedConfiguration(
-        "paper's setting", **{"hyperparameters": searched} if inside else {"fixed": {**searched, **outside}}
+        "paper's setting", **({"hyperparameters": inside} if in_space else {"fixed": {**inside, **outside}})
     )
     return (
         NamedConfiguration("ERM", fixed={"loss.method": "erm"}),
@@ -293,24 +294,23 @@ def baselines(
     )
 
 
-def _of_file(part: str) -> HyperparameterMaker:
-    path = Path(part).expanduser()
+def _read_file(name: str) -> HyperparameterMaker:
+    path = Path(name).expanduser()
     if path.suffix != ".toml":
         raise SettingsError(
-            [f"--space: there is no {part!r}; choose from {', '.join(SPACES)}, joined with +, or give a TOML file"]
+            [f"--space: there is no {name!r}; choose from {', '.join(SPACES)}, joined with +, or give a TOML file"]
         )
     try:
-        tree: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        hyperparameters = parse(SpaceFile, tree).hyperparameter
+        hyperparameters = parse(SpaceFile, tomllib.loads(path.read_text(encoding="utf-8"))).hyperparameter
     except (OSError, ValueError) as error:
         errors = error.errors if isinstance(error, SettingsError) else [str(error)]
-        raise SettingsError([f"--space {part}: {message}" for message in errors]) from None
+        raise SettingsError([f"--space {name}: {message}" for message in errors]) from None
     shared = [
-        f"--space {part}: {hyperparameter.name} cannot be searched: {reason}; leave it out, "
-        "and give it by a flag or --set"
+        f"--space {name}: {hyperparameter.name} cannot be searched: {reason}; leave it out, and set it with a flag or "
+        "--set"
         for hyperparameter in hyperparameters
-        for key, reason in PREPARED.items()
-        if hyperparameter.name == key or hyperparameter.name.startswith(f"{key}.")
+        for key, reason in SHARED.items()
+        if f"{hyperparameter.name}.".startswith(f"{key}.")
     ]
     if shared:
         raise SettingsError(shared)

@@ -1,6 +1,6 @@
-"""A knob: one dotted setting with its range and the reason for it; a space: the knobs a study searches.
+"""A hyperparameter: one searched setting with its range. A space: the hyperparameters that a study searches.
 
-A space knows no Optuna study: ``Space.suggest`` takes anything with Optuna's ``suggest_*`` methods (define-by-run).
+The module does not import Optuna: ``Space.suggest`` takes any object with Optuna's ``suggest_*`` methods.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Choice = bool | int | float | str
 
 
 class Suggester(Protocol):
-    """The part of ``optuna.Trial`` that a space uses."""
+    """The methods of ``optuna.Trial`` that a space uses."""
 
     @property
     def user_attrs(self) -> Mapping[str, Any]: ...
@@ -32,18 +32,19 @@ class Suggester(Protocol):
 
 
 class Hyperparameter(Frozen):
-    """One searched setting: a range of numbers, or choices.
+    """One searched setting: a range of numbers, or a set of choices.
 
     Attributes:
-        name: dotted key of ``study.config.settings.Settings``.
+        name: dotted name of a setting in ``study.config.settings.Settings``.
         reason: why it is searched, and why in this range.
-        default: what a trial has that was run before the knob was added, where its settings do not say.
-        low, high: a range, both ends included.
-        scale: of the range.
-        integer: whole numbers only.
-        choices: in place of a range.
-        unit: of the value.
-        when: names of earlier knobs, and the values of each for which this one exists.
+        default: value of trials that ran before the hyperparameter was added to the space, if their settings have none.
+        low: lower end of the range, included.
+        high: upper end of the range, included.
+        scale: scale on which the range is sampled.
+        integer: whether only integers are allowed.
+        choices: the allowed values, instead of a range.
+        unit: unit of the value.
+        when: condition for the hyperparameter to apply: allowed values of earlier hyperparameters, by name.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -58,26 +59,26 @@ class Hyperparameter(Frozen):
     when: dict[str, tuple[Choice, ...]] = {}
 
     @model_validator(mode="after")
-    def _sound(self) -> Hyperparameter:
+    def _consistent(self) -> Hyperparameter:
         if self.choices:
             if self.low is not None or self.high is not None:
-                raise ValueError(f"{self.name} has choices and a range: give one of them")
+                raise ValueError(f"{self.name} has both choices and a range; give one of them")
             if len(set(self.choices)) < len(self.choices):
-                raise ValueError(f"{self.name} names a choice twice")
+                raise ValueError(f"{self.name} contains a choice twice")
         elif self.low is None or self.high is None or self.low >= self.high:
-            raise ValueError(f"{self.name} needs choices, or a low below its high")
+            raise ValueError(f"{self.name} needs choices, or a range with low below high")
         elif self.scale == "log" and self.low <= 0:
-            raise ValueError(f"{self.name} has a log scale, so its low must be above 0")
+            raise ValueError(f"{self.name} has a log scale, so low must be above 0")
         elif self.integer and (self.low % 1 or self.high % 1):
-            raise ValueError(f"{self.name} is an integer, so its low and high must be whole numbers")
+            raise ValueError(f"{self.name} is an integer, so low and high must be integers")
         if empty := [parent for parent, allowed in self.when.items() if not allowed]:
-            raise ValueError(f"{self.name} names no value of {', '.join(empty)} in its condition")
-        if not self.holds(self.default):
-            raise ValueError(f"{self.name} has the default {self.default!r}, which is not in its own range")
+            raise ValueError(f"{self.name} has a condition on {', '.join(empty)} without values")
+        if not self.allows(self.default):
+            raise ValueError(f"{self.name} has the default {self.default!r}, which is outside its range")
         return self
 
-    def holds(self, value: Any) -> bool:
-        """Whether the knob can have this value."""
+    def allows(self, value: Any) -> bool:
+        """Return whether the value is a choice or lies in the range."""
         if self.choices:
             return value in self.choices
         assert self.low is not None and self.high is not None
@@ -85,15 +86,14 @@ class Hyperparameter(Frozen):
         return number and self.low <= value <= self.high and not (self.integer and value % 1)
 
     def ends(self) -> tuple[Choice, ...]:
-        """The values that are checked against the settings before a start: every choice, or both ends of the range."""
+        """Return every choice, or both ends of the range; they are validated before a study starts."""
         if self.choices:
             return self.choices
         assert self.low is not None and self.high is not None
         return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
 
     def between(self) -> Sequence[Choice]:
-        """Values between the ends that are checked as well: the whole numbers, up to a thousand of them, or one that is
-        not whole."""
+        """Return values inside the range that are validated as well: up to 1000 integers, or one non-integer number."""
         if self.choices:
             return ()
         assert self.low is not None and self.high is not None
@@ -102,19 +102,20 @@ class Hyperparameter(Frozen):
         return (self.low + (math.sqrt(5) - 1) / 2 * (self.high - self.low),)
 
     def values(self) -> Sequence[Choice] | None:
-        """Every value that it can have; None where there is no end of them."""
+        """Return all allowed values, or None if there are infinitely many."""
         if self.choices or not self.integer:
             return self.choices or None
         assert self.low is not None and self.high is not None
         return range(int(self.low), int(self.high) + 1)
 
     def contains(self, other: Hyperparameter) -> bool:
-        """Whether it has every value of another knob, so that a study that searched that one can go on with this."""
+        """Return whether every value of ``other`` is allowed, so that a study of ``other`` can be extended."""
         return bool(self.choices) == bool(other.choices) and all(
-            self.holds(value) for value in (*other.ends(), *other.between())
+            self.allows(value) for value in (*other.ends(), *other.between())
         )
 
     def suggest(self, trial: Suggester) -> Any:
+        """Return the value that a trial suggests."""
         if self.choices:
             return trial.suggest_categorical(self.name, self.choices)
         assert self.low is not None and self.high is not None
@@ -124,7 +125,7 @@ class Hyperparameter(Frozen):
         return trial.suggest_float(self.name, self.low, self.high, log=log)
 
     def on_grid(self, points: int) -> Hyperparameter:
-        """The same knob with ``points`` choices, evenly spaced on its scale, in place of its range.
+        """Return the hyperparameter with ``points`` evenly spaced choices, on its scale, instead of its range.
 
         >>> hyperparameter = Hyperparameter(name="a", reason="-", default=1.0, low=0.1, high=10.0, scale="log")
         >>> hyperparameter.on_grid(3).choices
@@ -144,27 +145,30 @@ class Hyperparameter(Frozen):
             update={"choices": choices, "default": nearest, "low": None, "high": None, "scale": "linear"}
         )
 
-    def held_at(self, value: Choice) -> Hyperparameter:
-        """The same knob with this value alone, wherever it exists; it need not lie in the range."""
+    def pinned_at(self, value: Choice) -> Hyperparameter:
+        """Return the hyperparameter with a single value, which may lie outside the range."""
         return self.model_copy(
             update={"choices": (value,), "default": value, "low": None, "high": None, "scale": "linear"}
         )
 
     def range(self) -> str:
-        """The range as a reader would write it."""
+        """Return the range or the choices as text."""
         unit = f" {self.unit}" if self.unit else ""
         if self.choices:
             return " | ".join(map(str, self.choices)) + unit
-        marks = [mark for mark, there in (("log", self.scale == "log"), ("integer", self.integer)) if there]
-        return f"{self.low:g} … {self.high:g}" + (f" ({', '.join(marks)})" if marks else "") + unit
+        notes = [note for note, shown in (("log", self.scale == "log"), ("integer", self.integer)) if shown]
+        return f"{self.low:g} … {self.high:g}" + (f" ({', '.join(notes)})" if notes else "") + unit
 
 
 @dataclass(frozen=True)
 class NamedConfiguration:
-    """A configuration that every study of a space runs first.
+    """A named configuration, such as a baseline or an arm of an ablation.
 
-    ``knobs`` lie inside the space and inform the sampler; ``fixed`` are settings outside it (plain ERM, say). ``note``
-    says where it comes from, if that needs saying.
+    Attributes:
+        label: its name.
+        hyperparameters: values inside the search space; they inform the sampler.
+        fixed: settings outside the search space, such as those of plain ERM.
+        note: where the configuration comes from.
     """
 
     label: str
@@ -175,27 +179,30 @@ class NamedConfiguration:
 
 @dataclass(frozen=True)
 class Space:
-    """What a study searches, for the cells it has."""
+    """The hyperparameters that a study searches, and the baseline configurations that it runs first."""
 
     name: str
     hyperparameters: tuple[Hyperparameter, ...]
     baselines: tuple[NamedConfiguration, ...]
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
-        """Dotted overrides of the settings for one trial, conditional knobs left out where they do not apply."""
+        """Return the settings of a trial by dotted name, without conditional hyperparameters that do not apply."""
         if fixed := trial.user_attrs.get("fixed"):
             return dict(fixed)
         if not self.hyperparameters:
-            raise ValueError(f"the space {self.name} has named configurations only, and none of them is left to run")
+            raise ValueError(f"the space {self.name} has only named configurations, and all of them have run")
         return walk(self.hyperparameters, lambda hyperparameter: hyperparameter.suggest(trial))
 
     def on_grid(self, points: int) -> Space:
-        """The same space with at most ``points`` values a knob; a reference that is not among them lies outside."""
+        """Return the space with at most ``points`` values per hyperparameter.
+
+        Baseline configurations that are not on the grid become fixed settings.
+        """
         hyperparameters = tuple(hyperparameter.on_grid(points) for hyperparameter in self.hyperparameters)
         by_name = {hyperparameter.name: hyperparameter for hyperparameter in hyperparameters}
         baselines = tuple(
             baseline
-            if all(by_name[name].holds(value) for name, value in baseline.hyperparameters.items())
+            if all(by_name[name].allows(value) for name, value in baseline.hyperparameters.items())
             else replace(baseline, hyperparameters={}, fixed=baseline.hyperparameters)
             for baseline in self.baselines
         )
@@ -203,32 +210,32 @@ class Space:
 
     @property
     def finite(self) -> bool:
-        """Whether it has an end of configurations."""
+        """Whether the number of configurations is finite."""
         return all(hyperparameter.values() is not None for hyperparameter in self.hyperparameters)
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every configuration of a finite space."""
+        """Yield every configuration of a finite space."""
         return _points(self.hyperparameters, {})
 
 
 def walk(hyperparameters: Sequence[Hyperparameter], choose: Callable[[Hyperparameter], Any]) -> dict[str, Any]:
-    """The values of the knobs that exist given those before them."""
+    """Choose a value for each hyperparameter that applies, given the values chosen before; return them by name."""
     values: dict[str, Any] = {}
     for hyperparameter in hyperparameters:
-        if exists(hyperparameter, values):
+        if applies(hyperparameter, values):
             values[hyperparameter.name] = choose(hyperparameter)
     return values
 
 
-def exists(hyperparameter: Hyperparameter, values: Mapping[str, Any]) -> bool:
-    """Whether a conditional knob applies beside these values."""
+def applies(hyperparameter: Hyperparameter, values: Mapping[str, Any]) -> bool:
+    """Return whether the condition of a hyperparameter holds for these values."""
     return all(values.get(parent) in allowed for parent, allowed in hyperparameter.when.items())
 
 
 def _points(hyperparameters: Sequence[Hyperparameter], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not hyperparameters:
         yield values
-    elif not exists(hyperparameters[0], values):
+    elif not applies(hyperparameters[0], values):
         yield from _points(hyperparameters[1:], values)
     else:
         for choice in hyperparameters[0].values() or ():

@@ -154,7 +154,7 @@ def _trials(study: Study, hyperparameters: Sequence[Hyperparameter], metrics: Se
         )
     for row in rows.to_dict("records"):
         known = row["hyperparameters"]
-        if known and all(name in by_name and by_name[name].holds(value) for name, value in known.items()):
+        if known and all(name in by_name and by_name[name].allows(value) for name, value in known.items()):
             yield create_trial(
                 params=known,
                 distributions={name: distributions[name] for name in known},

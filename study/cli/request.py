@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from search_spaces import split_fixed
+from search_spaces import split_overrides
 from study.cli.options import DataOptions, SearchOptions, StudyOptions
 from study.common.environment import gpus
 from study.common.errors import SettingsError
@@ -55,7 +55,7 @@ def study_request(
     pinned: dict[str, Any] = {}
     if space not in NAMED_SPACES:
         try:
-            overrides, pinned = split_fixed(space, base, overrides)
+            overrides, pinned = split_overrides(space, base, overrides)
         except SettingsError as error:
             all_errors += error.errors
     settings, setting_errors = valid_settings(base, overrides)

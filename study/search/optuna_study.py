@@ -93,7 +93,7 @@ class Search:
         """Return the point of the space with these settings (by dotted name), None if one of them is out of range."""
         searched = self.space.hyperparameters
         point = walk(searched, lambda hyperparameter: settings.get(hyperparameter.name, hyperparameter.default))
-        inside = all(each.holds(point[each.name]) for each in searched if each.name in point)
+        inside = all(each.allows(point[each.name]) for each in searched if each.name in point)
         return point if inside else None
 
 

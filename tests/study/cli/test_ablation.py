@@ -1,4 +1,4 @@
-"""Arms of an ablation through real Ray: by name, added later, and compared with ERM."""
+"""study/ablation.py: arms by name, added later, and compared with ERM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from study.storage.study_folder import StudyFolder
 from tests.analysis.studies import write_whole_study
 
 
-def test_arms_are_chosen_by_name_and_erm_is_always_there():
+def test_arms_are_chosen_by_label_and_include_erm():
     assert choose_arms("V-REx; ERM, balanced") == ("ERM", "ERM, balanced", "V-REx")
     assert choose_arms(None) == tuple(arm.label for arm in ARMS)
     with pytest.raises(
@@ -31,7 +31,7 @@ def test_arms_are_chosen_by_name_and_erm_is_always_there():
         choose_arms("group dro")
 
 
-def test_a_family_stands_for_its_arms():
+def test_family_is_replaced_by_its_arms():
     both = ("speech", "speech+text")
     assert set(choose_arms("leave-one-out; V-REx")) == {"ERM", "V-REx", *FAMILIES["leave-one-out"]}
     for family, labels in FAMILIES.items():
@@ -42,7 +42,7 @@ def test_a_family_stands_for_its_arms():
         choose_arms("modalities")
 
 
-def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
+def test_leave_one_out_and_add_one_in_differ_in_one_part():
     parts = {"sampling": "loss.sampling", "schedule": "loss.fairness_weight.schedule"}
     parts |= {"power": "loss.power", "reduction": "loss.reduction"}
     by_label = {arm.label: Settings().with_overrides(arm.fixed) for arm in ARMS}
@@ -66,7 +66,7 @@ def test_leave_one_out_takes_one_part_and_add_one_in_adds_one():
     assert added == [{}, {"sampling": "balanced"}, {"schedule": "adaptive"}, {"power": 2}, {"reduction": "max"}]
 
 
-def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corpus, tmp_path, capsys):
+def test_arm_without_its_control_split_is_an_error(small_corpus, tmp_path, capsys):
     flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--num-workers", "1"]
     flags += ["--set", "optimisation.batch_size=24", "--set", "control.fraction=0", "--arms", "held-out gaps"]
     assert main([*flags, "--dry-run"]) == 2
@@ -74,13 +74,13 @@ def test_an_arm_without_its_control_split_is_refused_before_the_start(small_corp
 
 
 @pytest.mark.parametrize("fixed", ["loss.power=1", 'loss={"method": "erm"}'])
-def test_an_objective_for_all_arms_is_refused(small_corpus, tmp_path, capsys, fixed):
+def test_loss_setting_for_all_arms_is_an_error(small_corpus, tmp_path, capsys, fixed):
     flags = ["--corpus", f"meld-st:{small_corpus}", "--storage", str(tmp_path), "--set", fixed]
     assert main([*flags, "--dry-run"]) == 2
-    assert f"--set {fixed.partition('=')[0]}: the arms set the objective" in capsys.readouterr().err
+    assert f"--set {fixed.partition('=')[0]}: the arms define the loss" in capsys.readouterr().err
 
 
-def test_arms_are_significant_by_holm(tmp_path, monkeypatch, capsys):
+def test_comparison_table_uses_holm_adjusted_p_values(tmp_path, monkeypatch, capsys):
     quick = partial(compare, resamples=40)
     monkeypatch.setattr("study.cli.ablation.compare", quick)
     folder = write_whole_study(tmp_path / "s", per_cell=24, speakers=12, seeds=(0, 1), configurations=4)
@@ -89,11 +89,11 @@ def test_arms_are_significant_by_holm(tmp_path, monkeypatch, capsys):
     table = arms.table[(arms.table["scope"] == arms.overall) & arms.table["quantity"].isin(["w_f1", "avg"])]
     lines = [line for line in capsys.readouterr().out.splitlines() if arms.overall in line]
     for line, row in zip(lines, table.to_dict("records"), strict=True):
-        *_, holm, says = re.split(" {2,}", line.strip())
-        assert (holm, says) == (format_p(row["p_holm"]), row["verdict"])
+        *_, holm, verdict = re.split(" {2,}", line.strip())
+        assert (holm, verdict) == (format_p(row["p_holm"]), row["verdict"])
 
 
-def test_arms_run_are_compared_and_can_be_added_to(sweep):
+def test_arms_are_compared_and_can_be_added(sweep):
     folder = StudyFolder.at(str(sweep.storage), "arms")
 
     def run(arms: str):

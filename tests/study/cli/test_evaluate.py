@@ -1,4 +1,4 @@
-"""An exported adapter on another corpus, by likelihood and by free answers."""
+"""study/evaluate.py: an exported adapter on another corpus, by label likelihoods and by generated answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def adapter(plan_in, small_corpus, tmp_path_factory):
     return place, finished, ["--adapter", place, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
 
 
-def test_likelihoods_are_those_of_the_run_and_answers_have_an_invalid_rate(adapter, tmp_path, capsys):
+def test_label_likelihoods_equal_the_run_and_answers_have_an_invalid_rate(adapter, tmp_path, capsys):
     _, finished, flags = adapter
     file = tmp_path / "kept" / "p.parquet"
     assert main([*flags, "--predictions", str(file)]) == 0
@@ -51,7 +51,7 @@ def test_likelihoods_are_those_of_the_run_and_answers_have_an_invalid_rate(adapt
     assert float(row[head.index("invalid")]) == pytest.approx(100 * (women["predicted"] == INVALID).mean(), abs=0.06)
 
 
-def test_a_corpus_without_a_split_is_scored_as_a_whole(adapter, small_corpus, tmp_path, capsys):
+def test_corpus_without_a_split_is_evaluated_as_a_whole(adapter, small_corpus, tmp_path, capsys):
     """Eight clips of four voices, too few to be divided."""
     _, _, flags = adapter
     table = pd.read_csv(small_corpus / "ENG_DEU" / "deu_test.csv").iloc[:8]
@@ -73,10 +73,10 @@ def test_a_corpus_without_a_split_is_scored_as_a_whole(adapter, small_corpus, tm
     assert main([*flags, *corpus, "--split", "speaker"]) == 2
     assert "leave no voice" in capsys.readouterr().err
     assert main([*flags, *corpus, "--split", "speaker", "--subset", "all"]) == 2
-    assert "nothing to say" in capsys.readouterr().err
+    assert "leave out --split speaker" in capsys.readouterr().err
 
 
-def test_a_part_is_enough_to_be_scored(adapter, small_corpus, tmp_path, capsys):
+def test_corpus_with_one_split_can_be_evaluated(adapter, small_corpus, tmp_path, capsys):
     _, _, flags = adapter
     table = pd.read_csv(small_corpus / "ENG_DEU" / "deu_valid.csv")
     clips = [f"{small_corpus}/ENG_DEU/DEU/dev/dev_{number}.wav" for number in table["id"]]
@@ -90,7 +90,7 @@ def test_a_part_is_enough_to_be_scored(adapter, small_corpus, tmp_path, capsys):
     assert "the test split of language de is empty" in capsys.readouterr().err
 
 
-def test_another_backbone_is_refused_and_a_moved_one_is_not(adapter, small_study, tmp_path, capsys):
+def test_moved_backbone_is_accepted_and_another_is_refused(adapter, small_study, tmp_path, capsys):
     _, _, flags = adapter
     _, prepared = small_study
     moved = shutil.copytree(prepared.backbone, tmp_path / "moved")
@@ -110,11 +110,11 @@ def test_another_backbone_is_refused_and_a_moved_one_is_not(adapter, small_study
         (["--adapter", "/nowhere"], "has no adapter_config.json"),
         (["--modalities", "sight"], "--modalities sight"),
         (["--backbone", "/nowhere/at/all"], "there is no such folder"),
-        (["--corpus", "tape:x"], "is no corpus"),
-        (["--batch-size", "0"], "--batch-size 0"),
+        (["--corpus", "tape:x"], "is not a corpus"),
+        (["--batch-size", "0"], "--batch-size: "),
     ],
 )
-def test_faults_name_the_flag(adapter_stub, capsys, flags, words):
+def test_error_names_the_option(adapter_stub, capsys, flags, words):
     assert main([*adapter_stub, *flags]) == 2
     assert words in capsys.readouterr().err
 
@@ -136,7 +136,7 @@ def adapter_stub(small_study, run_plan, small_corpus):
     return ["--adapter", plan.folder.path("adapter"), "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
 
 
-def test_an_adapter_that_lost_weights_is_refused(adapter_stub, capsys):
+def test_adapter_with_missing_weights_is_refused(adapter_stub, capsys):
     weights = Path(adapter_stub[adapter_stub.index("--adapter") + 1]) / "adapter_model.safetensors"
     whole = weights.read_bytes()
     tensors = load(whole)
@@ -162,7 +162,7 @@ def test_an_adapter_that_lost_weights_is_refused(adapter_stub, capsys):
         ("settings.json", lambda held: {**held, "backbone": "x"}, "cannot be read"),
     ],
 )
-def test_files_of_an_adapter_that_are_broken_are_named(adapter_stub, capsys, name, change, words):
+def test_invalid_adapter_file_is_named(adapter_stub, capsys, name, change, words):
     path = Path(adapter_stub[adapter_stub.index("--adapter") + 1]) / name
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     assert main(adapter_stub) == 2

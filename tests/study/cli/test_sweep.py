@@ -1,4 +1,4 @@
-"""The main job as its users start it, through real Ray, DeepSpeed and Optuna."""
+"""study/sweep.py as a subprocess, with real Ray, DeepSpeed and Optuna."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def finished(sweep):
     return done, StudyFolder.at(str(sweep.storage), "two")
 
 
-def test_two_trials_down_to_the_figures_data(finished):
+def test_two_trials_give_records_and_a_report(finished):
     done, folder = finished
     trials = read_trials(folder)
     assert [trial["state"] for trial in trials.values()] == ["finished", "finished"]
@@ -42,7 +42,7 @@ def test_two_trials_down_to_the_figures_data(finished):
         assert folder.exists(f"report/{name}") and folder.path("report") in done.stdout
 
 
-def test_the_output_is_short_and_names_what_counts(finished):
+def test_output_is_short(finished):
     done, _ = finished
     lines = done.stdout.splitlines()
     assert len(lines) < 60
@@ -51,7 +51,7 @@ def test_the_output_is_short_and_names_what_counts(finished):
     assert "WARNING" not in done.stdout + done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_journal_is_optunas(finished):
+def test_journal_is_an_optuna_study(finished):
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
@@ -62,13 +62,13 @@ def test_the_journal_is_optunas(finished):
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
 
 
-def test_worker_output_lies_with_its_runs(finished):
+def test_worker_logs_are_beside_their_runs(finished):
     _, folder = finished
     for config_id, _ in finished_runs(folder):
         assert {"worker-0.log", "worker-1.log"} <= set(folder.names(f"runs/{config_id}"))
 
 
-def test_records_say_what_the_way_to_the_first_step_went_to(finished):
+def test_records_break_down_the_startup_time(finished):
     _, folder = finished
     runs = [folder.read_json(f"runs/{config_id}/{seed}/finished.json") for config_id, seed in finished_runs(folder)]
     parts = ["placement", "processes", "imports", "examples", "encoder states", "model", "engine", "first step"]
@@ -88,7 +88,7 @@ def test_no_record_log_report_or_output_holds_a_credential(finished, ray_directo
         assert not [str(path) for path in files if secret.encode() in path.read_bytes()], name
 
 
-def test_again_shows_it_at_once_and_runs_nothing(sweep, finished):
+def test_finished_study_is_shown_and_nothing_runs(sweep, finished):
     _, folder = finished
     before = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
     again = sweep("--study", "two", "--trials", "2", script=("-m", "study.sweep"))
@@ -105,7 +105,7 @@ def test_again_shows_it_at_once_and_runs_nothing(sweep, finished):
         (("--modalities", "speech"), ["modalities"]),
     ],
 )
-def test_a_folder_of_another_study_is_refused(sweep, finished, flags, words):
+def test_folder_of_another_study_is_refused(sweep, finished, flags, words):
     _, folder = finished
     plan = read_study(folder)
     done = sweep("--study", "two", "--trials", "2", *flags)
@@ -114,7 +114,7 @@ def test_a_folder_of_another_study_is_refused(sweep, finished, flags, words):
     assert read_study(folder) == plan and len(read_trials(folder)) == 2
 
 
-def test_every_fault_is_named_before_anything_starts(sweep):
+def test_every_error_is_reported_before_anything_starts(sweep):
     done = sweep(
         "--study", "faulty", "--num-workers", "64",
         "--set", "loss.pwer=3", "--set", "loss.coefficients.languages.de=-1",
@@ -143,7 +143,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
-def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, status, word):
+def test_sweep_resumes_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, status, word):
     name = f"cut-{number}"
     folder = StudyFolder.at(str(sweep.storage), name)
     flags = ("--study", name, "--trials", "3", "--epochs", "10", "--set", "optimisation.patience=10")
@@ -172,7 +172,7 @@ def test_a_sweep_goes_on_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, sta
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_is_recorded_with_its_reason_and_retried_by_the_next_call(sweep):
+def test_failed_trial_is_recorded_and_retried_by_the_next_call(sweep):
     # a learning rate that overflows: every trial's loss stops being finite
     flags = ("--study", "broken", "--trials", "1", "--set", "optimisation.learning_rate=1e30")
     done = sweep(*flags)
@@ -186,7 +186,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_retried_by_the_next_
 
 
 @pytest.mark.slow
-def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confirmed(sweep, capsys):
+def test_study_grows_and_is_confirmed_without_repeating_runs(sweep, capsys):
     folder = StudyFolder.at(str(sweep.storage), "grown")
     search_objectives = (
         "--objectives",
@@ -224,7 +224,7 @@ def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confi
     }
     assert "optimisation.learning_rate" in second[max(second)]["hyperparameters"]
     flags = ("--trials", "5", "--space", "schedules+training", "--seeds", "0,1")
-    assert "as searched → on fresh seeds" in run(*flags, "--confirm-seeds", "10")
+    assert "in the search → on fresh seeds" in run(*flags, "--confirm-seeds", "10")
     again = load_study(StudyFolder(folder.path("confirm")))
     assert "ERM" in set(again.configurations["label"]) and again.seeds == (10,)
     assert set(again.configurations["config_id"]) <= {trial["config_id"] for trial in second.values()}
@@ -236,7 +236,7 @@ def test_a_study_grows_in_trials_seeds_and_knobs_runs_nothing_twice_and_is_confi
 
 
 @pytest.mark.slow
-def test_a_profile_of_each_trial_is_left_by_its_first_seed(sweep):
+def test_first_seed_of_each_trial_is_profiled(sweep):
     done = sweep(
         "--study", "profiled", "--trials", "2", "--seeds", "3,1", "--num-workers", "1", "--epochs", "2", "--profile"
     )

@@ -1,4 +1,4 @@
-"""One configuration from a file or from flags, down to an adapter that PEFT loads."""
+"""study/train.py: from options or a file to an adapter that PEFT loads."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def finished(command):
     return out, StudyFolder.at(str(command.storage), "one")
 
 
-def test_two_ranks_of_torchrun_print_one_table_and_leave_a_study(finished):
+def test_two_ranks_of_torchrun_print_one_table_and_write_one_study(finished):
     out, folder = finished
     (config_id, seed), *others = finished_runs(folder)
     assert not others and out.count("epoch   1  dev W-F1") == 1
@@ -89,7 +89,7 @@ def test_two_ranks_of_torchrun_print_one_table_and_leave_a_study(finished):
     assert folder.path("runs", config_id, str(seed), "adapter") in out
 
 
-def test_the_card_has_figures_settings_and_the_corpus_notes(finished):
+def test_model_card_has_metrics_settings_and_corpus_notes(finished):
     out, folder = finished
     ((config_id, seed),) = finished_runs(folder)
     card = folder.read_bytes(f"runs/{config_id}/{seed}/adapter/README.md").decode()
@@ -102,7 +102,7 @@ def test_the_card_has_figures_settings_and_the_corpus_notes(finished):
 
 
 @pytest.mark.parametrize("trainable", [(), ("projector", "audio_encoder")])
-def test_peft_loads_the_adapter_onto_the_stock_base_and_predicts_the_same(run_plan, trainable):
+def test_peft_loads_the_adapter_and_predicts_the_same(run_plan, trainable):
     plan = run_plan({"optimisation.epochs": 1, "backbone.trainable": trainable})
     train(plan, seed=0, report=lambda row: None, export=True)
     place = plan.folder.path("runs/abc/0/adapter")
@@ -132,7 +132,7 @@ def test_peft_loads_the_adapter_onto_the_stock_base_and_predicts_the_same(run_pl
     assert config["base_model_name_or_path"] == plan.backbone and config["r"] == 16
 
 
-def test_a_config_is_dotted_or_nested_json_or_toml(tmp_path):
+def test_config_is_dotted_or_nested_json_or_toml(tmp_path):
     nested = tmp_path / "a.json"
     nested.write_text(json.dumps({"loss": {"method": "group_dro", "step_size": 0.1}, "modalities": ["speech"]}))
     dotted = tmp_path / "b.toml"
@@ -144,7 +144,7 @@ def test_a_config_is_dotted_or_nested_json_or_toml(tmp_path):
     assert read_config(nested, "Qwen/Qwen2-Audio-7B-Instruct").optimisation.epochs == 20
 
 
-def test_a_trial_of_a_study_is_a_config(tmp_path):
+def test_trial_of_a_study_is_a_config(tmp_path):
     folder = StudyFolder.at(str(tmp_path), "search")
     base = Settings().with_overrides({"optimisation.epochs": 7, "corpus.loudness": "rms"})
     folder.write_json("study.json", {"settings": base.model_dump(mode="json")})
@@ -153,20 +153,20 @@ def test_a_trial_of_a_study_is_a_config(tmp_path):
     assert read_config(tmp_path / "search/trials/00004.json", None) == base.with_overrides(hyperparameters)
 
 
-def test_the_settings_of_a_run_or_adapter_are_a_config(tmp_path):
+def test_settings_of_a_run_or_adapter_are_a_config(tmp_path):
     settings = Settings().with_overrides({"optimisation.epochs": 7, "backbone.lora_rank": 4})
     path = tmp_path / "settings.json"
     path.write_text(json.dumps({"settings": settings.model_dump(mode="json"), "seed": 3}))
     assert read_config(path, None) == settings
 
 
-def test_a_corpus_is_looked_for_beside_the_config(tmp_path):
+def test_corpus_path_is_relative_to_the_config(tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"corpus.spec": "manifest:data/m.csv"}))
     assert read_config(path, None).corpus.spec == f"manifest:{tmp_path / 'data' / 'm.csv'}"
 
 
-def test_a_trial_moves_to_another_backbone_without_the_preset_of_the_tiny_one(tmp_path):
+def test_trial_on_another_backbone_loses_the_preset_of_the_tiny_one(tmp_path):
     folder = StudyFolder.at(str(tmp_path), "search")
     folder.write_json("study.json", {"settings": on_backbone(Settings(), "tiny").model_dump(mode="json")})
     hyperparameters = {"loss.method": "erm", "optimisation.learning_rate": 0.01}
@@ -179,12 +179,12 @@ def test_a_trial_moves_to_another_backbone_without_the_preset_of_the_tiny_one(tm
     ("text", "words"),
     [
         ("{", "faulty.json cannot be read as JSON"),
-        ("[]", "holds no settings"),
+        ("[]", "does not contain settings"),
         ('{"hyperparameters": null, "config_id": "x"}', "study.json cannot be read"),
         ('{"optimisation": {"epoch": 3}, "loss.power": -1}', "optimisation.epoch: there is no such setting"),
     ],
 )
-def test_a_faulty_config_names_file_and_knob(tmp_path, text, words):
+def test_invalid_config_names_file_and_setting(tmp_path, text, words):
     path = tmp_path / "faulty.json"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
@@ -201,7 +201,7 @@ def single(command, *flags: str):
     return single_request(*make_parser().read([*flags, "--storage", str(command.storage)]))
 
 
-def test_flags_go_before_the_file(command, tmp_path):
+def test_options_override_the_file(command, tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"optimisation.epochs": 9, "modalities": ["speech"], "optimisation.batch_size": 48}))
     request = single(command, "--config", str(path), "--epochs", "4", "--set", "optimisation.batch_size=30")
@@ -212,7 +212,7 @@ def test_flags_go_before_the_file(command, tmp_path):
     )
 
 
-def test_settings_are_shown_in_their_own_letters(small_study):
+def test_settings_are_shown_without_escapes(small_study):
     plan, _ = small_study
     settings = plan.request.settings.with_overrides({"prompt.labels": "ja"})
     out = io.StringIO()
@@ -228,12 +228,12 @@ def test_settings_are_shown_in_their_own_letters(small_study):
         (("--config", "no"), "no"),
     ],
 )
-def test_what_one_run_cannot_do_is_refused(command, capsys, flags, words):
+def test_options_that_need_several_runs_are_errors(command, capsys, flags, words):
     assert run_script(lambda: single(command, *flags)) == 2
     assert words in capsys.readouterr().err
 
 
-def test_main_trains_a_trial_of_a_study_and_exports_it(finished, command, capsys):
+def test_trial_of_a_study_is_trained_and_exported(finished, command, capsys):
     """``--config`` with a trial, down to an adapter, in this process; a flag goes before the study's settings."""
     _, folder = finished
     trial = folder.path("trials", "00000.json")
@@ -253,7 +253,7 @@ def test_main_trains_a_trial_of_a_study_and_exports_it(finished, command, capsys
     assert "this run has finished" in capsys.readouterr().out
 
 
-def test_a_run_of_another_placement_is_not_begun_anew(command, finished, capsys):
+def test_unfinished_run_of_another_parallelism_is_not_restarted(command, finished, capsys):
     out, folder = finished
     ((config_id, seed),) = finished_runs(folder)
     directory = f"runs/{config_id}/{seed}"
@@ -270,7 +270,7 @@ def test_a_run_of_another_placement_is_not_begun_anew(command, finished, capsys)
     assert cut.exists(f"{directory}/checkpoint.json")
 
 
-def test_a_study_that_never_began_takes_a_mended_backbone(command, small_study, tmp_path, capsys):
+def test_study_without_an_epoch_accepts_a_repaired_backbone(command, small_study, tmp_path, capsys):
     backbone = shutil.copytree(small_study[1].backbone, tmp_path / "backbone")
     weights = backbone / "model.safetensors"
     whole = weights.read_bytes()
@@ -287,7 +287,7 @@ def test_a_study_that_never_began_takes_a_mended_backbone(command, small_study, 
 
 
 @pytest.mark.slow
-def test_it_goes_on_after_a_kill_and_ends_like_an_unbroken_run(command):
+def test_resume_after_sigkill_gives_same_metrics(command):
     folder = StudyFolder.at(str(command.storage), "killed")
     length = ("--epochs", "12", "--set", "optimisation.patience=12")  # no early stop: the last epoch is the twelfth
     arguments = command("--study", "killed", *length)

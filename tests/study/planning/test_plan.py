@@ -1,4 +1,4 @@
-"""What the flags make of a corpus, and what of it is refused before anything is written."""
+"""From options and a corpus to a plan; invalid requests are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plan(tmp_path, *flags):
     return build_plan(search_request(*make_parser().read(given), cores=2))
 
 
-def test_a_corpus_without_text_can_be_heard_but_not_read(tmp_path, manifest):
+def test_corpus_without_transcripts_is_used_for_speech_only(tmp_path, manifest):
     spec = manifest()
     found = plan(tmp_path, "--corpus", spec, "--modalities", "speech")
     assert found.counts() == {"train": 12, "dev": 4, "test": 4}
@@ -47,7 +47,7 @@ def test_a_corpus_without_text_can_be_heard_but_not_read(tmp_path, manifest):
     assert plan(tmp_path, "--corpus", manifest(transcript="Ja."), "--modalities", "speech+text")
 
 
-def test_the_plan_names_clips_that_are_heard_in_part(tmp_path, manifest):
+def test_plan_names_truncated_clips(tmp_path, manifest):
     spec = manifest(transcript="Ja.")
     write_wav(tmp_path / "3.wav", 90 * 16_000)
     lines = []
@@ -56,7 +56,7 @@ def test_the_plan_names_clips_that_are_heard_in_part(tmp_path, manifest):
     assert lines[-1] == f"shortened  {told}"
 
 
-def test_the_split_is_that_of_the_flag(tmp_path, manifest):
+def test_split_option_decides_the_split(tmp_path, manifest):
     spec = manifest(transcript="Ja.")
     with pytest.raises(SettingsError, match="no split column to follow"):
         plan(tmp_path, "--corpus", spec, "--split", "official")
@@ -65,7 +65,7 @@ def test_the_split_is_that_of_the_flag(tmp_path, manifest):
     assert plan(tmp_path, "--corpus", spec, "--split", "speaker").request.settings.corpus.split == "speaker"
 
 
-def test_a_study_at_another_loudness_is_another_one(tmp_path, manifest):
+def test_loudness_changes_the_content_hash(tmp_path, manifest):
     spec = manifest(transcript="Ja.")
     recorded, level = (
         plan(tmp_path, "--corpus", spec, "--set", f"corpus.loudness={how}") for how in ("as_recorded", "rms")
@@ -73,7 +73,7 @@ def test_a_study_at_another_loudness_is_another_one(tmp_path, manifest):
     assert recorded.corpus.content_hash != level.corpus.content_hash
 
 
-def test_every_faulty_row_is_shown_and_nothing_is_written(tmp_path, manifest):
+def test_every_invalid_row_is_reported_and_nothing_is_written(tmp_path, manifest):
     spec = manifest(transcript="Ja.", gender="x")
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, "--corpus", spec)
@@ -81,19 +81,23 @@ def test_every_faulty_row_is_shown_and_nothing_is_written(tmp_path, manifest):
     assert not (tmp_path / "results").exists()
 
 
-def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifest, monkeypatch):
+def test_objectives_sampler_and_grid_are_checked_before_the_start(tmp_path, manifest, monkeypatch):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     grid = plan(tmp_path, *given, "--sampler", "grid", "--trials", "42", "--objectives", "uar@de:max,seconds:min")
     assert grid.request.search_objectives.objectives == (("dev_uar@de", "max"), ("seconds", "min"))
     assert all(hyperparameter.choices for hyperparameter in grid.space.hyperparameters)
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler", "grid", "--trials", "43", "--objectives", "gap@ja:min,w_f1:max")
-    # 39 points (tests/search_spaces/test_search_spaces.py) and three references
-    assert "--trials: 43 asked for, the grid has 39 points: at most 42" in str(caught.value)
+    # 39 points (tests/search_spaces/test_search_spaces.py) and three baseline configurations
+    assert "--trials: 43 requested, but the grid has 39 points, with the baseline configurations 42" in str(
+        caught.value
+    )
     assert "there is no metric dev_gap@ja; choose from dev_w_f1" in str(caught.value)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("study.planning.validation.GRID_LIMIT", 38)
-    with pytest.raises(SettingsError, match="the space schedules has over 38 points; --set some of its knobs"):
+    with pytest.raises(
+        SettingsError, match="the space schedules has over 38 points; --set some of its hyperparameters"
+    ):
         plan(tmp_path, *given, "--sampler", "grid")
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--constraint", "gap", "--cache", "s3://b/c")
@@ -103,15 +107,17 @@ def test_goals_samplers_and_grids_are_checked_before_the_start(tmp_path, manifes
     assert not (tmp_path / "s3:").exists()
 
 
-def test_a_space_of_choices_holds_so_many_trials(tmp_path, manifest):
+def test_space_of_choices_limits_the_number_of_trials(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "penalty", "--set", "loss.estimator.kind=batch")
     given = (*given, "--set", "loss.temperature=0.1", "--trials")
     assert plan(tmp_path, *given, "8").space.finite  # two powers, three reductions, and ERM with and without balance
-    with pytest.raises(SettingsError, match="--trials: 9 asked for, the space penalty has 6 points: at most 8"):
+    with pytest.raises(
+        SettingsError, match="--trials: 9 requested, but the space penalty has 6 points, .*; use at most 8"
+    ):
         plan(tmp_path, *given, "9")
 
 
-def test_what_is_fixed_is_not_searched(tmp_path, manifest):
+def test_fixed_settings_are_not_searched(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     fixed = plan(tmp_path, *given, "--set", "loss.fairness_weight.step_size=1.0")
     assert "loss.fairness_weight.step_size" not in {
@@ -130,14 +136,14 @@ def test_what_is_fixed_is_not_searched(tmp_path, manifest):
         ("adaptive", ["initial", "step_size"]),
     ],
 )
-def test_a_fixed_schedule_leaves_its_own_knobs_to_search(tmp_path, manifest, schedule, children):
+def test_fixed_schedule_leaves_its_own_hyperparameters_to_search(tmp_path, manifest, schedule, children):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
     found = plan(tmp_path, *given, "--set", f"loss.fairness_weight.schedule={schedule}")
     assert [hyperparameter.name.rpartition(".")[2] for hyperparameter in found.space.hyperparameters] == children
     assert found.request.settings.loss.fairness_weight.schedule == schedule
 
 
-def test_a_fixed_knob_of_some_configurations_is_held_there_and_another_value_is_another_study(tmp_path, manifest):
+def test_pinned_hyperparameter_is_part_of_the_study(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules+penalty")
     ramp, decay = "loss.fairness_weight.ramp_fraction", "loss.estimator.decay"
     found = plan(tmp_path, *given, "--set", f"{ramp}=0.25", "--set", f"{decay}=0.8")
@@ -154,7 +160,7 @@ def test_a_fixed_knob_of_some_configurations_is_held_there_and_another_value_is_
         plan(tmp_path, *given[:3], "schedules", "--set", f"{decay}=0.8")
 
 
-def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path, manifest):
+def test_study_may_grow_in_trials_seeds_and_hyperparameters_only(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."))
     narrow = plan(tmp_path, *given, "--space", "schedules", "--seeds", "0,1")
     there = study_record(narrow, "hash")
@@ -173,11 +179,11 @@ def test_a_study_may_grow_in_trials_seeds_and_knobs_and_in_nothing_else(tmp_path
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
 
 
-def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manifest):
+def test_study_json_records_the_search_of_the_latest_call(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
     first = plan(tmp_path, *given, "--trials", "9", "--space", "schedules")
     keep_plan(first.request, study_record(first, "hash"))
-    first.request.folder.write_jsonl("runs/abc/0/epochs.jsonl", [])  # it has begun
+    first.request.folder.write_jsonl("runs/abc/0/epochs.jsonl", [])  # a run has started
     more = ("--trials", "5", "--space", "schedules+training", "--sampler", "nsga2", "--early-stopping", "mo-asha")
     second = plan(tmp_path, *given, *more)
     keep_plan(second.request, study_record(second, "hash"))
@@ -186,7 +192,7 @@ def test_a_study_on_disk_says_what_its_latest_call_searched_with(tmp_path, manif
     assert there["early_stopping"] == {"reduction_factor": 3, "grace_period": 1}
 
 
-def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_path, manifest):
+def test_sampler_seed_and_retries_are_options_of_a_search(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."))
     found = plan(tmp_path, *given, "--sampler-seed", "3", "--retries", "2")
     assert (found.request.sampler_seed, found.request.retries) == (3, 2)
@@ -200,7 +206,7 @@ def test_the_seed_of_the_sampler_and_the_retries_are_settings_of_a_search(tmp_pa
     assert [message.split(":")[0] for message in caught.value.errors] == ["--sampler-seed", "--retries"]
 
 
-def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
+def test_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, manifest):
     flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping")
     assert plan(tmp_path, *flags, "mo-asha:grace_period=2").request.early_stopping.rungs(3) == (2,)
     assert plan(tmp_path, *flags, "none").request.early_stopping is None
@@ -212,14 +218,14 @@ def test_a_rule_of_early_stopping_needs_a_rung_before_the_last_epoch(tmp_path, m
         plan(tmp_path, *flags, "mo-asha:reduction_factor=1")
 
 
-def test_early_stopping_ranks_by_any_figure_of_dev_but_not_by_seconds(tmp_path, manifest):
+def test_early_stopping_ranks_by_dev_metrics_but_not_by_seconds(tmp_path, manifest):
     flags = ("--corpus", manifest(), "--modalities", "speech", "--early-stopping", "mo-asha", "--objectives")
     assert plan(tmp_path, *flags, "worst_group_w_f1:max,gap_tpr@de:min").request.early_stopping
     with pytest.raises(SettingsError, match="--early-stopping: seconds is known only after a whole run"):
         plan(tmp_path, *flags, "uar:max,gap:min,seconds:min")
 
 
-def test_trackers_are_known_and_installed(tmp_path, manifest, monkeypatch):
+def test_trackers_must_be_known_and_installed(tmp_path, manifest, monkeypatch):
     given = ("--corpus", manifest(transcript="Ja."), "--report-to")
     monkeypatch.setattr("study.ray_backend.loggers.find_spec", lambda name: None if name == "wandb" else object())
     assert plan(tmp_path, *given, "mlflow").request.trackers == ("mlflow",)

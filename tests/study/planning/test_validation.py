@@ -1,4 +1,4 @@
-"""Faults between the parts of a plan are found before anything is run."""
+"""Errors between the parts of a plan are found before anything runs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def corpus(n_dialogues: int) -> Corpus:
     return Corpus("made up", pd.DataFrame(rows), (), (), (), "hash")
 
 
-def test_a_control_split_that_would_empty_dev_is_named():
+def test_control_split_that_would_empty_dev_is_an_error():
     assert split_errors(corpus(1), ControlSplit()) == []
     errors = split_errors(corpus(1), ControlSplit(fraction=0.5))
     assert len(errors) == 2 and all("control.fraction" in message and "dev would not" in message for message in errors)
     assert split_errors(corpus(8), ControlSplit(fraction=0.5)) == []
 
 
-def test_a_batch_larger_than_the_corpus_is_named():
+def test_batch_larger_than_the_corpus_is_an_error():
     settings = HALF.with_overrides({"optimisation.batch_size": 128})
     (message,) = corpus_errors(corpus(8), settings)
     assert "optimisation.batch_size: 128 is more than the 64 training examples" in message
@@ -46,7 +46,7 @@ def test_a_batch_larger_than_the_corpus_is_named():
     assert "optimisation.batch_size: 64 is more than the 32" in message
 
 
-def test_arms_are_checked_with_what_is_fixed():
+def test_arms_are_checked_with_the_fixed_settings():
     def errors_of(settings):
         return baseline_errors(ablation(LANGUAGES, settings), settings, Parallelism(), LANGUAGES)
 
@@ -54,6 +54,6 @@ def test_arms_are_checked_with_what_is_fixed():
     without = errors_of(HALF.with_overrides({"control.fraction": 0.0}))
     assert len(without) == 3 and all("held-out" in f and "control.fraction" in f for f in without)
     same = errors_of(HALF.with_overrides({"loss.power": 1}))
-    assert same == ["--set: with it, 'power 1' is the same configuration as \"paper's setting\""]
+    assert same == ["--set: with these settings 'power 1' and \"paper's setting\" are the same configuration"]
     loose = errors_of(HALF.with_overrides({"loss.fairness_weight.tolerance": 0.3}))
     assert loose == []

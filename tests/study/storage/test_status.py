@@ -64,7 +64,7 @@ def test_a_sweep_some_of_whose_trials_failed_says_how_many_and_ends_well(tmp_pat
     request = SimpleNamespace(folder=folder, trials=3, search_objectives=SearchObjectives(), profile=False)
     assert show(Console(soft_wrap=True), request, write=False) == status
     said = capsys.readouterr().out
-    assert f"{worked} of 3 trials are done, {3 - worked} failed; the same command goes on" in said
+    assert f"{worked} of 3 trials are done, {3 - worked} failed; the same command runs the others" in said
     assert "trial 2 failed: killed: no memory (logs: there)" in said
     assert ("Pareto front" in said) == (worked > 0)
 
@@ -181,7 +181,10 @@ def test_a_confirmation_is_in_the_report_of_its_study(tmp_path, monkeypatch, cap
 
     page, said = report.read_text(), capsys.readouterr().out
     assert "<h2>On fresh seeds</h2>" in page and "1 → 2" in page
-    assert f"{report} (both)" in said and f"{again.path('report', 'report.html')} (fresh seeds alone)" in said
+    assert (
+        f"{report} (search and fresh seeds)" in said
+        and f"{again.path('report', 'report.html')} (fresh seeds alone)" in said
+    )
     assert Path(again.path("report", "report.html")).exists()
 
 
@@ -298,7 +301,7 @@ def test_a_budget_without_a_pace_cannot_be_checked(planned):
 
 @pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
 def test_a_budget_is_a_number_of_hours(planned, hours):
-    with pytest.raises(SettingsError, match="is no number of worker-hours"):
+    with pytest.raises(SettingsError, match="--budget: Input should be"):
         planned("--budget", hours)
 
 
@@ -307,7 +310,7 @@ def test_the_end_of_a_grid_counts_the_papers_setting_once(planned):
     fixed = ("--set", "loss.reduction=max", "--set", "loss.estimator.kind=batch")
     grid = ("--space", "penalty", "--sampler", "grid", *fixed)
     assert len(planned(*grid, "--trials", "4").space.baselines) == 3
-    with pytest.raises(SettingsError, match="5 asked for, the grid has 2 points: at most 4"):
+    with pytest.raises(SettingsError, match="5 requested, but the grid has 2 points, .* use at most 4"):
         planned(*grid, "--trials", "5")
 
 
@@ -315,11 +318,13 @@ def test_a_confirmation_needs_fresh_seeds_and_the_studys_own_settings(planned, t
     plan = planned("--study", "s", "--seeds", "0,1")
     settings = plan.request.settings.model_dump(mode="json")
     write_plan(tmp_path / "s", seeds=(0, 1), settings=settings)
-    request = confirmation_request(plan.request, "10,11")
+    request = confirmation_request(plan.request, (10, 11))
     assert request.seeds == (10, 11) and request.folder == confirm_folder(StudyFolder(str(tmp_path / "s")))
-    for seeds, words in (("1,10", "the search has used 1"), ("5,5", "must differ"), ("x", "whole numbers")):
-        with pytest.raises(SettingsError, match=words):
-            confirmation_request(plan.request, seeds)
+    with pytest.raises(SettingsError, match="the search has used 1 already"):
+        confirmation_request(plan.request, (1, 10))
+    for seeds, message in (("5,5", "must differ"), ("x", "valid integer"), ("-1", "greater than or equal to 0")):
+        options, (error,) = make_parser().read([f"--confirm-seeds={seeds}"])
+        assert options.confirm_seeds is None and error.startswith("--confirm-seeds: ") and message in error
     with pytest.raises(SettingsError, match="loss.power: 2 there, 1 now"):
-        confirmation_request(planned("--study", "s", "--set", "loss.power=1").request, "10")
+        confirmation_request(planned("--study", "s", "--set", "loss.power=1").request, (10,))
     assert read_trials(plan.request.folder) == {}
