@@ -244,7 +244,8 @@ class OptionParser(argparse.ArgumentParser, Generic[Model]):
         try:
             return self._model.model_validate(values), []
         except ValidationError as error:
-            details = error.errors()
-            errors = [f"--{str(detail['loc'][0]).replace('_', '-')}: {error_message(detail)}" for detail in details]
-            invalid = {detail["loc"][0] for detail in details}
-            return self._model.model_validate({k: v for k, v in values.items() if k not in invalid}), errors
+            details = {
+                detail["loc"][0]: detail for detail in reversed(error.errors())
+            }  # the first error of each option
+            errors = [f"--{str(name).replace('_', '-')}: {error_message(details[name])}" for name in reversed(details)]
+            return self._model.model_validate({k: v for k, v in values.items() if k not in details}), errors
