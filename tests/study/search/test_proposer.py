@@ -321,7 +321,7 @@ def test_arms_can_be_added_and_arms_of_other_calls_are_not_run():
     (record,) = call("ERM", "minimax").start().retried
     assert record["label"] == "minimax"
     assert labels_of(call("ERM", "minimax").run(1)) == ["minimax"]
-    with pytest.raises(ValueError, match="named configurations only"):
+    with pytest.raises(ValueError, match="only named configurations"):
         call("ERM", "minimax").start().propose()
 
 
