@@ -129,8 +129,9 @@ class EmotionModel(nn.Module):
     def scores(self, batch: Batch) -> Tensor:
         """Return the summed log-probability of each label word and the end of turn, (B, 7) float32.
 
-        One forward pass computes all of them. The seven answers follow the prompt side by side. Each attends to the prompt and to itself only, so the scores
-        equal those of seven separate forward passes, also if labels have several tokens or share their first one.
+        One forward pass computes all of them. The seven answers follow the prompt side by side. Each attends to the
+        prompt and to itself only, so the scores equal those of seven separate forward passes, also if labels have
+        several tokens or share their first one.
         """
         base = self.backbone
         device = batch.input_ids.device
