@@ -20,8 +20,10 @@ def format_interval(low: float, high: float) -> str:
 
     >>> format_interval(-0.012, 0.03)
     '−1.2 to +3.0'
+    >>> format_interval(-0.0, 0.0001)
+    '+0.0 to +0.0'
     """
-    return "" if np.isnan(low) else f"{POINTS * low:+.1f} to {POINTS * high:+.1f}".replace("-", "−")
+    return "" if np.isnan(low) else " to ".join(_format_value(POINTS * end, "+") for end in (low, high))
 
 
 def format_p(value: float) -> str:

@@ -113,19 +113,20 @@ def chance_caveat(study: Study, chance: Mapping[str, float]) -> str:
     dev = study.cells[study.cells["split"] == "dev"].astype({"w_f1": float})
     means = dev.groupby(["config_id", "language"], sort=False)["w_f1"].mean().unstack("language")
     names = study.configurations.set_index("config_id")["name"]
-    collapsed = []
+    languages: dict[tuple[str, ...], list[str]] = {}
     for language, level in chance.items():
         if language in means:
-            at_chance = names[names.index.isin(means.index[means[language] <= level + CHANCE_MARGIN])].tolist()
-            if at_chance:
-                collapsed.append(f"in {language} (chance level {POINTS * level:.1f}) {join_names(at_chance)}")
-    if not collapsed:
+            at_chance = tuple(names[names.index.isin(means.index[means[language] <= level + CHANCE_MARGIN])])
+            languages.setdefault(at_chance, []).append(f"{language} (chance level {POINTS * level:.1f})")
+    languages.pop((), None)
+    if not languages:
         return ""
+    collapsed = ". ".join(f"In {', '.join(where)}: {join_names(who)}" for who, where in languages.items())
     return (
-        f"Dev W-F1 at most {POINTS * CHANCE_MARGIN:.0f} points above chance level: {'; '.join(collapsed)}. Chance "
-        "level is the better of always answering the most frequent emotion and drawing answers from the label "
-        "distribution. A model that ignores its input has almost no gap, so the gaps of these configurations say "
-        "nothing about fairness."
+        f"Some models are no better than chance: their dev W-F1 is at most {POINTS * CHANCE_MARGIN:.0f} points above "
+        f"chance level. {collapsed}. Chance level is the W-F1 of always answering the most frequent emotion, or of "
+        "drawing answers from the label distribution if that is higher. A model that ignores its input has almost no "
+        "gap, so a small gap in these languages is no evidence of fairness."
     )
 
 

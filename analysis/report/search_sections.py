@@ -128,5 +128,6 @@ def published_sections(context: ReportContext) -> list[Section]:
 def _reason(shares: pd.DataFrame) -> str:
     """Return why no hyperparameter has a share: one reason for all where too few trials have finished."""
     if shares["n"].max() < MIN_TRIALS and shares["hyperparameter"].notna().any():
-        return f"no hyperparameter occurs in more than {shares['n'].max()} trials, and at least {MIN_TRIALS} are needed"
+        most = shares["n"].max()
+        return f"it takes {MIN_TRIALS} trials with the same hyperparameter, and no hyperparameter has more than {most}"
     return "; ".join(dict.fromkeys(shares["reason"]))

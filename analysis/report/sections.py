@@ -67,8 +67,9 @@ def comparison_sections(context: ReportContext) -> list[Section]:
     text = [
         f"Every configuration is compared with {reference} on the same test utterances and the same training seeds. "
         f"The 95 % interval of a difference in W-F1 comes from {comparison.resamples} cluster bootstrap resamples, "
-        f"which draw whole {by}s. AVG is a mean of absolute gaps, so a bootstrap of it would be biased. It has a "
-        f"paired permutation test instead, which exchanges the predictions of the two systems for whole {by}s. "
+        f"which draw whole {by}s. A bootstrap of the AVG gap would be biased, because it "
+        "is a mean of absolute values. It has a paired permutation test instead, which exchanges the predictions of "
+        f"the two systems for whole {by}s. "
         "A difference outside the 95 % range of the permutation null is significant before adjustment. AVG cannot fall "
         "below the noise floor, so it understates a true reduction.",
         "p is adjusted by Holm's method over the configurations, or for a single cell over the cells of its "

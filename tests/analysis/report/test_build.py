@@ -212,7 +212,7 @@ FLOOR = Uncertainty("ERM", "speaker", NoiseFloor(0.04, 0.02, 0.07, 20, 0, 0.5), 
 def test_configurations_at_chance_level_are_named_even_if_it_is_erm(tmp_path: Path) -> None:
     study = made(tmp_path / "s", ("ERM", 0.3, 0.02), ("minimax", 0.319, 0.01), ("V-REx", 0.33, 0.05))
     text = "\n".join(caveats(report_context(study, uncertainty=FLOOR, chance={"en": 0.3, "de": 0.9})))
-    assert "at most 2 points above chance level: in en (chance level 30.0) ERM; minimax. Chance" in text
+    assert "at most 2 points above chance level. In en (chance level 30.0): ERM; minimax. Chance" in text
     text = "\n".join(caveats(report_context(study, uncertainty=FLOOR, chance={"en": 0.27})))
     assert "chance level" not in text
 
@@ -227,9 +227,8 @@ def test_model_that_always_answers_neutral_is_at_chance_level(tmp_path: Path) ->
     for config_id, predictions in (("00abcdefabcd", constant), ("01abcdefabcd", studies.predict(known, 0.8))):
         studies.write_predictions(folder, known, config_id, 0, predictions)
     page = Path(write_report(folder, 20, 20).html).read_text()
-    assert re.search(
-        r"above chance level: in de \(chance level \d\d\.\d\) ERM; in en .* ERM; in ja .* ERM\. Chance", page
-    )
+    languages = ", ".join(rf"{language} \(chance level \d\d\.\d\)" for language in ("de", "en", "ja"))
+    assert re.search(rf"above chance level\. In {languages}: ERM\. Chance", page)
 
 
 def test_configurations_of_one_modality_are_named(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def test_a_search_is_described(study) -> None:
     (importance,) = importance_sections(report_context(study))
     assert not importance.blocks
     assert importance.text == (
-        "Importance cannot be estimated: no hyperparameter occurs in more than 0 trials, and at least 20 are needed."
+        "Importance cannot be estimated: it takes 20 trials with the same hyperparameter, and no hyperparameter has "
+        "more than 0."
     )
 
 
