@@ -1,9 +1,10 @@
-"""Predictions by a model whose gap is known, straight as counts by cluster: what calibration is tested on.
+"""Simulate predictions of a model with a known gap, as counts by cluster, for tests of calibration.
 
-One cell a language. Women and men have other label priors, as in MELD. A prediction hits with the recall of its
-emotion, plus the effect of its cluster (shared by all systems), of the cluster for this system, of the training seed,
-and half of the gap for men or minus half for women; else it is any other emotion. Effects are uniform around 0 and
-small enough that no probability is cut off at 0 or 1, so the expected counts are known.
+There is one cell per language. Women and men have different label priors, as in MELD. A prediction is correct with the
+recall of its emotion, plus an effect of its cluster that all systems share, an effect of the cluster on this system, an
+effect of the training seed, and half of the gap for men or minus half for women. Otherwise it is one of the other
+emotions. Effects are uniform around 0 and small enough that no probability is clipped at 0 or 1, so the expected counts
+are known.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ RECALL = np.array([0.62, 0.55, 0.50, 0.50, 0.42, 0.38, 0.38])
 
 @dataclass(frozen=True)
 class Design:
-    """What is sampled.
+    """The design of a simulated sample.
 
     Attributes:
-        kind: a dialogue holds both genders and every language that has so many; of a language's speakers, the first
-            half are women, and no other language has them.
-        clusters: of each language.
-        size: utterances of a cluster in a language.
-        priors: of the labels.
+        kind: the clusters. A dialogue has both genders, and occurs in each language with enough dialogues. A speaker
+            belongs to one language; the first half of its speakers are women.
+        clusters: their number in each language.
+        size: number of utterances of a cluster in a language.
+        priors: label distribution of each gender.
     """
 
     kind: Literal["dialogue", "speaker"] = "dialogue"
@@ -58,10 +59,10 @@ def simulate(
     of_cluster: float = 0.15,
     of_seed: float = 0.0,
 ) -> list[ClusterCounts]:
-    """One sample of utterances, and the counts of a system for each of ``gaps`` (recall of men minus of women).
+    """Simulate one sample of utterances and return the counts of one system per gap (recall of men minus women).
 
     Args:
-        of_cluster, of_seed: half widths of the effects; that of a seed is one of recall and one of the gap.
+        of_cluster, of_seed: half widths of the effects; a seed has one effect on the recall and one on the gap.
     """
     rng = np.random.default_rng(seed)
     within = np.concatenate([np.repeat(np.arange(n), design.size) for n in design.clusters])
@@ -85,7 +86,7 @@ def simulate(
         for run in range(n_seeds):
             of_recall, of_gap = rng.uniform(-of_seed, of_seed, 2)
             chance = RECALL[true] + shared + own + of_recall + (gap + of_gap) * side
-            # half of the utterances are as hard for one run as for another
+            # half of the utterances are equally hard for all runs
             hit = np.where(rng.random(n) < 0.5, hard, rng.random(n)) < chance
             predicted = np.where(hit, true, (true + rng.integers(1, K, n)) % K)
             np.add.at(counts, (run, cluster, cell, gender, true, predicted), 1.0)
@@ -95,7 +96,7 @@ def simulate(
 
 
 def truth(gap: float, which: Sequence[str], priors: Priors = PRIORS) -> dict[str, float]:
-    """The figures of the expected counts: what a system with this gap shows on endlessly many clusters."""
+    """Return the figures of the expected counts: those of a system with this gap on infinitely many clusters."""
     expected: Counts = np.zeros((3, K, K + 1))
     for g, side in enumerate((-0.5, 0.5)):
         hit = RECALL + gap * side

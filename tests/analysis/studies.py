@@ -1,7 +1,7 @@
-"""Made-up study folders, written through :mod:`study.storage.records` as a sweep would write them.
+"""Synthetic study folders in the layout of :mod:`study.storage.records`.
 
-Two kinds: ``write_plan``, ``write_trial`` and ``write_run`` put down figures chosen by the test, so that a reader can
-check its numbers; ``write_whole_study`` makes predictions too, from seeded coin tosses, for whatever reads those.
+``write_plan``, ``write_trial`` and ``write_run`` write figures that the test chooses, so that its numbers can be
+checked by hand. ``write_whole_study`` also writes random predictions with a fixed seed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOTE = "The gaps of this corpus are planted: it is no evidence about people."
 
 
 def write_plan(path: Path, seeds: Sequence[int] = (0,), **changes: Any) -> StudyFolder:
-    """``study.json`` of a study on the synthetic corpus."""
+    """Write ``study.json`` of a study on the synthetic corpus."""
     folder = StudyFolder(str(path))
     plan = {
         "schema_version": SCHEMA_VERSION,
@@ -62,7 +62,7 @@ def write_trial(
     hyperparameters: dict[str, Any] | None = None,
     reason: str | None = None,
 ) -> None:
-    """A trial that finished, with the same objectives whatever its runs, or failed where there is a reason."""
+    """Write a trial: failed if there is a reason, else finished with fixed objectives."""
     trial = {
         "number": number,
         "config_id": config_id,
@@ -75,7 +75,7 @@ def write_trial(
 
 
 def figures(w_f1: float, gap: float | None) -> dict[str, Any]:
-    """Figures of one cell in the shape of :func:`study.evaluation.metrics.evaluate`; all four gaps are alike."""
+    """Return figures of one cell as :func:`study.evaluation.metrics.evaluate` does; all four gaps are equal."""
     gaps = dict.fromkeys(GAP_KINDS, gap)
     overall = {"w_f1": w_f1, "accuracy": w_f1, "uar": w_f1, "gap": gap}
     group = {"w_f1": w_f1, "accuracy": w_f1}
@@ -96,7 +96,7 @@ STEPS_AN_EPOCH = 10
 
 
 def steps(weights: Sequence[float]) -> pd.DataFrame:
-    """``steps.parquet`` of a run with one fairness weight an epoch; en and de take turns as the active cell."""
+    """Return the steps of a run with one fairness weight per epoch; en and de alternate as the active cell."""
     count = STEPS_AN_EPOCH * len(weights)
     step = np.arange(1, count + 1)
     active = np.where(step % 2 == 0, "en/speech+text", "de/speech+text")
@@ -124,7 +124,7 @@ def write_run(
     marker: bool = True,
     weights: Sequence[float] = (0.1, 0.2),
 ) -> None:
-    """A run with an epoch a weight, the last one selected; unfinished without its marker."""
+    """Write a run with one epoch per weight, the last one selected; without ``marker`` it is unfinished."""
     directory = run_directory(config_id, seed)
     epochs = [
         {
@@ -154,7 +154,7 @@ def write_run(
 
 
 def utterances(per_cell: int, speakers: int, seed: int = 0) -> pd.DataFrame:
-    """``per_cell`` utterances of each language, gender and split, spread over ``speakers`` of that gender."""
+    """Return ``per_cell`` utterances of each language, gender and split by ``speakers`` speakers."""
     rng = np.random.default_rng(seed)
     rows = [
         {
@@ -177,7 +177,7 @@ def utterances(per_cell: int, speakers: int, seed: int = 0) -> pd.DataFrame:
 def predict(
     frame: pd.DataFrame, accuracy: float, male_advantage: float = 0.0, seed: int = 0, modality: str = "speech+text"
 ) -> pd.DataFrame:
-    """Predictions right with probability ``accuracy`` plus or minus half the advantage, else a random other label."""
+    """Return predictions that are right with probability ``accuracy`` plus or minus half the advantage."""
     rng = np.random.default_rng(seed)
     chance = accuracy + np.where(frame["gender"] == "male", 0.5, -0.5) * male_advantage
     true = pd.Index(EMOTIONS).get_indexer(pd.Index(frame["emotion"]))
@@ -210,7 +210,7 @@ def write_whole_study(
     configurations: int = 8,
     modalities: Sequence[str] = ("speech+text",),
 ) -> StudyFolder:
-    """A finished study with predictions: later trials are a little less accurate and a little fairer."""
+    """Write a finished study with predictions; later trials are slightly less accurate and slightly fairer."""
     folder = write_plan(path, seeds, modalities=list(modalities))
     known = utterances(per_cell, speakers)
     folder.write_parquet("utterances.parquet", known)
@@ -236,7 +236,7 @@ def write_predictions(
     made: pd.DataFrame,
     weights: Sequence[float] = (0.1, 0.2),
 ) -> None:
-    """A run with the predictions ``made`` (:func:`predict`, of one modality or several) and the figures they have."""
+    """Write a run with the predictions ``made`` (from :func:`predict`) and their figures."""
     folder.write_parquet(f"{run_directory(config_id, seed)}/predictions.parquet", made)
     labels = np.array(EMOTIONS)[made[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
     whole = made[["utterance_id", "modality"]].assign(predicted=labels).merge(known, on="utterance_id")

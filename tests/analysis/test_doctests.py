@@ -11,6 +11,6 @@ import pytest
 import analysis
 
 
-@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(analysis.__path__)])
-def test_examples(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(f"analysis.{name}")).failed == 0
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(analysis.__path__, "analysis.")])
+def test_doctests(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -1,6 +1,6 @@
-"""What the report says of a damaged study: the name of the file and what to do about it, never a traceback.
+"""The report of a damaged study fails with the name of the file and a remedy, never with a traceback.
 
-Files that the report reads last are tried by the slow tests.
+Files that the report reads last are in the slow tests.
 """
 
 from __future__ import annotations
@@ -41,21 +41,23 @@ def folder(whole: StudyFolder, tmp_path: Path) -> StudyFolder:
 
 
 def refused(folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The message of the report, which must name the file and a remedy, and leave none behind."""
+    """Check that the report fails with the file and a remedy, and writes no page; return its message."""
     assert main(["report", folder.uri, "--permutations", "20", "--resamples", "20"]) == 2, name
-    said = capsys.readouterr().err
-    assert name.rsplit("/", 1)[-1] in said and folder.uri in said, said
-    assert REMEDY.search(said), said
+    message = capsys.readouterr().err
+    assert name.rsplit("/", 1)[-1] in message and folder.uri in message, message
+    assert REMEDY.search(message), message
     assert not folder.exists("report/report.html")
-    return said
+    return message
 
 
-def test_whole_it_has_a_report(folder: StudyFolder) -> None:
+def test_undamaged_study_has_a_report(folder: StudyFolder) -> None:
     assert main(["report", folder.uri, "--permutations", "20", "--resamples", "20"]) == 0
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_cut_short_empty_and_not_its_kind(folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_truncated_empty_and_foreign_files_are_refused(
+    folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = folder.read_bytes(name)
     kinds = [data[: len(data) // 2], data[: len(data) - 3], b"nonsense", b"\xff\xfe\x00", b"[]", b"null", b"3"]
     if not name.endswith(".jsonl"):
@@ -66,13 +68,13 @@ def test_cut_short_empty_and_not_its_kind(folder: StudyFolder, name: str, capsys
 
 
 @pytest.mark.parametrize("name", ["utterances.parquet", f"{RUN}/predictions.parquet", f"{RUN}/epochs.jsonl"])
-def test_missing(folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_files_are_refused(folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder.remove(name)
     assert "is missing" in refused(folder, name, capsys)
 
 
 @pytest.mark.parametrize("name", PARQUET)
-def test_columns_that_lack_or_hold_something_else(
+def test_missing_and_mistyped_columns_are_refused(
     folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frame = folder.read_parquet(name)
@@ -85,7 +87,9 @@ def test_columns_that_lack_or_hold_something_else(
             assert column in refused(folder, name, capsys)
 
 
-def test_rows_twice_and_rows_of_another_study(folder: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_rows_and_rows_of_another_study_are_refused(
+    folder: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = f"{RUN}/predictions.parquet"
     frame = folder.read_parquet(name)
     folder.write_parquet(name, frame.iloc[[0, *range(len(frame))]])
@@ -95,38 +99,43 @@ def test_rows_twice_and_rows_of_another_study(folder: StudyFolder, capsys: pytes
     assert "the folder mixes two studies" in capsys.readouterr().err
 
 
-def nested(value: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Where every value of a record stands, dicts and lists themselves included."""
-    below = [] if not isinstance(value, dict) else [p for key in value for p in nested(value[key], (*place, key))]
-    return [*([place] if place else []), *below]
+def key_paths(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the keys that lead to each value of a record, including its dicts."""
+    below = [] if not isinstance(value, dict) else [p for key in value for p in key_paths(value[key], (*path, key))]
+    return [*([path] if path else []), *below]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*JSON, f"{RUN}/epochs.jsonl"])
-def test_any_value_of_another_kind_is_refused_or_not_read(
+def test_any_mistyped_value_is_refused_or_unused(
     folder: StudyFolder, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each value in turn becomes a list of lists, or goes: an error that names the file, or the whole report."""
+    """Each value is replaced by a list or removed: an error names the file, or the report is written."""
     text = folder.read_bytes(name).decode()
     record = json.loads(text.splitlines()[0] if name.endswith(".jsonl") else text)
-    places = nested(record)
-    for place in [places[i] for i in np.random.default_rng(0).permutation(len(places))[:25]]:
+    paths = key_paths(record)
+    for path in [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:25]]:
         for value in ([["?"]], None):
             changed = json.loads(json.dumps(record))
             inner = changed
-            for key in place[:-1]:
+            for key in path[:-1]:
                 inner = inner[key]
             if value is None:
-                del inner[place[-1]]
+                del inner[path[-1]]
             else:
-                inner[place[-1]] = value
+                inner[path[-1]] = value
             folder.write_bytes(name, json.dumps(changed).encode() + b"\n")
             status = main(["report", folder.uri, "--permutations", "20", "--resamples", "20"])
-            said = capsys.readouterr().err
-            assert status == 0 or (name in said and REMEDY.search(said)) or "schema version" in said, (place, said)
+            message = capsys.readouterr().err
+            assert status == 0 or (name in message and REMEDY.search(message)) or "schema version" in message, (
+                path,
+                message,
+            )
 
 
-def test_side_by_side_too(folder: StudyFolder, whole: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_of_several_studies_refuses_damage_too(
+    folder: StudyFolder, whole: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = "runs/00abcdefabcd/0/predictions.parquet"  # of the first configuration, by which utterances are told
     folder.write_bytes(name, folder.read_bytes(name)[:100])
     assert main(["studies", whole.uri, folder.uri]) == 2

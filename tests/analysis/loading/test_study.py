@@ -1,4 +1,4 @@
-"""What a study folder becomes in memory; every number is written down by hand."""
+"""Loading a study; every expected number is written by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_missing_seeds_make_a_configuration_incomplete(tmp_path: Path) -> None:
     assert (row["n_seeds"], row["complete"], row["dev_w_f1"]) == (1, False, 0.6)
 
 
-def test_other_seeds_than_planned_are_not_as_good(tmp_path: Path) -> None:
+def test_planned_seeds_cannot_be_replaced_by_others(tmp_path: Path) -> None:
     """Two seeds are planned, 0 and 1, and two have finished, 0 and 7."""
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1, 7))
     studies.write_trial(folder, 0, "aa")
@@ -67,26 +67,26 @@ def test_other_seeds_than_planned_are_not_as_good(tmp_path: Path) -> None:
 
 
 PREDICTIONS, UTTERANCES = "runs/00abcdefabcd/0/predictions.parquet", "utterances.parquet"
-AGAIN = "start the study again"
+RESTART = "start the study again"
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        (PREDICTIONS, None, f"is missing.*finished.json.*{AGAIN}"),
-        (PREDICTIONS, b"PAR1 and no more", f"cannot be read.*{AGAIN}"),
+        (PREDICTIONS, None, f"is missing.*finished.json.*{RESTART}"),
+        (PREDICTIONS, b"PAR1 and no more", f"cannot be read.*{RESTART}"),
         (PREDICTIONS, {"modality": None}, "lacks modality"),
-        (PREDICTIONS, {"score_joy": np.nan}, f"score that is NaN.*{AGAIN}"),
-        (PREDICTIONS, {"split": "test"}, f"has no dev predictions.*{AGAIN}"),
+        (PREDICTIONS, {"score_joy": np.nan}, f"score that is NaN.*{RESTART}"),
+        (PREDICTIONS, {"split": "test"}, f"has no dev predictions.*{RESTART}"),
         (UTTERANCES, None, "is missing. Start the study again"),
         (UTTERANCES, b"", "cannot be read.*Start the study again"),
         (UTTERANCES, {"gender": None}, "lacks gender"),
         (UTTERANCES, {"utterance_id": "u0"}, "lists 'u0' twice"),
     ],
 )
-@pytest.mark.parametrize("again", [False, True])
-def test_damaged_tables_are_named(tmp_path: Path, name: str, damage: object, words: str, again: bool) -> None:
-    """Whether read for their own sake, or for other figures of every run."""
+@pytest.mark.parametrize("recompute", [False, True])
+def test_damaged_tables_are_named(tmp_path: Path, name: str, damage: object, words: str, recompute: bool) -> None:
+    """Both when predictions are read, and when figures are computed again from them."""
     folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
     frame = folder.read_parquet(name)
     if isinstance(damage, dict):
@@ -97,13 +97,13 @@ def test_damaged_tables_are_named(tmp_path: Path, name: str, damage: object, wor
     else:
         folder.remove(name)
     with pytest.raises(RecordError, match=rf"{name}.*{words}"):
-        if again:
+        if recompute:
             load_study(folder, "gap_of_means")
         study = load_study(folder)
         study.predictions("00abcdefabcd", 0, "dev")
 
 
-def test_a_parquet_file_cut_anywhere_is_named(tmp_path: Path) -> None:
+def test_truncated_parquet_file_is_named(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
     study, whole = load_study(folder), folder.read_bytes(PREDICTIONS)
     for length in np.linspace(0, len(whole) - 1, 30).astype(int):
@@ -117,11 +117,11 @@ def test_a_parquet_file_cut_anywhere_is_named(tmp_path: Path) -> None:
     [
         ("trials/00000.json", ["state"], "lacks state.*Move it away"),
         ("trials/00000.json", ["state", "config_id"], "lacks config_id, state"),
-        ("runs/aa/0/finished.json", ["dev"], f"lacks dev.*Delete runs/aa/0/finished.json.*{AGAIN}"),
+        ("runs/aa/0/finished.json", ["dev"], f"lacks dev.*Delete runs/aa/0/finished.json.*{RESTART}"),
         ("study.json", ["seeds"], "lacks seeds"),
     ],
 )
-def test_records_that_lack_something_are_named(tmp_path: Path, name: str, lacks: list[str], words: str) -> None:
+def test_records_with_missing_fields_are_named(tmp_path: Path, name: str, lacks: list[str], words: str) -> None:
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa")
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
@@ -134,7 +134,7 @@ def test_records_that_lack_something_are_named(tmp_path: Path, name: str, lacks:
             load_study(folder)
 
 
-def test_a_finished_run_of_another_name_is_refused(tmp_path: Path) -> None:
+def test_finished_record_of_another_run_is_refused(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))
     folder.write_bytes("runs/aa/1/finished.json", folder.read_bytes("runs/aa/0/finished.json"))
@@ -142,7 +142,7 @@ def test_a_finished_run_of_another_name_is_refused(tmp_path: Path) -> None:
         load_study(folder)
 
 
-def test_failed_trials_stand_apart_whatever_they_left(tmp_path: Path) -> None:
+def test_failed_trials_are_separate_even_with_finished_runs(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa")
     studies.write_trial(folder, 1, "bb", reason="loss is not finite")
@@ -157,7 +157,7 @@ def test_failed_trials_stand_apart_whatever_they_left(tmp_path: Path) -> None:
     assert study.failed[["number", "reason"]].to_numpy().tolist() == [[1, "loss is not finite"]]
 
 
-def test_a_configuration_proposed_twice_is_one_row_with_its_label(tmp_path: Path) -> None:
+def test_configuration_proposed_twice_is_one_row_with_its_label(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 3, "aa")
     studies.write_trial(folder, 5, "aa", label="paper's setting")
@@ -168,7 +168,7 @@ def test_a_configuration_proposed_twice_is_one_row_with_its_label(tmp_path: Path
     assert rows[["number", "name"]].to_numpy().tolist() == [[3, "paper's setting"]]
 
 
-def test_a_run_whose_trial_is_not_written_yet_is_shown_under_its_id(tmp_path: Path) -> None:
+def test_run_without_a_trial_record_is_named_by_its_id(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa")
     for config_id in ("aa", "0123456789ab"):
@@ -177,7 +177,7 @@ def test_a_run_whose_trial_is_not_written_yet_is_shown_under_its_id(tmp_path: Pa
     assert load_study(folder).configurations["name"].tolist() == ["trial 0", "run 012345"]
 
 
-def test_an_undefined_gap_is_nan_and_stays_so_in_the_mean(tmp_path: Path) -> None:
+def test_one_undefined_gap_makes_the_mean_undefined(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
     studies.write_trial(folder, 0, "aa")
     studies.write_run(folder, "aa", 0, studies.figures(0.6, None), studies.figures(0.5, None))
@@ -186,7 +186,7 @@ def test_an_undefined_gap_is_nan_and_stays_so_in_the_mean(tmp_path: Path) -> Non
     assert np.isnan(load_study(folder).configurations["dev_gap"].iloc[0])
 
 
-def test_epochs_and_predictions_are_joined_with_what_they_are_of(tmp_path: Path) -> None:
+def test_epochs_and_predictions_are_joined_with_their_configuration_and_utterance(tmp_path: Path) -> None:
     study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=2))
     epochs = load_epochs(study)
     assert epochs[["name", "epoch"]].to_numpy().tolist() == [
@@ -207,7 +207,7 @@ def test_epochs_and_predictions_are_joined_with_what_they_are_of(tmp_path: Path)
         load_study(study.folder).predictions(config_id, 0, "dev")
 
 
-def test_a_study_is_found_by_relative_path_and_missed_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_resolved_and_missing_studies_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies.write_plan(tmp_path / "s")
     monkeypatch.chdir(tmp_path)
     assert load_study("s/").plan["name"] == "s"
@@ -231,15 +231,15 @@ def test_family_of(hyperparameters: dict, label: str | None, family: str) -> Non
     assert family_of(hyperparameters, label) == family
 
 
-def test_where_knobs_are_silent_the_studys_settings_hold() -> None:
+def test_family_follows_the_settings_if_no_hyperparameter_names_it() -> None:
     settings = {"loss": {"method": "minmaxgap", "fairness_weight": {"schedule": "adaptive", "initial": 0.0}}}
     assert family_of({"loss.power": 1}, "power 1", settings) == "adaptive"
     assert family_of({"loss.fairness_weight.schedule": "linear"}, None, settings) == "linear"
     assert family_of({"loss.power": 1}, None, {"loss": {"method": "v_rex"}}) == COMPARISON
 
 
-def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:
-    """Opposite gaps of two emotions cancel in the gap of means, in records, resamples, swaps and floor alike."""
+def test_class_average_applies_to_records_resamples_and_noise_floor(tmp_path: Path) -> None:
+    """Gaps of opposite sign cancel in the gap of means, in records, resamples and noise floor."""
     folder = studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=6, configurations=2)
     by_class, of_means = load_study(folder), load_study(folder, "gap_of_means")
 
@@ -262,7 +262,7 @@ def test_class_averaging_is_a_setting_all_the_way(tmp_path: Path) -> None:
         load_study(folder, "median")  # type: ignore[arg-type]
 
 
-def test_groups_and_common_priors_are_in_the_tables(tmp_path: Path) -> None:
+def test_tables_have_groups_and_gaps_at_common_priors(tmp_path: Path) -> None:
     study = load_study(studies.write_whole_study(tmp_path / "s", per_cell=40, speakers=6, configurations=1))
     finished = study.folder.read_json("runs/00abcdefabcd/0/finished.json")
     german = finished["test"]["cells"]["de/speech+text"]

@@ -1,4 +1,4 @@
-"""Where the time went, on records with round numbers."""
+"""How time is divided, on records with round numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def finished(folder, config_id, seed, startup):
     folder.write_json(name, {**folder.read_json(name), "startup": startup})
 
 
-def test_the_seconds_of_a_trial_are_shared_out(tmp_path):
+def test_seconds_of_a_trial_are_divided(tmp_path):
     folder = studies.write_plan(tmp_path / "s")
     for number, config_id in enumerate(("aa", "bb")):
         studies.write_trial(folder, number, config_id)  # 20 s each
@@ -31,7 +31,7 @@ def test_the_seconds_of_a_trial_are_shared_out(tmp_path):
     assert section.blocks[0].frame["start, s"].tolist() == [5.5, 0.25]
 
 
-def test_the_way_to_the_first_step_is_shared_out_by_whose_workers_went_it(tmp_path):
+def test_startup_phases_by_kind_of_workers(tmp_path):
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
     new = {"placement": 1.0, "processes": 4.0, "imports": 2.0, "model": 0.5, "first step": 0.25}
     old = {"placement": 0.0, "processes": 0.0, "imports": 0.0, "model": 0.25, "first step": 0.25}
@@ -50,7 +50,7 @@ def test_the_way_to_the_first_step_is_shared_out_by_whose_workers_went_it(tmp_pa
     assert "processes, s" in section.blocks[1].frame
 
 
-def test_a_study_of_before_says_nothing(tmp_path):
+def test_records_without_times_have_no_section(tmp_path):
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa")
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.5, 0.2))

@@ -193,7 +193,7 @@ def test_few_clusters_are_a_caveat_with_and_without_a_floor(tmp_path: Path) -> N
     assert uncertainty.fewest_clusters == 1
 
 
-def test_clusters_are_counted_where_both_genders_are(tmp_path: Path) -> None:
+def test_clusters_are_counted_in_cells_with_both_genders(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=30, speakers=12, configurations=1)
     utterances = folder.read_parquet("utterances.parquet")
     english_men = (utterances["language"] == "en") & (utterances["gender"] == "male")
@@ -244,7 +244,7 @@ def test_configurations_of_one_modality_are_named(tmp_path: Path) -> None:
     assert "only some of the study's modalities: minimax; V-REx." in text and "seeds have not finished" not in text
 
 
-def test_a_corpus_of_one_gender_still_gets_a_report(tmp_path: Path) -> None:
+def test_corpus_of_one_gender_has_a_report(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=10, configurations=1)
     utterances = folder.read_parquet("utterances.parquet")
     folder.write_parquet("utterances.parquet", utterances.assign(gender="unknown"))
@@ -256,7 +256,7 @@ def test_a_corpus_of_one_gender_still_gets_a_report(tmp_path: Path) -> None:
     assert "No cell has utterances by both genders" in page and "There is no Pareto front" in page
 
 
-def test_another_class_average_is_used_and_said(tmp_path: Path) -> None:
+def test_another_class_average_is_used_and_noted(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=30, configurations=3)
     files = ("report.html", "benchmark.tex", "arms.tex")
     pages = []
@@ -276,7 +276,7 @@ def test_another_class_average_is_used_and_said(tmp_path: Path) -> None:
     assert pages[0] != pages[1]
 
 
-def test_no_study_and_no_finished_run_are_clear_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_study_and_missing_runs_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "no study at" in capsys.readouterr().err
 
@@ -286,7 +286,7 @@ def test_no_study_and_no_finished_run_are_clear_errors(tmp_path: Path, capsys: p
         write_report(folder)
 
 
-def test_the_command_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
+def test_report_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=20)
     code = (
         "import sys; from analysis.__main__ import main; status = main(['report', *sys.argv[1:]]);"

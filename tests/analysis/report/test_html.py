@@ -1,4 +1,4 @@
-"""The page: nothing of a study is markup, and what sorts as a number is told."""
+"""The HTML page: names are escaped, and numeric columns are marked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def page(*sections: Section) -> str:
 
 
 class Elements(html.parser.HTMLParser):
-    """Every tag that a browser would see, and the words outside of style and script."""
+    """Collect the tags that a browser sees, and the text outside of style and script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Elements(html.parser.HTMLParser):
         self.words += data if self.tags and self.tags[-1] not in ("style", "script") else ""
 
 
-def test_hostile_names_stay_words_everywhere(tmp_path: Path) -> None:
+def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=15, configurations=3)
     plan = folder.read_json("study.json")
     plan |= {"name": HOSTILE, "command": HOSTILE, "settings": {HOSTILE: HOSTILE}}
@@ -63,14 +63,14 @@ def test_hostile_names_stay_words_everywhere(tmp_path: Path) -> None:
         assert not re.search(r"\\input|[^\\]\$y", (tmp_path / "s" / "report" / name).read_text())
 
 
-def test_figures_and_ranges_sort_as_numbers_and_words_as_words() -> None:
+def test_numbers_and_ranges_are_numeric_columns() -> None:
     made = page(Section("One", blocks=(Table(TABLE),)))
     assert (
         '<th scope="col">configuration</th><th scope="col" class="n">gap</th><th scope="col" class="n">p</th>' in made
     )
 
 
-def test_spanning_headings_long_tables_and_pictures() -> None:
+def test_spanning_headings_folded_tables_and_pictures() -> None:
     columns = pd.MultiIndex.from_tuples([("", "configuration"), ("en", "W-F1"), ("en", "ACC")])
     spanning = pd.DataFrame([["ERM", 1.0, 2.0]], columns=columns)
     long = pd.DataFrame({"configuration": [f"trial {i}" for i in range(MAX_OPEN_ROWS + 1)]})
@@ -84,16 +84,16 @@ def test_spanning_headings_long_tables_and_pictures() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_a_browser_sorts_numbers_as_numbers_and_what_has_none_last(tmp_path: Path) -> None:
+def test_browser_sorts_by_number_with_empty_cells_last(tmp_path: Path) -> None:
     script = """<script>
-      const said = [];
+      const orders = [];
       const column = i => [...document.querySelectorAll("tbody tr")].map(row => row.cells[i].textContent).join();
       const buttons = document.querySelectorAll("thead button");
       for (const i of [0, 1, 1, 2]) {
         buttons[i].click();
-        said.push(column(i) + " " + buttons[i].parentNode.getAttribute("aria-sort"));
+        orders.push(column(i) + " " + buttons[i].parentNode.getAttribute("aria-sort"));
       }
-      document.title = said.join("|");
+      document.title = orders.join("|");
     </script></body>"""
     file = tmp_path / "page.html"
     file.write_text(page(Section("One", blocks=(Table(TABLE),))).replace("</body>", script))

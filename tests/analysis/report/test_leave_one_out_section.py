@@ -1,4 +1,4 @@
-"""Leave-one-out and add-one-in: each arm against what it differs from in one part."""
+"""Leave-one-out and add-one-in arms, each compared with its reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.analysis.contexts import report_context
 
 
 def made(path: Path, labels: list[str]) -> Study:
-    """Arms of which each is four points less accurate than the one before."""
+    """A study whose arms are each four points less accurate than the one before."""
     folder = studies.write_plan(path, (0, 1))
     known = studies.utterances(per_cell=40, speakers=12)
     folder.write_parquet("utterances.parquet", known)
@@ -41,7 +41,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return made(tmp_path_factory.mktemp("made") / "s", labels)
 
 
-def test_the_parts_are_those_of_the_families() -> None:
+def test_components_are_those_of_the_arm_families() -> None:
     assert set(LEAVE_ONE_OUT["paper's setting"]) | {"paper's setting"} == set(FAMILIES["leave-one-out"])
     assert set(LEAVE_ONE_OUT["plain penalty"]) | {"plain penalty", "ERM", "ERM, balanced"} == set(
         FAMILIES["add-one-in"]
@@ -50,7 +50,7 @@ def test_the_parts_are_those_of_the_families() -> None:
     assert len(set(words)) == len(words)
 
 
-def test_each_arm_is_compared_with_what_it_differs_from(study: Study) -> None:
+def test_each_arm_is_compared_with_its_reference(study: Study) -> None:
     table = leave_one_out_rows(leave_one_out_comparisons(study, 60, 0)).set_index("name")
 
     assert list(table.index) == [
@@ -72,7 +72,7 @@ def test_each_arm_is_compared_with_what_it_differs_from(study: Study) -> None:
     assert out["w_f1_holm"].min() == pytest.approx(min(1.0, 2 * out["w_f1_p"].min()))
 
 
-def test_one_table_and_one_forest_plot(study: Study) -> None:
+def test_leave_one_out_has_one_table_and_one_forest_plot(study: Study) -> None:
     comparisons = leave_one_out_comparisons(study, 60, 0)
     info = leave_one_out_info(comparisons)
     assert info.names == ("without power 2", "without the penalty", "with the maximum")
@@ -84,7 +84,7 @@ def test_one_table_and_one_forest_plot(study: Study) -> None:
     assert [type(block) for block in section.blocks] == [Table, Picture]
 
 
-def test_the_report_has_them(study: Study) -> None:
+def test_report_contains_leave_one_out(study: Study) -> None:
     report = Path(write_report(study.folder, 20, 20).html).parent
     assert "<h2>Ablation of single components on test</h2>" in (report / "report.html").read_text()
     assert pd.read_csv(report / "leave_one_out.csv")["arm"].dropna().tolist() == [
@@ -93,7 +93,7 @@ def test_the_report_has_them(study: Study) -> None:
     assert "without the penalty & ERM, balanced" in (report / "leave_one_out.tex").read_text()
 
 
-def test_without_such_arms_there_is_nothing(tmp_path: Path) -> None:
+def test_no_leave_one_out_without_its_arms(tmp_path: Path) -> None:
     assert leave_one_out_comparisons(made(tmp_path / "a", ["ERM", "paper's setting", "V-REx"]), 20, 0) == []
     one = leave_one_out_comparisons(
         made(tmp_path / "b", ["ERM", "plain penalty", "plain penalty + max", "power 1"]), 20, 0

@@ -1,4 +1,4 @@
-"""The report of a study that searched for other things than W-F1 and gap."""
+"""The report of a study whose search objectives are not W-F1 and gap."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES = {0: [0.50, 20.0], 1: [0.40, 10.0], 2: [0.90, 5.0], 3: [0.30, 30.0]}
 
 
 def searched(path: Path, search_objectives=GOALS):
-    """Four configurations; the third is the best and misses the requirement by two points."""
+    """Four configurations; the third is the best and violates the constraint by two points."""
     folder = studies.write_whole_study(path, per_cell=12, configurations=4)
     folder.write_json("study.json", folder.read_json("study.json") | search_objectives)
     for number, record in read_trials(folder).items():
@@ -33,7 +33,7 @@ def searched(path: Path, search_objectives=GOALS):
     return folder
 
 
-def test_the_section_shows_the_studys_own_front_and_who_misses_what(tmp_path):
+def test_section_shows_the_front_and_violated_constraints(tmp_path):
     study = load_study(searched(tmp_path / "s"))
     (section,) = objectives_sections(report_context(study))
     assert "dev_uar max, seconds min, with dev_gap<=0.1" in section.text
@@ -47,7 +47,7 @@ def test_the_section_shows_the_studys_own_front_and_who_misses_what(tmp_path):
     assert sum(isinstance(block, Picture) for block in section.blocks) == 2
 
 
-def test_the_hypervolume_grows_between_the_worst_and_the_best_of_the_study(tmp_path):
+def test_hypervolume_is_scaled_to_the_range_of_the_study(tmp_path):
     study = load_study(searched(tmp_path / "s"))
     points = objectives_front(study.plan, study.trials)
     # uar 0.50, 0.40, 0.30 -> 1, 0.5, 0; seconds 20, 10, 30 -> 0.5, 1, 0; trial 2 is not allowed
@@ -66,7 +66,7 @@ def test_better_is_up_and_right_and_three_objectives_have_two_panels(tmp_path):
     assert len(objectives_figure(points.assign(dev_gap=0.1), three).axes) == 2
 
 
-def test_the_report_puts_them_first_and_w_f1_and_gap_also(tmp_path):
+def test_search_objectives_come_before_w_f1_and_gap(tmp_path):
     folder = searched(tmp_path / "s")
     page = Path(write_report(folder, 20, 20).html).read_text()
     places = [
@@ -77,7 +77,7 @@ def test_the_report_puts_them_first_and_w_f1_and_gap_also(tmp_path):
     assert "Also: emotion recognition" in Path(folder.path("report", "pareto.svg")).read_text()
 
 
-def test_fresh_seeds_are_shown_by_the_studys_own_objectives(tmp_path):
+def test_confirmation_shows_the_search_objectives(tmp_path):
     folder = searched(tmp_path / "s")
     searched(tmp_path / "s" / "confirm")
     confirmation = load_study(folder.path("confirm"))
@@ -90,6 +90,6 @@ def test_fresh_seeds_are_shown_by_the_studys_own_objectives(tmp_path):
 @pytest.mark.parametrize(
     "objectives", [None, [["dev_w_f1", "max"], ["dev_gap", "min"]], [["dev_gap", "min"], ["dev_w_f1", "max"]]]
 )
-def test_a_study_of_w_f1_and_gap_has_no_such_section(tmp_path, objectives):
+def test_w_f1_and_gap_are_not_own_objectives(tmp_path, objectives):
     plan = {"objectives": objectives, "constraints": []}
     assert not own_objectives(plan) and own_objectives(plan | {"constraints": ["dev_gap<=0.1"]})

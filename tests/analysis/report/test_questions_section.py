@@ -1,4 +1,4 @@
-"""Answers as a reader gets them: on the page, on the command line, and why there is none."""
+"""Answers to the research questions on the page and on the command line, and why there is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COEFFICIENT = {"name": "loss.coefficients.languages.de", "reason": "-", "default
 
 @pytest.fixture(scope="module")
 def both_ways(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A search of two trials and ERM, heard as speech and as speech and text; it has been confirmed."""
+    """A search of two trials and ERM on speech and on speech with text, with a confirmation."""
     folder = studies.write_whole_study(
         tmp_path_factory.mktemp("made") / "s", per_cell=15, configurations=3, modalities=("speech", "speech+text")
     )
@@ -36,7 +36,7 @@ def both_ways(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder.uri
 
 
-def test_each_question_that_can_be_asked_has_a_section(both_ways: str, tmp_path: Path) -> None:
+def test_each_question_with_data_has_a_section(both_ways: str, tmp_path: Path) -> None:
     study = load_study(both_ways)
     context = report_context(study, confirmation=load_study(f"{both_ways}/confirm"), resamples=30)
     coefficients, transcript = question_sections(context)
@@ -59,9 +59,7 @@ def test_each_question_that_can_be_asked_has_a_section(both_ways: str, tmp_path:
     assert question_sections(plain) == [] == confirmation_sections(plain)
 
 
-def test_arms_that_searches_found_are_compared_with_the_plain_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_tuned_arms_are_compared_with_the_plain_arm(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=30, speakers=10, seeds=(0, 1), configurations=5)
     labels = {2: "coefficients uniform (plain, trial 4)", 3: "coefficients per language (lang, trial 7)"}
     for number, label in {**labels, 4: "coefficients per cell (cells, trial 3)"}.items():
@@ -90,7 +88,7 @@ def test_arms_that_searches_found_are_compared_with_the_plain_one(
     assert question_sections(report_context(load_study(folder))) == []
 
 
-def test_the_command_answers_or_says_why_not(both_ways: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command_prints_answers_or_reasons(both_ways: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["questions", both_ways, "--resamples", "30"]) == 0
     out = capsys.readouterr().out
     assert f"{COEFFICIENTS} No answer for languages: " in out and "speech+text" in out

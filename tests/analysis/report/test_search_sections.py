@@ -1,4 +1,4 @@
-"""The sections about a search as a whole, and their figures."""
+"""The sections about the search, and their figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tables(section) -> list[pd.DataFrame]:
     return [block.frame for block in section.blocks if isinstance(block, Table)]
 
 
-def test_a_search_is_described(study) -> None:
+def test_selection_stability_and_importance_sections(study) -> None:
     (choices,) = tables(selection_sections(report_context(study))[0])
     assert choices["dev W-F1"].max() == pytest.approx(100 * study.configurations["dev_w_f1"].max())
 
@@ -52,7 +52,7 @@ def test_a_search_is_described(study) -> None:
     )
 
 
-def test_one_seed_has_no_surfaces_and_no_gap_no_front(tmp_path: Path) -> None:
+def test_one_seed_has_no_surfaces_and_undefined_gaps_no_front(tmp_path: Path) -> None:
     one = load_study(studies.write_whole_study(tmp_path / "one", per_cell=10, configurations=2))
     (section,) = stability_sections(report_context(one))
     assert sum(isinstance(block, Picture) for block in section.blocks) == 1
@@ -66,7 +66,7 @@ def test_one_seed_has_no_surfaces_and_no_gap_no_front(tmp_path: Path) -> None:
     assert choices["configuration"].str.startswith("none: ").all()
 
 
-def test_published_rows_are_labelled_and_folded_for_another_corpus(study) -> None:
+def test_published_results_are_labelled_and_folded_for_another_corpus(study) -> None:
     layout = benchmark(study, study.configurations["config_id"].tolist())
     (section,) = published_sections(report_context(study, benchmark=layout))
     (table,) = tables(section)
@@ -80,7 +80,7 @@ def test_published_rows_are_labelled_and_folded_for_another_corpus(study) -> Non
     assert table.set_index("system").loc["ERM", "W-F1"] == pytest.approx(100 * ours)
 
 
-def test_better_is_right_in_the_figures_and_lines_differ_by_dash() -> None:
+def test_better_is_to_the_right_and_lines_differ_by_dash() -> None:
     surfaces = pd.DataFrame(
         {"level": [25.0, 25.0, 50.0, 75.0], "gap": [0.02, 0.05, 0.06, 0.08], "w_f1": [0.4, 0.5, 0.45, 0.4]}
     )

@@ -1,4 +1,4 @@
-"""The paper's layout: means over seeds, then over languages, by hand."""
+"""The benchmark's layout: means over seeds, then over languages, by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def study(tmp_path: Path) -> Study:
     return load_study(folder)
 
 
-def test_means_over_seeds_then_languages(study: Study) -> None:
+def test_benchmark_averages_over_seeds_then_languages(study: Study) -> None:
     tables = benchmark(study, ["bb", "aa"])
 
     assert list(tables) == ["speech", "speech+text"]
@@ -47,7 +47,7 @@ def test_means_over_seeds_then_languages(study: Study) -> None:
     assert pd.isna(speech.loc["ERM", (MEAN, "AVG")])  # one language has no gap: a mean of the rest is another figure
 
 
-def test_csv_reads_back_and_latex_escapes(study: Study) -> None:
+def test_benchmark_csv_is_readable_and_latex_is_escaped(study: Study) -> None:
     tables = benchmark(study, ["aa", "bb"])
     read = pd.read_csv(io.StringIO(benchmark_csv(tables)))
     assert read[["modality", "configuration"]].to_numpy().tolist() == [

@@ -1,4 +1,4 @@
-"""Tables in points, with signs where they matter."""
+"""Tables of configurations in points."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_front_table(study) -> None:
     assert table["hyperparameters"].tolist() == ["method erm", "fairness weight constant, weight 0.5"]
 
 
-def test_configurations_table_shows_what_is_incomplete_and_the_intervals(study) -> None:
+def test_configurations_table_shows_incomplete_seeds_and_intervals(study) -> None:
     points = front(study.configurations)
     intervals = {"aa": (0.58, 0.64), "bb": (0.45, 0.55), "cc": (float("nan"), float("nan"))}
     table = configurations.configurations_table(points, 2, intervals)
@@ -53,7 +53,7 @@ def test_configurations_table_shows_what_is_incomplete_and_the_intervals(study) 
     assert "95 % interval" not in configurations.configurations_table(points, 2)
 
 
-def test_cells_table_keeps_the_order_asked_for_and_the_sign(study) -> None:
+def test_cells_table_keeps_order_and_sign(study) -> None:
     table = configurations.cells_table(study, ["bb", "aa"], "test")
 
     assert table["configuration"].tolist() == ["trial 1", "ERM"]
@@ -62,12 +62,12 @@ def test_cells_table_keeps_the_order_asked_for_and_the_sign(study) -> None:
     assert formatted(table)["F − M ACC"].tolist() == ["−5.0", "−11.0"]
 
 
-def test_formatted_has_no_minus_zero_and_a_dash_for_nothing() -> None:
+def test_formatted_has_no_minus_zero_and_a_dash_for_nan() -> None:
     table = pd.DataFrame({"gap": [-0.01, float("nan")], "F − M TPR": [-0.01, 2.04]})
     assert formatted(table).to_numpy().tolist() == [["0.0", "+0.0"], ["–", "+2.0"]]
 
 
-def test_front_csv_reads_back(study) -> None:
+def test_front_csv_is_readable(study) -> None:
     read = pd.read_csv(io.StringIO(configurations.front_csv(front(study.configurations))))
 
     assert read["config_id"].tolist() == ["aa", "bb"]
@@ -75,7 +75,7 @@ def test_front_csv_reads_back(study) -> None:
     assert read["hyperparameter.loss.fairness_weight.weight"].tolist()[1] == 0.5
 
 
-def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
+def test_rates_by_emotion_are_averaged_over_seeds(tmp_path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=15, seeds=(0, 1), configurations=1)
     study = load_study(folder)
     config_id = str(study.configurations["config_id"].iloc[0])
@@ -90,7 +90,7 @@ def test_rates_by_emotion_are_means_over_seeds(tmp_path) -> None:
     assert row["FPR M"] == pytest.approx(50 * (german[0]["fpr"] + german[1]["fpr"]))
 
 
-def test_groups_of_one_run_by_hand() -> None:
+def test_groups_table_by_hand() -> None:
     """Women: joy 3 of 4, anger 2 of 2; men: joy 1 of 2, anger 2 of 4; in Japanese all four are right."""
     fair = frame([(g, e, e) for g in ("female", "male") for e in ("joy", "anger")], language="ja")
     table = configurations.groups_table(evaluate(pd.concat([frame(BY_HAND), fair]))).set_index(["language", "gender"])

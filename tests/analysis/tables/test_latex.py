@@ -1,4 +1,4 @@
-"""LaTeX that sets names as they stand."""
+"""LaTeX tables with hostile names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from analysis.tables.latex import escape, tabular
 
 
 @given(st.text())
-def test_nothing_of_a_name_is_a_command(text: str) -> None:
+def test_escaped_text_contains_no_command(text: str) -> None:
     commands = r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar)\{\}|\\[{}$&#%_]"
     commands += r"|\$-\$|\$\\Delta\$|\{\[\}|\{\]\}"
     left = re.sub(commands, "", escape(text))
     assert not re.search(r"[\\{}$&#%_~^\n\r]", left)
 
 
-def test_a_table_with_hostile_names_keeps_its_shape() -> None:
+def test_table_with_hostile_names_keeps_its_shape() -> None:
     names = [r"\input{/etc/passwd}", "a & b \\\\ \\hline", "50%\n\\end{tabular}"]
     columns = pd.MultiIndex.from_tuples([("en", "W-F1"), ("en", "ΔTPR"), ("a&b", "x_1")])
     made = tabular(pd.DataFrame([["1.00", "−2.00", "–"]] * 3, index=names, columns=columns), "100 % of $x$")
