@@ -16,7 +16,6 @@ from analysis.comparison.arms import adjusted
 from analysis.comparison.paired import compare
 from analysis.formatting import as_text, format_hyperparameters
 from analysis.loading.study import ERM, load_study
-from analysis.report.build import write_report
 from analysis.tables.comparison import comparison_table
 from search_spaces import Space, ablation
 from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
@@ -29,6 +28,7 @@ from study.config.settings import Settings
 from study.planning.paths import find_study
 from study.planning.request import StudyRequest
 from study.planning.tuned_arms import TunedArm, read_tuned_arms
+from study.storage.study_state import StudyState
 
 CONTROL = "control.fraction"
 
@@ -146,25 +146,28 @@ def choose_arms(text: str | None, modalities: Sequence[str] = Settings().modalit
     return tuple(label for label in known if label in labels or label == ERM)
 
 
-def show(console: Console, request: StudyRequest, write: bool) -> int:
+def show(console: Console, request: StudyRequest, state: StudyState, write: bool) -> int:
     """Print the comparison of every arm with ERM on dev, and the path of the report.
 
     Args:
         console: where to print.
         request: of the ablation.
+        state: records of the ablation.
         write: whether to write the report first.
 
     Returns:
         Exit status: 0, or 1 if fewer than two arms have finished.
     """
-    study = load_study(request.folder)
+    study = load_study(state)
     for trial in study.failed.itertuples():
         console.print(f"arm {trial.label} failed: {trial.reason} (logs: {trial.log})")
     if study.configuration(ERM) is None or len(study.configurations) < 2:
         console.print("fewer than two arms have finished, so there is nothing to compare")
         return 1
     if write:
-        write_report(request.folder)
+        from analysis.report.build import write_report  # imports Optuna and scikit-learn: not to show a report
+
+        write_report(state)
     comparison = adjusted(compare(study, ERM))
     console.print(as_text(comparison_table(comparison, ("w_f1", "avg"), scope=comparison.overall)))
     console.print("dev, percentage points, paired by seed; a higher W-F1 and a lower AVG gap are better")

@@ -51,7 +51,7 @@ def evaluate_adapter(options: EvaluationOptions, console: Console) -> Evaluation
     from study.evaluation.generation import answer_frame, generate_answers
     from study.evaluation.label_likelihood import prediction_frame, score_examples
     from study.models.adapter import load_adapter, read_adapter
-    from study.planning.memory_check import load_of, require_room
+    from study.planning.memory_check import largest_workload, require_memory
 
     directory = Path(options.adapter).expanduser()
     settings, recorded = read_adapter(directory)
@@ -71,8 +71,8 @@ def evaluate_adapter(options: EvaluationOptions, console: Console) -> Evaluation
     errors = transcript_errors(corpus, settings.modalities)
     if errors:
         raise SettingsError(errors)
-    load = replace(load_of(settings, corpus.utterances, num_workers=1), scored=options.batch_size)
-    require_room(settings, Parallelism(num_workers=1, zero_stage=0), load, 1, console)
+    load = replace(largest_workload(settings, corpus.utterances, num_workers=1), scored=options.batch_size)
+    require_memory(settings, Parallelism(num_workers=1, zero_stage=0), load, 1, console)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = load_adapter(directory, backbone, device)

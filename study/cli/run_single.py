@@ -1,4 +1,4 @@
-"""One configuration, trained in this process or in those of torchrun: no search and no Ray."""
+"""Train one configuration in this process, or in the processes of torchrun, without a search and without Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from study.cli.describe import describe_data
 from study.cli.options import TrainOptions
 from study.cli.request import study_request
 from study.common.environment import rank_and_world_size
-from study.common.errors import SettingsError
+from study.common.errors import SettingsError, plural
 from study.common.groups import cells
 from study.config.config_id import config_id, differences
 from study.config.settings import Settings
@@ -25,10 +25,11 @@ from study.planning.config_file import read_config
 from study.planning.paths import absolute_backbone
 from study.planning.plan import StudyPlan, build_plan
 from study.planning.request import SINGLE, StudyRequest
-from study.planning.study_json import begun_study, conflicts, keep_plan, refuse_conflicts, study_record
+from study.planning.study_json import conflicts, plan_with_results, refuse_conflicts, save_plan, study_record
 from study.storage.locks import study_lock
-from study.storage.records import run_directory, write_trial
+from study.storage.records import run_directory
 from study.storage.schemas import UTTERANCE_COLUMNS
+from study.storage.study_state import StudyState
 
 
 @dataclass(frozen=True)
@@ -36,36 +37,44 @@ class SingleRun:
     """A finished run.
 
     Attributes:
-        request: its study's.  directory: its folder inside the study.  backbone: hub id or folder.
-        finished: its ``finished.json``.
+        request: the request of its study.
+        state: the records of its study.
+        directory: the folder of the run inside the study.
+        backbone: hub id or folder.
+        finished: the ``finished.json``.
     """
 
     request: StudyRequest
+    state: StudyState
     directory: str
     backbone: str
     finished: dict[str, Any]
 
 
 def run_single(options: TrainOptions, errors: Sequence[str], console: Console) -> SingleRun | None:
-    """Plan, say what will be done, train what is missing; None after ``options.dry_run``.
+    """Print the plan, and train the run or what is left of it.
 
-    Every rank of torchrun calls this; the first one alone writes the study's records and prints.
+    Every rank of torchrun calls this; only rank 0 prints and writes the records of the study.
+
+    Returns:
+        The finished run; None with ``--dry-run``.
     """
-    from study.planning.memory_check import require_memory  # torch: not for --help
+    from study.planning.memory_check import require_plan_memory  # imports torch: not for --help
 
     request = single_request(options, errors)
     request.folder.require_storage()
-    there = begun_study(request.folder)
-    if there:
-        refuse_conflicts(request, conflicts(there, request))
+    state = StudyState(request.folder)
+    existing = plan_with_results(state)
+    if existing:
+        refuse_conflicts(request, conflicts(existing, request))
     plan = build_plan(request, lambda languages, modalities: Space(SINGLE, (), (NamedConfiguration("single"),)))
     describe_single(plan, console)
-    require_memory(plan, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), console)
+    require_plan_memory(plan, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), console)
     if options.dry_run:
         return None
     rank, _ = rank_and_world_size()
     with study_lock(request.folder) if rank == 0 else nullcontext():
-        return _train(plan, console)
+        return _train(plan, state, console)
 
 
 def single_request(options: TrainOptions, errors: Sequence[str]) -> StudyRequest:
@@ -95,18 +104,18 @@ def single_request(options: TrainOptions, errors: Sequence[str]) -> StudyRequest
 
 
 def describe_single(plan: StudyPlan, console: Console) -> None:
-    """Print what will be done, where it will run and where it goes."""
+    """Print the data, settings, seed and parallelism of a run."""
     request, optimisation = plan.request, plan.request.settings.optimisation
     describe_data(plan, console)
     changed = differences(request.settings)
     listed = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changed.items()]
     console.print(f"{'settings':11}{', '.join(listed) or 'the defaults'}")
-    how = f"at most {optimisation.epochs} epochs" if optimisation.epochs else "the backbone as it is, untrained"
-    console.print(f"{'run':11}seed {request.seeds[0]}, {how}; {request.parallelism.num_workers} ranks, "
-                  f"ZeRO-{request.parallelism.zero_stage}")  # fmt: skip
+    length = f"at most {plural(optimisation.epochs, 'epoch')}" if optimisation.epochs else "the untrained backbone"
+    workers = plural(request.parallelism.num_workers, "worker")
+    console.print(f"{'run':11}seed {request.seeds[0]}, {length}; {workers}, ZeRO-{request.parallelism.zero_stage}")
 
 
-def _train(plan: StudyPlan, console: Console) -> SingleRun:
+def _train(plan: StudyPlan, state: StudyState, console: Console) -> SingleRun:
     from study.planning.prepare import prepare
     from study.training import checkpointing
     from study.training.run_plan import RunPlan
@@ -120,54 +129,57 @@ def _train(plan: StudyPlan, console: Console) -> SingleRun:
     (seed,) = request.seeds
     directory = run_directory(identity, seed)
     rank, _ = rank_and_world_size()
+    state.refresh()  # another process may have written before this one locked the study
     if rank == 0:
-        keep_plan(request, study_record(plan, prepared.backbone_hash))
+        save_plan(request, study_record(plan, prepared.backbone_hash), state)
         utterances = plan.corpus.utterances
         request.folder.write_parquet(
             "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
         )
     if request.folder.exists(f"{directory}/finished.json"):
-        console.print("this run has finished; what it left is shown again")
+        console.print("this run has finished already; its results are:")
         if rank == 0:
-            checkpointing.remove(request.folder, directory)  # a kill may have come between the two
+            checkpointing.remove(request.folder, directory)  # left if the process was killed right after finishing
         finished = request.folder.read_json(f"{directory}/finished.json")
     else:
-        _refuse_another_parallelism(request, directory)
+        _require_same_parallelism(request, directory)
         run_plan = RunPlan(
             settings, request.parallelism, identity, prepared.features, prepared.backbone, request.folder
         )
         finished = train(
-            run_plan, seed, lambda row: console.print(_epoch_in_words(row)), export=True, profile=request.profile
+            run_plan, seed, lambda row: console.print(_describe_epoch(row)), export=True, profile=request.profile
         )
     if rank == 0:
-        write_trial(request.folder, _trial_record(finished, settings))
-    return SingleRun(request, directory, prepared.backbone, finished)
+        state.write_trial(_trial_record(finished, settings))
+    return SingleRun(request, state, directory, prepared.backbone, finished)
 
 
-def _refuse_another_parallelism(request: StudyRequest, directory: str) -> None:
-    """An unfinished run goes on as it began, since DeepSpeed's files are cut for that; here nobody expects it anew."""
+def _require_same_parallelism(request: StudyRequest, directory: str) -> None:
+    """Refuse to resume an unfinished run with other workers: DeepSpeed's checkpoints are made for one parallelism.
+
+    Raises:
+        SettingsError: the checkpoint was written by another number of workers or ZeRO stage.
+    """
     from study.training.checkpointing import parallelism_of
 
-    began = parallelism_of(request.folder, directory)
-    if began not in (None, request.parallelism):
+    saved, current = parallelism_of(request.folder, directory), request.parallelism
+    if saved is not None and saved != current:
         raise SettingsError(
             [
-                f"{request.folder.path(directory)} is an unfinished run of "
-                f"{began.num_workers} worker(s), "
-                f"ZeRO-{began.zero_stage}, not of {request.parallelism.num_workers}, "
-                f"ZeRO-{request.parallelism.zero_stage}: go on with those, "
-                "remove that folder, or choose another --study NAME"
+                f"{request.folder.path(directory)} is an unfinished run of {plural(saved.num_workers, 'worker')}, "
+                f"ZeRO-{saved.zero_stage}, but this call has {plural(current.num_workers, 'worker')}, "
+                f"ZeRO-{current.zero_stage}: use the former, remove that folder, or choose another --study NAME"
             ]
         )
 
 
-def _epoch_in_words(row: dict[str, Any]) -> str:
+def _describe_epoch(row: dict[str, Any]) -> str:
     gap = "–" if row["dev"]["gap"] is None else f"{100 * row['dev']['gap']:.1f}"
     return f"epoch {row['epoch']:>3}  dev W-F1 {100 * row['dev']['w_f1']:5.1f}  gap {gap:>5}"
 
 
 def _trial_record(finished: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The run as a study's only trial, so that everything that reads studies reads it."""
+    """Return the run as the only trial of its study, so that all tools that read studies can read it."""
     changed = differences(settings)
     return {
         "number": 0,

@@ -1,4 +1,4 @@
-"""From flags to a finished study: what the scripts that run trials share. They bring what they show at the end."""
+"""Run the trials of a study that are missing, and show the results: shared by the commands with several trials."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from search_spaces import SpaceMaker
-from study.cli.app import handle_sigterm, with_place
-from study.cli.describe import describe
+from study.cli.app import handle_sigterm, name_full_disk
 from study.common.environment import stay_on_loopback
+from study.common.errors import plural
 from study.common.groups import cells
-from study.planning.cost import require_budget
-from study.planning.plan import StudyPlan, build_plan
 from study.planning.request import StudyRequest
 from study.planning.study_json import (
-    begun_study,
     conflicts,
     is_complete,
-    keep_plan,
+    plan_with_results,
     refuse_conflicts,
+    save_plan,
     space_conflicts,
     space_record,
     study_record,
@@ -32,6 +30,10 @@ from study.planning.study_json import (
 from study.storage.locks import study_lock
 from study.storage.schemas import UTTERANCE_COLUMNS
 from study.storage.study_state import StudyState
+
+if TYPE_CHECKING:
+    from study.planning.plan import StudyPlan
+    from study.ray_backend.progress import StudyProgress
 
 
 @dataclass(frozen=True)
@@ -43,55 +45,75 @@ class StudyCommand:
         labels: labels of the trials that this call wants, if they are named; the study is complete when these have
             finished.
         describe_trial: describes the hyperparameters of a trial in a few words.
-        show: prints the results; its second argument says whether to write the report first. Returns the exit status.
+        show: prints the results. It takes the request, the records, and whether to write the report first, and returns
+            the exit status.
     """
 
     make_space: SpaceMaker | None
     labels: tuple[str, ...]
     describe_trial: Callable[[Mapping[str, Any]], str]
-    show: Callable[[StudyRequest, bool], int]
+    show: Callable[[StudyRequest, StudyState, bool], int]
 
 
 def run_study(request: StudyRequest, command: StudyCommand, dry_run: bool, console: Console) -> int:
-    """Plan, run what is missing, show; with ``dry_run`` only the plan."""
+    """Run the missing trials of a study and show the results.
+
+    The study is shown at once, without importing torch or Ray, if it is complete.
+
+    Args:
+        dry_run: only print the plan.
+
+    Returns:
+        The exit status.
+    """
     request.folder.require_storage()
+    state = StudyState(request.folder)
     if command.labels:
-        request = request.for_labels(command.labels)
-    if not request.errors and not dry_run and is_complete(request):
-        console.print(f"study {request.name} is complete: {request.trials} trials")
-        return command.show(request, not request.folder.exists("report/report.html"))
+        request = request.for_labels(command.labels, state)
+    if not request.errors and not dry_run and is_complete(request, state):
+        console.print(f"study {request.name} is complete: {plural(request.trials, 'trial')}")
+        return command.show(request, state, not request.folder.exists("report/report.html"))
     stay_on_loopback()
-    from study.ray_backend import cluster  # Ray and torch take seconds to import: not for a complete study
+    from study.ray_backend import cluster
 
     cluster.set_environment()
-    from study.planning.memory_check import require_memory
-
-    there = begun_study(request.folder)
-    if there:
-        refuse_conflicts(request, conflicts(there, request))
-    plan = build_plan(request, command.make_space)
-    if there:
-        refuse_conflicts(request, space_conflicts(there, space_record(plan)))
-    describe(plan, console)
-    at_once = min(request.trials, (request.cores or 0) // request.parallelism.num_workers)
-    require_memory(plan, at_once * request.parallelism.num_workers if request.cores else None, console)
-    require_budget(plan, console)
+    plan = _plan_study(request, state, command, console)
     if dry_run:
         return 0
     try:
         with study_lock(request.folder):
-            _run_trials(plan, command, console)
+            _run_trials(plan, state, command, console)
     except Exception as error:
-        named = with_place(error, (request.folder.uri, str(request.cache), tempfile.gettempdir()))
+        named = name_full_disk(error, (request.folder.uri, str(request.cache), tempfile.gettempdir()))
         if named is error:
             raise
         raise named from error
-    threading.Thread(target=cluster.disconnect).start()  # takes seconds: beside the report
-    return command.show(request, True)
+    threading.Thread(target=cluster.disconnect).start()  # takes seconds, during which the report is written
+    return command.show(request, state, True)
 
 
-def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> None:
-    """Run the trials that are missing."""
+def _plan_study(request: StudyRequest, state: StudyState, command: StudyCommand, console: Console) -> StudyPlan:
+    """Check the request against the existing study, the corpus and the machine, and print the plan."""
+    from study.cli.describe import describe
+    from study.planning.cost import require_budget
+    from study.planning.memory_check import require_plan_memory
+    from study.planning.plan import build_plan
+
+    existing = plan_with_results(state)
+    if existing:
+        refuse_conflicts(request, conflicts(existing, request))
+    plan = build_plan(request, command.make_space)
+    if existing:
+        refuse_conflicts(request, space_conflicts(existing, space_record(plan)))
+    describe(plan, console)
+    num_workers = request.parallelism.num_workers
+    at_once = min(request.trials, (request.cores or 0) // num_workers)
+    require_plan_memory(plan, at_once * num_workers if request.cores else None, console)
+    require_budget(plan, state, console)
+    return plan
+
+
+def _run_trials(plan: StudyPlan, state: StudyState, command: StudyCommand, console: Console) -> None:
     from study.planning.prepare import prepare
     from study.ray_backend import cluster, tuner
     from study.ray_backend.loggers import make_trackers
@@ -102,10 +124,10 @@ def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> Non
     request = plan.request
     cluster.require_reachable()
     prepared = prepare(plan)
-    record = study_record(plan, prepared.backbone_hash)
-    keep_plan(request, record)
+    state.refresh()  # another process may have written before this one locked the study
+    save_plan(request, study_record(plan, prepared.backbone_hash), state)
     console.print(f"{'running on':11}{cluster.connect()}")
-    handle_sigterm()
+    handle_sigterm()  # Ray has set a handler of its own
     template = trial_records.TrialTemplate(
         settings=request.settings,
         parallelism=request.parallelism,
@@ -125,14 +147,14 @@ def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> Non
     request.folder.write_parquet(
         "utterances.parquet", utterances.loc[utterances["split"] != "train", list(UTTERANCE_COLUMNS)]
     )
-    state = StudyState(request.folder)
-    lacking = trial_records.trials_with_missing_seeds(template, state)
-    if lacking:
-        console.print(
-            f"{'seeds':11}{len(lacking)} finished trials have not all of {len(request.seeds)} seeds: these first"
-        )
-        progress = StudyProgress(console, len(lacking), 0, _epochs(request), command.describe_trial)
-        _with_progress(progress, partial(tuner.run_missing_seeds, template, lacking, request.retries, [progress]))
+    epochs = request.settings.optimisation.epochs * len(request.seeds)
+    incomplete = trial_records.trials_with_missing_seeds(template, state)
+    if incomplete:
+        trials = plural(len(incomplete), "finished trial")
+        console.print(f"{'seeds':11}adding seeds to {trials} first: the study has {len(request.seeds)} seeds now")
+        progress = StudyProgress(console, len(incomplete), 0, epochs, command.describe_trial)
+        run = partial(tuner.run_missing_seeds, template, incomplete, request.retries, [progress])
+        _run_with_progress(progress, run)
         state.refresh()
     trial_records.update_trial_records(template, state)
     search = Search(
@@ -145,18 +167,14 @@ def _run_trials(plan: StudyPlan, command: StudyCommand, console: Console) -> Non
         request.retries,
         template.cells,
     )
-    progress = StudyProgress(console, request.trials, state.trials_done, _epochs(request), command.describe_trial)
-    place = request.folder.uri if request.folder.is_local else "."
-    callbacks = [progress, *make_trackers(request.trackers, request.name, place)]
+    progress = StudyProgress(console, request.trials, state.trials_done, epochs, command.describe_trial)
+    directory = request.folder.uri if request.folder.is_local else "."
+    callbacks = [progress, *make_trackers(request.trackers, request.name, directory)]
     run = partial(tuner.run_trials, template, search, state, request.trials, callbacks, request.early_stopping)
-    _with_progress(progress, run)
+    _run_with_progress(progress, run)
 
 
-def _epochs(request: StudyRequest) -> int:
-    return request.settings.optimisation.epochs * len(request.seeds)
-
-
-def _with_progress(progress: Any, run: Callable[[], None]) -> None:
+def _run_with_progress(progress: StudyProgress, run: Callable[[], None]) -> None:
     try:
         run()
     finally:

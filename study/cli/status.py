@@ -10,12 +10,12 @@ from rich.console import Console
 from analysis.formatting import as_text
 from analysis.pareto.objectives_front import objectives_front, objectives_table
 from study.cli.app import run_script
+from study.common.errors import plural
 from study.planning.confirmation import confirm_folder
 from study.planning.paths import find_study
-from study.storage.records import read_study, read_trials
 from study.storage.schemas import objectives_of
 from study.storage.status import read_status
-from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,42 +29,44 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str], console: Console) -> int:
     """Run the subcommand; return the exit status."""
     options = make_parser().parse_args(arguments)
-    return run_script(partial(show_status, find_study(options.study, options.storage), console))
+    state = StudyState(find_study(options.study, options.storage))
+    return run_script(partial(show_status, console, state))
 
 
-def show_status(folder: StudyFolder, console: Console) -> int:
+def show_status(console: Console, state: StudyState) -> int:
     """Print trials, writer, cost and front of a study."""
-    folder.require_storage()
-    status = read_status(folder)
+    state.folder.require_storage()
+    status = read_status(state)
     plan, counts = status.plan, status.counts
     states = ", ".join(f"{counts.get(state, 0)} {state}" for state in ("finished", "failed", "pruned"))
-    console.print(f"{'study':11}{plan['name']} in {folder.uri}")
     unfinished = f"{len(status.open)} {'running' if status.holder else 'interrupted'}"
-    console.print(f"{'trials':11}{states}, {unfinished}; of {plan['trials']}")
+    console.print(f"{'study':11}{plan['name']} in {state.folder.uri}")
+    console.print(f"{'trials':11}{states}, {unfinished}; {plan['trials']} planned")
     for config_id, progress in status.open.items():
         console.print(f"{'':11}{config_id}: {progress}")
-    if status.seeds:
-        console.print(f"{'seeds':11}{status.seeds} runs of finished trials are missing: seeds were added to the study")
+    if status.missing_runs:
+        missing = plural(status.missing_runs, "run")
+        console.print(f"{'seeds':11}finished trials lack {missing}: seeds were added to the study")
     console.print(f"{'writer':11}{status.holder or 'none; run the command of the study again to resume it'}")
     console.print(f"{'cost':11}{status.worker_hours:.3g} worker-hours so far, without unfinished trials")
-    if status.left is not None:
-        console.print(
-            f"{'time left':11}{'none' if not status.left else f'about {max(1, round(status.left / 60))} min'}"
-        )
+    if status.remaining is not None:
+        minutes = f"about {max(1, round(status.remaining / 60))} min" if status.remaining else "none"
+        console.print(f"{'time left':11}{minutes}")
     if counts.get("finished"):
-        show_objectives(console, folder)
-    if confirm_folder(folder).exists("study.json"):
-        console.print(f"{'confirmed':11}python study/sweep.py status {confirm_folder(folder).uri}")
+        show_objectives(console, state)
+    confirmation = confirm_folder(state.folder)
+    if confirmation.exists("study.json"):
+        console.print(f"{'confirmed':11}python study/sweep.py status {confirmation.uri}")
     return 0
 
 
-def show_objectives(console: Console, folder: StudyFolder) -> None:
-    """Print the front over the study's own search objectives, and how many configurations miss a constraint."""
-    plan = read_study(folder)
-    points = objectives_front(plan, [*read_trials(folder).values()])
+def show_objectives(console: Console, state: StudyState) -> None:
+    """Print the front over the study's own search objectives, and how many configurations violate a constraint."""
+    plan = state.plan
+    points = objectives_front(plan, [*state.trials.values()])
     objectives = ", ".join(f"{metric} {mode}" for metric, mode in objectives_of(plan))
     console.print(f"\nPareto front on dev over {objectives} (rates and gaps in percentage points)")
     console.print(as_text(objectives_table(points, plan)))
     if plan.get("constraints"):
         missed = int(points["missed"].astype(bool).sum())
-        console.print(f"{missed} of {len(points)} configurations miss {' or '.join(plan['constraints'])}")
+        console.print(f"{missed} of {len(points)} configurations violate {' or '.join(plan['constraints'])}")

@@ -13,7 +13,6 @@ from analysis.loading.study import ERM, load_study
 from analysis.loading.timing import summarise_time, time_spent
 from analysis.pareto.front import front
 from analysis.pareto.objectives_front import objectives_front
-from analysis.report.build import write_report
 from analysis.tables.configurations import front_table
 from study.cli import status
 from study.cli.app import run_script
@@ -24,8 +23,8 @@ from study.common.errors import SettingsError
 from study.planning.confirmation import confirm_space, confirmation_request, confirmation_runs
 from study.planning.request import StudyRequest
 from study.search.objectives import SearchObjectives
-from study.storage.records import read_study, read_trials, run_directory, trials_done
-from study.storage.study_folder import StudyFolder
+from study.storage.records import run_directory
+from study.storage.study_state import StudyState
 
 
 class SweepOptions(SearchOptions):
@@ -69,8 +68,9 @@ def run(options: SweepOptions, errors: list[str], console: Console) -> int:
         return run_study(request, command, options.dry_run, console)
     folder = request.folder
     folder.require_storage()
-    trials = [*read_trials(folder).values()]
-    points = objectives_front(read_study(folder), trials)
+    state = StudyState(folder)
+    trials = [*state.trials.values()]
+    points = objectives_front(state.plan, trials)
     front_ids = [*points.loc[points["on_front"], "config_id"]]
     if not front_ids:
         raise SettingsError([f"--confirm-seeds: {folder.uri} has no front yet; run the search first"])
@@ -80,25 +80,25 @@ def run(options: SweepOptions, errors: list[str], console: Console) -> int:
         confirm_space(configurations),
         tuple(configuration.label for configuration in configurations),
         format_hyperparameters,
-        partial(show_confirmation, console, folder),
+        partial(show_confirmation, console, state),
     )
-    return run_study(confirmation_request(request, options.confirm_seeds), command, options.dry_run, console)
+    return run_study(confirmation_request(request, state, options.confirm_seeds), command, options.dry_run, console)
 
 
-def show(console: Console, request: StudyRequest, write: bool) -> int:
+def show(console: Console, request: StudyRequest, state: StudyState, write: bool) -> int:
     """Print the front of a search and the paths of its report.
 
     Args:
         console: where to print.
         request: of the search.
+        state: records of the search.
         write: whether to write the report first.
 
     Returns:
         Exit status: 0, or 1 if no run has finished.
     """
-    study = load_study(request.folder)
-    trials = [*read_trials(request.folder).values()]
-    done = trials_done(trials)
+    study = load_study(state)
+    done = state.trials_done
     if done < request.trials:
         failed = f", {len(study.failed)} failed" if len(study.failed) else ""
         console.print(f"{done} of {request.trials} trials are done{failed}; the same command runs the others")
@@ -106,19 +106,21 @@ def show(console: Console, request: StudyRequest, write: bool) -> int:
         console.print(f"{len(study.pruned)} of {done} trials were stopped early and are not on any front")
     for trial in study.failed.itertuples():
         console.print(f"trial {trial.number} failed: {trial.reason} (logs: {trial.log})")
-    for record in trials:
+    for record in state.trials.values():
         for seed, reason in record.get("failed_seeds", {}).items():
             console.print(f"trial {record['number']} is incomplete, seed {seed} failed: {reason}")
     if study.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
     if write:
-        write_report(request.folder)
+        from analysis.report.build import write_report  # imports Optuna and scikit-learn: not to show a report
+
+        write_report(state)
     if request.search_objectives == SearchObjectives():
         console.print("\nPareto front on dev (percentage points; test is shown beside it and was not used to select)")
         console.print(as_text(front_table(front(study.configurations))))
     else:
-        status.show_objectives(console, request.folder)
+        status.show_objectives(console, state)
     for note in study.plan["corpus"]["notes"]:
         console.print(f"note: {note}")
     spent = summarise_time(time_spent(study))
@@ -127,44 +129,49 @@ def show(console: Console, request: StudyRequest, write: bool) -> int:
     for name, file in (("report", "report.html"), ("figure", "pareto.png"), ("", "pareto.svg")):
         console.print(f"{name:8}{request.folder.path('report', file)}")
     if request.profile:
-        _show_profiles(console, request)
+        _show_profiles(console, request, state)
     return 0
 
 
-def _show_profiles(console: Console, request: StudyRequest) -> None:
+def _show_profiles(console: Console, request: StudyRequest, state: StudyState) -> None:
     from study.training.profiler import SUMMARY  # imports torch: not for --help
 
     name = "profile"
-    for record in read_trials(request.folder).values():
+    for record in state.trials.values():
         summary = f"{run_directory(record['config_id'], request.seeds[0])}/{SUMMARY}"
         if request.folder.exists(summary):
             console.print(f"{name:8}{request.folder.path(summary)}")
             name = ""
 
 
-def show_confirmation(console: Console, folder: StudyFolder, request: StudyRequest, write: bool) -> int:
+def show_confirmation(
+    console: Console, search_state: StudyState, request: StudyRequest, state: StudyState, write: bool
+) -> int:
     """Print the results of the search beside those on fresh seeds.
 
     Args:
         console: where to print.
-        folder: of the search that was confirmed.
+        search_state: records of the search that was confirmed.
         request: of the confirmation.
+        state: records of the confirmation.
         write: whether to write both reports first.
 
     Returns:
         Exit status: 0, or 1 if no run of the confirmation has finished.
     """
-    confirmed = load_study(request.folder)
+    confirmed = load_study(state)
     if confirmed.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
     if write:
-        write_report(folder)  # first: the report of the search contains the confirmation
-        write_report(request.folder)
+        from analysis.report.build import write_report
+
+        write_report(search_state)  # first: the report of the search contains the confirmation
+        write_report(state)
     console.print("\nin the search → on fresh seeds (percentage points); the front was selected on the search's seeds")
-    search = load_study(folder)
+    search = load_study(search_state)
     table = confirmation_table(with_objectives(confirmation(search, confirmed), search, confirmed))
     console.print(as_text(table))
-    for study, content in ((folder, "search and fresh seeds"), (request.folder, "fresh seeds alone")):
-        console.print(f"{'report':8}{study.path('report', 'report.html')} ({content})")
+    for folder, content in ((search_state.folder, "search and fresh seeds"), (request.folder, "fresh seeds alone")):
+        console.print(f"{'report':8}{folder.path('report', 'report.html')} ({content})")
     return 0

@@ -12,7 +12,6 @@ from study.cli.app import run_script
 from study.cli.options import OptionParser, TrainOptions
 from study.cli.run_single import SingleRun, run_single
 from study.common.environment import quiet_libraries, rank_and_world_size
-from study.storage.records import read_study
 
 
 def make_parser() -> OptionParser[TrainOptions]:
@@ -60,7 +59,7 @@ def show(run: SingleRun, console: Console) -> None:
         from study.models.adapter import CARD
         from study.models.model_card import card
 
-        text = card(run.request.settings, run.finished, read_study(folder), run.backbone, tables)
+        text = card(run.request.settings, run.finished, run.state.plan, run.backbone, tables)
         folder.write_bytes(f"{run.directory}/adapter/{CARD}", text.encode())
     console.print(f"\n{'adapter':11}{folder.path(run.directory, 'adapter')}")
     console.print(f"{'records':11}{folder.path(run.directory)}")

@@ -10,8 +10,8 @@ from search_spaces import NamedConfiguration, Space, SpaceMaker
 from study.common.errors import SettingsError
 from study.planning.request import StudyRequest
 from study.planning.study_json import conflicts, refuse_conflicts
-from study.storage.records import read_study
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 
 CONFIRM = "confirm"
 
@@ -21,17 +21,18 @@ def confirm_folder(folder: StudyFolder) -> StudyFolder:
     return StudyFolder(folder.path(CONFIRM))
 
 
-def confirmation_request(request: StudyRequest, seeds: tuple[int, ...]) -> StudyRequest:
+def confirmation_request(request: StudyRequest, state: StudyState, seeds: tuple[int, ...]) -> StudyRequest:
     """Return the request of a confirmation.
 
     Args:
         request: of the search, which has run.
+        state: records of the search.
         seeds: fresh seeds.
 
     Raises:
         SettingsError: the search has used one of the seeds, or was made with other settings.
     """
-    plan = read_study(request.folder)
+    plan = state.plan
     refuse_conflicts(request, conflicts(plan, replace(request, seeds=tuple(plan["seeds"]))))
     used = sorted(set(seeds) & set(plan["seeds"]))
     if used:

@@ -1,4 +1,4 @@
-"""What a study will cost, from what finished studies like it took: worker-hours, hours, and how many trials fit."""
+"""Estimate the cost of a study from finished runs of similar studies, and check it against a budget."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import Any
 
 from rich.console import Console
 
-from study.common.errors import RecordError, SettingsError
+from study.common.errors import RecordError, SettingsError, plural
 from study.planning.plan import StudyPlan
-from study.storage.records import finished_runs, missing_seeds, read_study, read_trials, run_directory, trials_done
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 
-ENOUGH = 30  # runs of a study that are looked at
+RUNS_PER_STUDY = 30  # at most so many runs of a study are measured
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Medians over finished runs, in wall-clock seconds of their worker groups.
+    """Medians over finished runs, in wall-clock seconds of a worker group.
 
     Attributes:
-        setup: from the start of a run to its first step.  epoch: training and scoring.
-        overhead: of a trial outside its runs, placing and starting workers.
-        runs: how many were looked at.  studies: whose they were.
+        setup: from the start of a run to its first step.
+        epoch: training and evaluation of one epoch.
+        overhead: of a trial outside its runs, such as the start of its workers.
+        runs: number of measured runs.
+        studies: names of the studies of these runs.
     """
 
     setup: float
@@ -34,7 +36,7 @@ class Pace:
     studies: tuple[str, ...]
 
     def trial(self, seeds: int, epochs: int) -> float:
-        """Seconds of a trial that stops at no epoch before the last.
+        """Return the seconds of a trial that is not stopped early.
 
         >>> Pace(setup=10.0, epoch=20.0, overhead=5.0, runs=1, studies=()).trial(seeds=2, epochs=3)
         145.0
@@ -42,92 +44,105 @@ class Pace:
         return self.overhead + seeds * (self.setup + epochs * self.epoch)
 
 
-def require_budget(plan: StudyPlan, console: Console) -> None:
-    """Print what the missing trials, and the missing seeds of finished ones, will take, and what the budget holds.
+def require_budget(plan: StudyPlan, state: StudyState, console: Console) -> None:
+    """Print the estimated cost of what is missing: new trials, and new seeds of finished trials.
 
     Raises:
-        SettingsError: it is more than the budget, or nothing is known to hold the budget against.
+        SettingsError: the cost exceeds the budget, or there is a budget and no finished run to estimate from.
     """
     request = plan.request
-    at_once = (request.cores or 0) // request.parallelism.num_workers
-    groups = f"{min(at_once, request.trials)} worker groups at a time" if request.cores else "as many at a time as fit"
-    pace = measured_pace(plan)
+    at_once = min((request.cores or 0) // request.parallelism.num_workers, request.trials)
+    groups = plural(at_once, "worker group") if at_once else "as many worker groups as fit"
+    pace = measured_pace(plan, state)
     if pace is None:
-        console.print(f"{'cost':11}{groups}; not known: no finished run of this corpus, backbone and ranks beside it")
+        console.print(f"{'cost':11}{groups} at a time; unknown, since no similar run has finished in this storage")
         if request.budget is not None:
-            raise SettingsError(["--budget: no finished run to measure by; run one trial first, or leave --budget out"])
+            raise SettingsError(
+                ["--budget: there is no finished run to estimate from; run one trial first, or omit --budget"]
+            )
         return
     epochs, num_workers = request.settings.optimisation.epochs, request.parallelism.num_workers
-    trials = read_trials(request.folder)
-    done = trials_done(trials.values())
-    missing = max(0, request.trials - done)
-    seconds = pace.trial(len(request.seeds), epochs)
-    lacking = missing_seeds(request.folder, trials.values(), request.seeds)
-    growth = [pace.trial(len(seeds), epochs) for seeds in lacking.values()]
-    hours, grown = seconds * num_workers / 3600, sum(growth) * num_workers / 3600  # of workers: a trial; all seeds
-    needed = grown + missing * hours
-    wall = ""
-    if at_once:
-        rounds = [math.ceil(runs / min(at_once, request.trials)) for runs in (missing, len(growth))]
-        wall = f", {_duration(rounds[0] * seconds + rounds[1] * max(growth, default=0.0))}"
-    more = f"more seeds of {len(growth)} finished trials at {grown:.3g} and " if growth else ""
+    missing = max(0, request.trials - state.trials_done)
+    trial_seconds = pace.trial(len(request.seeds), epochs)
+    seed_seconds = [pace.trial(len(seeds), epochs) for seeds in state.missing_seeds(request.seeds).values()]
+    trial_hours, seed_hours = trial_seconds * num_workers / 3600, sum(seed_seconds) * num_workers / 3600
+    needed = seed_hours + missing * trial_hours
+    work = []
+    if seed_seconds:
+        work.append(f"more seeds for {plural(len(seed_seconds), 'finished trial')} at {seed_hours:.3g} worker-hours")
+    if missing:
+        work.append(f"{plural(missing, 'trial')} at {trial_hours:.3g} worker-hours each")
+    listed = " and ".join(work) or "no trials are missing"
+    duration = ""
+    if at_once and work:
+        rounds = [math.ceil(runs / at_once) for runs in (missing, len(seed_seconds))]
+        duration = f", {_duration(rounds[0] * trial_seconds + rounds[1] * max(seed_seconds, default=0.0))}"
+    total = f": at most {needed:.3g} worker-hours{duration}" if work else ""
     console.print(
-        f"{'cost':11}{groups}; {more}{missing} trials at {hours:.3g} worker-hours: at most {needed:.3g}{wall} "
-        f"({pace.epoch:.3g} s an epoch, {pace.setup + pace.overhead:.3g} s to start; medians of {pace.runs} runs of "
+        f"{'cost':11}{groups} at a time; {listed}{total} ({pace.epoch:.3g} s per epoch, "
+        f"{pace.setup + pace.overhead:.3g} s to start; medians over {plural(pace.runs, 'run')} of "
         f"{', '.join(pace.studies)})"
     )
     if request.budget is None:
         return
-    fits = done + int((request.budget - grown) / hours) if request.budget >= grown else 0
+    affordable = 0
+    if request.budget >= seed_hours:
+        affordable = state.trials_done + int((request.budget - seed_hours) / trial_hours)
     if needed <= request.budget:
-        console.print(f"{'budget':11}{request.budget:g} worker-hours hold a study of {fits} trials")
+        trials = plural(affordable, "trial")
+        console.print(f"{'budget':11}{request.budget:g} worker-hours are enough for a study of {trials}")
         return
-    fewer = f"--trials {fits}, " if fits else ""
+    fewer = f"--trials {affordable}, " if affordable else ""
     raise SettingsError(
         [
-            f"--budget: {more}{missing} more trials need up to {needed:.3g} worker-hours, the budget is "
-            f"{request.budget:g}; use {fewer}fewer --seeds or fewer --epochs"
+            f"--budget: {listed} need up to {needed:.3g} worker-hours, but the budget is {request.budget:g}; use "
+            f"{fewer}fewer --seeds or fewer --epochs"
         ]
     )
 
 
-def measured_pace(plan: StudyPlan) -> Pace | None:
-    """What runs of the same corpus, backbone, modalities, batch and placement took, in all studies of this storage."""
+def measured_pace(plan: StudyPlan, state: StudyState) -> Pace | None:
+    """Measure finished runs with the same corpus, backbone, modalities, batch size and parallelism.
+
+    All studies in the storage of the planned study count; None without such a run.
+
+    Args:
+        plan: the planned study.
+        state: its records.
+    """
     storage = plan.request.folder.parent
-    if storage.exists("study.json"):  # this study lies inside another (study.planning.confirmation)
+    if storage.exists("study.json"):  # the confirmation of a study lies in that study's folder
         storage = storage.parent
     setups, epochs, overheads, studies = [], [], [], []
     for name in storage.names("."):
         folder = StudyFolder(storage.path(name))
-        if not folder.exists("study.json"):
-            continue
+        other = state if folder == state.folder else StudyState(folder)
         try:
-            if not _alike(read_study(folder), plan):
+            if other.plan_if_any is None or not _is_similar(other.plan, plan):
                 continue
-            trials = read_trials(folder).values()
-        except RecordError:  # of another version, or damaged, which is told where that study is read for itself
+            trials = other.finished_trials
+        except RecordError:  # another schema version, or damaged: reported when that study itself is read
             continue
-        totals: dict[str, float] = {}
-        found = finished_runs(folder)[-ENOUGH:]
-        for config_id, seed in found:
-            run = folder.read_json(f"{run_directory(config_id, seed)}/finished.json")
+        seconds: dict[str, float] = {}
+        for config_id, seed in other.finished_runs[-RUNS_PER_STUDY:]:
+            run = other.finished(config_id, seed)
             if run["epochs_run"]:
                 setups.append(run["seconds"]["setup"])
                 epochs.append((run["seconds"]["total"] - run["seconds"]["setup"]) / run["epochs_run"])
-                totals[config_id] = totals.get(config_id, 0.0) + run["seconds"]["total"]
+                seconds[config_id] = seconds.get(config_id, 0.0) + run["seconds"]["total"]
                 studies.append(name)
         for trial in trials:
-            if trial["state"] == "finished" and trial["config_id"] in totals:
-                overheads.append(max(0.0, trial["seconds"] - totals[trial["config_id"]]))
+            if trial["config_id"] in seconds:
+                overheads.append(max(0.0, trial["seconds"] - seconds[trial["config_id"]]))
     if not epochs:
         return None
     overhead = median(overheads) if overheads else 0.0
     return Pace(median(setups), median(epochs), overhead, len(epochs), tuple(dict.fromkeys(studies)))
 
 
-def _alike(record: dict[str, Any], plan: StudyPlan) -> bool:
+def _is_similar(record: dict[str, Any], plan: StudyPlan) -> bool:
     settings = plan.request.settings
-    return (
+    return bool(
         record["corpus"]["hash"] == plan.corpus.content_hash
         and record["backbone"]["spec"] == settings.backbone.spec
         and record["modalities"] == list(settings.modalities)

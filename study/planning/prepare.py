@@ -1,4 +1,4 @@
-"""What a study needs before its first trial: the backbone's folder, and the corpus's features."""
+"""Prepare what the trials of a study share: the folder of the backbone and the features of the corpus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from study.models.pretrained import backbone_hash, load_processor
 from study.models.tiny import tiny_checkpoint
 from study.planning.plan import StudyPlan
 
-PROMPT_SHARE = 100  # how often the tokenizer's training text repeats the prompt, so that it becomes few tokens
+PROMPT_REPEATS = 100  # of the prompt in the training text of the tiny tokenizer, so that it becomes few tokens
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Attributes: backbone, a hub id or folder; its hash; the folder of the features."""
+    """What the trials of a study share.
+
+    Attributes:
+        backbone: hub id or folder.
+        backbone_hash: of its weights.
+        features: folder of the features.
+    """
 
     backbone: str
     backbone_hash: str
@@ -24,19 +30,15 @@ class Prepared:
 
 
 def prepare(plan: StudyPlan) -> Prepared:
-    """Make the tiny backbone if it is asked for, and compute the features; both are kept and found again."""
-    backbone = plan.request.settings.backbone.spec
+    """Create the tiny backbone if it is requested, and compute the features. Both are cached."""
+    request, corpus = plan.request, plan.corpus
+    backbone = request.settings.backbone.spec
     if backbone == "tiny":
-        table = plan.corpus.utterances
-        transcripts = table.loc[table["split"] == "train", "transcript"].tolist()
-        backbone = str(
-            tiny_checkpoint([*_prompt_texts(plan.request.settings) * PROMPT_SHARE, *transcripts], plan.request.cache)
-        )
-    processor = load_processor(backbone)
-    corpus, loudness = plan.corpus, plan.request.settings.corpus.loudness
-    folder = features.build(
-        corpus.utterances, corpus.content_hash, processor.feature_extractor, plan.request.cache, loudness
-    )
+        transcripts = corpus.utterances.loc[corpus.utterances["split"] == "train", "transcript"].tolist()
+        texts = [*_prompt_texts(request.settings) * PROMPT_REPEATS, *transcripts]
+        backbone = str(tiny_checkpoint(texts, request.cache))
+    extractor, loudness = load_processor(backbone).feature_extractor, request.settings.corpus.loudness
+    folder = features.build(corpus.utterances, corpus.content_hash, extractor, request.cache, loudness)
     return Prepared(backbone, backbone_hash(backbone), folder)
 
 

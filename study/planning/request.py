@@ -9,8 +9,8 @@ from typing import Any
 from study.config.settings import Parallelism, Settings
 from study.search.mo_asha import MoAshaConfig
 from study.search.objectives import SearchObjectives
-from study.storage.records import read_trials
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 
 SINGLE = "single"
 """Name of the space of a study with one configuration (``study/train.py``)."""
@@ -70,8 +70,12 @@ class StudyRequest:
     trackers: tuple[str, ...] = ()
     profile: bool = False
 
-    def for_labels(self, labels: tuple[str, ...]) -> StudyRequest:
-        """Return the request with as many trials as named configurations: those with ``labels`` and those that have
-        already finished."""
-        finished = [trial["label"] for trial in read_trials(self.folder).values() if trial["state"] == "finished"]
+    def for_labels(self, labels: tuple[str, ...], state: StudyState) -> StudyRequest:
+        """Return the request with as many trials as named configurations.
+
+        Args:
+            labels: of the configurations that this call wants.
+            state: records of the study; configurations that have finished count too.
+        """
+        finished = [trial["label"] for trial in state.finished_trials]
         return replace(self, trials=len(finished) + len(set(labels) - set(finished)))

@@ -1,4 +1,4 @@
-"""What ``study.json`` holds, and how a study on disk differs from a plan of the same name."""
+"""Build ``study.json``, and compare a study on disk with a request or plan of the same name."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from search_spaces import Hyperparameter
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten, parse
-from study.planning.plan import StudyPlan
 from study.planning.request import StudyRequest
-from study.storage.records import begun_runs, finished_runs, read_study, read_trials, trials_done
 from study.storage.schemas import SCHEMA_VERSION, objectives_of
-from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
+
+if TYPE_CHECKING:
+    from study.planning.plan import StudyPlan
 
 VERSIONED = ("ray", "torch", "transformers", "peft", "deepspeed", "datasets", "optuna", "pandas", "scikit-learn")
 
 
 def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
-    """What ``study.json`` holds."""
+    """Return the content of ``study.json`` for a plan."""
     request, settings = plan.request, plan.request.settings
     return {
         "schema_version": SCHEMA_VERSION,
@@ -57,67 +58,8 @@ def study_record(plan: StudyPlan, backbone_hash: str) -> dict[str, Any]:
     }
 
 
-def begun_study(folder: StudyFolder) -> dict[str, Any] | None:
-    """The ``study.json`` of a study that holds something. None for one in which nothing got as far as an epoch: what
-    kept it from that, a broken backbone say, may be mended, and then settings and hashes are other ones."""
-    if not folder.exists("study.json"):
-        return None
-    ended = any(trial["state"] != "failed" for trial in read_trials(folder).values())
-    return read_study(folder) if ended or begun_runs(folder) else None
-
-
-def conflicts(record: dict[str, Any], request: StudyRequest) -> list[str]:
-    """List how a study on disk differs from a request of the same name. Trials, seeds and ``computation`` settings may
-    differ."""
-    now = {**_search_in_words(request), **flatten(request.settings.model_dump(mode="json")), **request.pinned}
-    try:  # a setting that is younger than the study has its default there
-        settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
-    except ValidationError:
-        settings = record["settings"]
-    then = {
-        "--objectives": ",".join(":".join(objective) for objective in objectives_of(record)),
-        "--constraint": " ".join(record.get("constraints", [])),
-        "--sampler-seed": record.get("sampler_seed", 0),
-        **flatten(settings),
-        **record.get("pinned", {}),
-    }
-    if not set(record["seeds"]) <= set(request.seeds):
-        then["--seeds"], now["--seeds"] = record["seeds"], list(request.seeds)
-    return [
-        f"{key}: {then.get(key)!r} there, {now.get(key)!r} now"
-        for key in now | then
-        if now.get(key) != then.get(key) and not key.startswith("computation.")
-    ]
-
-
-def space_conflicts(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """How the space of a study on disk differs; knobs may be added and ranges may widen, nothing may go.
-
-    A study of named configurations can have more of them, but no other kind of space.
-
-    Args:
-        there, here: ``space`` and ``knobs`` as in ``study.json``.
-    """
-    then, now = (
-        {
-            hyperparameter["name"]: parse(Hyperparameter, hyperparameter)
-            for hyperparameter in record.get("hyperparameters", [])
-        }
-        for record in (there, here)
-    )
-    gone = [name for name in then if name not in now]
-    if gone or (there["space"] != here["space"] and not (then and now)):
-        what = f" (without {', '.join(gone)})" if gone else ""
-        return [f"--space: {there['space']!r} there, {here['space']!r} now{what}"]
-    return [
-        f"{name}: {hyperparameter.range()} there, {now[name].range()} now, which does not hold it"
-        for name, hyperparameter in then.items()
-        if not now[name].contains(hyperparameter)
-    ]
-
-
 def space_record(plan: StudyPlan) -> dict[str, Any]:
-    """What ``study.json`` holds of the space."""
+    """Return the part of ``study.json`` that describes the search space."""
     return {
         "space": plan.request.space,
         "hyperparameters": [hyperparameter.model_dump(mode="json") for hyperparameter in plan.space.hyperparameters],
@@ -125,51 +67,120 @@ def space_record(plan: StudyPlan) -> dict[str, Any]:
     }
 
 
-def _search_in_words(request: StudyRequest) -> dict[str, Any]:
-    return {
-        "--objectives": ",".join(":".join(objective) for objective in request.search_objectives.objectives),
-        "--constraint": " ".join(map(str, request.search_objectives.constraints)),
+def plan_with_results(state: StudyState) -> dict[str, Any] | None:
+    """Return the ``study.json`` of a study that has results; None if it may be replaced.
+
+    A study in which every trial failed before the end of its first epoch may be replaced: the cause, such as a broken
+    backbone, may have been repaired, which changes settings and hashes.
+    """
+    has_results = any(trial["state"] != "failed" for trial in state.trials.values()) or state.started_runs
+    return state.plan_if_any if has_results else None
+
+
+def conflicts(record: dict[str, Any], request: StudyRequest) -> list[str]:
+    """List how a study on disk differs from a request of the same name.
+
+    The request may have more trials and seeds, and other ``computation`` settings.
+    """
+    objectives = request.search_objectives
+    requested = {
+        "--objectives": ",".join(":".join(objective) for objective in objectives.objectives),
+        "--constraint": " ".join(map(str, objectives.constraints)),
         "--sampler-seed": request.sampler_seed,
+        **flatten(request.settings.model_dump(mode="json")),
+        **request.pinned,
     }
+    try:  # settings that were introduced after the study was made get their defaults
+        settings = Settings.model_validate(record["settings"]).model_dump(mode="json")
+    except ValidationError:
+        settings = record["settings"]
+    existing = {
+        "--objectives": ",".join(":".join(objective) for objective in objectives_of(record)),
+        "--constraint": " ".join(record.get("constraints", [])),
+        "--sampler-seed": record.get("sampler_seed", 0),
+        **flatten(settings),
+        **record.get("pinned", {}),
+    }
+    if not set(record["seeds"]) <= set(request.seeds):
+        existing["--seeds"], requested["--seeds"] = record["seeds"], list(request.seeds)
+    return [
+        _difference(key, repr(existing.get(key)), repr(requested.get(key)))
+        for key in requested | existing
+        if requested.get(key) != existing.get(key) and not key.startswith("computation.")
+    ]
 
 
-def is_complete(request: StudyRequest) -> bool:
-    """Whether the study of this name has all its trials and was made with these settings."""
-    if not request.folder.exists("study.json"):
+def space_conflicts(existing: dict[str, Any], requested: dict[str, Any]) -> list[str]:
+    """List how the search space of a study on disk differs from a requested one.
+
+    Hyperparameters may be added and ranges may widen, but none may be removed or narrowed. A study of named
+    configurations may get more of them, but no other kind of space.
+
+    Args:
+        existing: ``space`` and ``hyperparameters`` as in ``study.json``.
+        requested: the same for this call.
+    """
+    before, after = (
+        {each["name"]: parse(Hyperparameter, each) for each in record.get("hyperparameters", [])}
+        for record in (existing, requested)
+    )
+    removed = [name for name in before if name not in after]
+    if removed or (existing["space"] != requested["space"] and not (before and after)):
+        without = f" (without {', '.join(removed)})" if removed else ""
+        return [_difference("--space", repr(existing["space"]), repr(requested["space"])) + without]
+    return [
+        _difference(name, hyperparameter.range(), after[name].range()) + ", which does not contain it"
+        for name, hyperparameter in before.items()
+        if not after[name].contains(hyperparameter)
+    ]
+
+
+def _difference(name: str, existing: str, requested: str) -> str:
+    return f"{name}: {existing} in the study, {requested} in this call"
+
+
+def is_complete(request: StudyRequest, state: StudyState) -> bool:
+    """Return whether a study on disk was made with these settings and has all requested trials and seeds."""
+    record = state.plan_if_any
+    if record is None or conflicts(record, request):
         return False
-    record = read_study(request.folder)
-    if conflicts(record, request) or record["space"] != request.space or set(record["seeds"]) != set(request.seeds):
+    if record["space"] != request.space or set(record["seeds"]) != set(request.seeds):
         return False
-    trials = read_trials(request.folder).values()
-    finished = [trial for trial in trials if trial["state"] == "finished"]
-    runs = set(finished_runs(request.folder))
-    whole = all((trial["config_id"], seed) in runs for trial in finished for seed in request.seeds)
-    return whole and trials_done(trials) >= request.trials
+    return not state.missing_seeds(request.seeds) and state.trials_done >= request.trials
 
 
-def keep_plan(request: StudyRequest, record: dict) -> None:
-    """Write ``study.json``, or check it against this call's corpus and backbone; trials, seeds and knobs may grow."""
-    there = begun_study(request.folder)
-    if there is None:
-        request.folder.write_json("study.json", record)
+def save_plan(request: StudyRequest, record: dict[str, Any], state: StudyState) -> None:
+    """Write ``study.json``, or extend the existing one with more trials, seeds and hyperparameters.
+
+    Raises:
+        SettingsError: the existing study has another corpus, backbone or search space.
+    """
+    existing = plan_with_results(state)
+    if existing is None:
+        state.write_plan(record)
         return
     errors = [
-        f"{part}: content {there[part]['hash']} there, {record[part]['hash']} now"
+        _difference(part, f"content {existing[part]['hash']}", record[part]["hash"])
         for part in ("corpus", "backbone")
-        if there[part]["hash"] != record[part]["hash"]
+        if existing[part]["hash"] != record[part]["hash"]
     ]
-    refuse_conflicts(request, errors + space_conflicts(there, record))
-    grown = {key: record[key] for key in ("space", "hyperparameters", "seeds")}
-    others = {each["label"]: each for each in there.get("baselines", [])}
-    grown["baselines"] = list({**others, **{each["label"]: each for each in record["baselines"]}}.values())
-    grown |= {"trials": max(there["trials"], request.trials)}
-    grown |= {key: record[key] for key in ("sampler", "early_stopping")}  # of the latest call
-    request.folder.write_json("study.json", {**there, **grown})
+    refuse_conflicts(request, errors + space_conflicts(existing, record))
+    baselines = {each["label"]: each for each in [*existing.get("baselines", []), *record["baselines"]]}
+    latest = ("space", "hyperparameters", "seeds", "sampler", "early_stopping")
+    extended = {key: record[key] for key in latest} | {"baselines": list(baselines.values())}
+    state.write_plan({**existing, **extended, "trials": max(existing["trials"], request.trials)})
 
 
 def refuse_conflicts(request: StudyRequest, errors: list[str]) -> None:
-    """Do not mix two corpora, backbones, spaces or settings in one folder."""
+    """Refuse to mix two corpora, backbones, search spaces or settings in one study.
+
+    Raises:
+        SettingsError: there is a conflict.
+    """
     if errors:
         raise SettingsError(
-            [f"{request.folder.uri} holds a study made with other settings; choose another --study NAME:", *errors]
+            [
+                f"{request.folder.uri} contains a study with other settings; choose another --study NAME:",
+                *errors,
+            ]
         )

@@ -29,7 +29,6 @@ A storage location is a folder or a URL that ``pyarrow.fs`` accepts, with its op
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from study.common.errors import RecordError
@@ -40,35 +39,6 @@ from study.storage.study_folder import StudyFolder
 def run_directory(config_id: str, seed: int) -> str:
     """Return the path of a run inside its study folder."""
     return f"runs/{config_id}/{seed}"
-
-
-def finished_runs(folder: StudyFolder) -> list[tuple[str, int]]:
-    """Every (config_id, seed) whose marker stands, in order."""
-    return _runs_with(folder, "finished.json")
-
-
-def begun_runs(folder: StudyFolder) -> list[tuple[str, int]]:
-    """Every (config_id, seed) that has an epoch behind it, in order."""
-    return _runs_with(folder, "epochs.jsonl")
-
-
-def _runs_with(folder: StudyFolder, file: str) -> list[tuple[str, int]]:
-    found = []
-    for config_id in folder.names("runs"):
-        for seed in folder.names(f"runs/{config_id}"):
-            if seed.isdigit() and folder.exists(f"{run_directory(config_id, int(seed))}/{file}"):
-                found.append((config_id, int(seed)))
-    return found
-
-
-def missing_seeds(
-    folder: StudyFolder, trials: Iterable[Mapping[str, Any]], seeds: Iterable[int]
-) -> dict[str, list[int]]:
-    """The seeds that finished trials lack, by configuration, because the study has got more since."""
-    runs = set(finished_runs(folder))
-    finished = dict.fromkeys(trial["config_id"] for trial in trials if trial["state"] == "finished")
-    lacking = {config_id: [seed for seed in seeds if (config_id, seed) not in runs] for config_id in finished}
-    return {config_id: missing for config_id, missing in lacking.items() if missing}
 
 
 def read_study(folder: StudyFolder) -> dict[str, Any]:
@@ -94,7 +64,7 @@ def read_study_if_any(folder: StudyFolder) -> dict[str, Any] | None:
     """
     try:
         plan = folder.read_json("study.json")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if not isinstance(plan, dict):
         raise RecordError(f"{folder.path('study.json')} does not contain the plan of a study: restore it from a copy.")
@@ -108,12 +78,7 @@ def read_study_if_any(folder: StudyFolder) -> dict[str, Any] | None:
 
 def write_trial(folder: StudyFolder, record: dict[str, Any]) -> None:
     """Write the record of a trial; a retry replaces the record of the same number."""
-    folder.write_json(_trial_file(record["number"]), record)
-
-
-def trials_done(trials: Iterable[Mapping[str, Any]]) -> int:
-    """Return how many trials need not run again: those that finished or were stopped early ("pruned")."""
-    return sum(trial["state"] in ("finished", "pruned") for trial in trials)
+    folder.write_json(trial_file(record["number"]), record)
 
 
 def read_trial(folder: StudyFolder, number: int) -> dict[str, Any] | None:
@@ -123,26 +88,23 @@ def read_trial(folder: StudyFolder, number: int) -> dict[str, Any] | None:
         RecordError: the record is damaged.
     """
     try:
-        return _read_trial(folder, _trial_file(number))
+        return read_trial_file(folder, trial_file(number))
     except FileNotFoundError:
         return None
 
 
-def read_trials(folder: StudyFolder) -> dict[int, dict[str, Any]]:
-    """Return every trial record by its number, in ascending order.
-
-    Raises:
-        RecordError: a record is damaged.
-    """
-    trials = [_read_trial(folder, f"trials/{name}") for name in folder.names("trials")]
-    return {record["number"]: record for record in trials}
-
-
-def _trial_file(number: int) -> str:
+def trial_file(number: int) -> str:
+    """Return the path of a trial's record inside its study folder."""
     return f"trials/{number:05d}.json"
 
 
-def _read_trial(folder: StudyFolder, name: str) -> dict[str, Any]:
+def read_trial_file(folder: StudyFolder, name: str) -> dict[str, Any]:
+    """Return a trial's record by the path of its file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecordError: the record is damaged.
+    """
     record: dict[str, Any] = folder.read_json(name)
     check_record(folder, name, TrialRecord, record, "Move it away: the study then runs this trial again.")
     return record

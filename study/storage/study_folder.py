@@ -37,6 +37,10 @@ _retried = retry(  # waits 1, 2, 4, 8, 16 and 16 s; each attempt of S3 takes abo
 )
 
 
+FileVersion = tuple[int, int]
+"""Size in bytes and modification time in nanoseconds; they change when a file is written again."""
+
+
 def _split_options(uri: str) -> tuple[str, str]:
     """Split a URL into its address and its options from the question mark on; a path has no options."""
     address, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
@@ -170,11 +174,19 @@ class StudyFolder:
         return sorted(info.base_name for info in self._list(directory) if not info.base_name.endswith(".tmp"))
 
     @_retried
-    def files(self, directory: str) -> list[str]:
-        """Return the sorted paths of all files below a directory, relative to it; empty if it does not exist."""
-        prefix = f"{self._open()[1]}/{directory}/"
-        paths = [info.path for info in self._list(directory, recursive=True) if info.type == fs.FileType.File]
-        return sorted(path.removeprefix(prefix) for path in paths if not path.endswith(".tmp"))
+    def version(self, name: str) -> FileVersion | None:
+        """Return the version of a file, or None if there is no such file."""
+        system, root = self._open()
+        info = system.get_file_info(f"{root}/{name}")
+        return (info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
+    @_retried
+    def versions(self, directory: str) -> dict[str, FileVersion]:
+        """Return the versions of all files below a directory, by path in the folder, in ascending order."""
+        prefix = f"{self._open()[1]}/"
+        files = [info for info in self._list(directory, recursive=True) if info.type == fs.FileType.File]
+        versions = {info.path.removeprefix(prefix): (info.size, info.mtime_ns) for info in files}
+        return {path: versions[path] for path in sorted(versions) if not path.endswith(".tmp")}
 
     @_retried
     def remove_temporary(self, directory: str) -> None:
@@ -224,7 +236,7 @@ class StudyFolder:
         """
         try:
             return self.read_json(name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write_jsonl(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
 from study.storage import locks, records
-from study.storage.study_folder import StudyFolder
+from study.storage.study_folder import FileVersion, StudyFolder
+
+PLAN = "study.json"
 
 
 class StudyState:
-    """The records of a study folder. Each file is read at most once, when it is first asked for.
+    """The records of a study folder. Each file is read at most once, when it is first needed.
 
-    Write records through the state, which keeps it current. Call ``refresh`` after other processes have written, such
-    as the trial drivers of a search. Treat what it returns as read-only.
+    Write records through the state, which keeps it current. Call ``refresh`` after other processes may have written,
+    such as the trial drivers of a search; only files that have changed are then read again. Treat what it returns as
+    read-only.
     """
 
     def __init__(self, folder: StudyFolder):
         self.folder = folder
-        self._finished: dict[tuple[str, int], dict[str, Any]] = {}
-        self._epochs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        self._contents: dict[str, tuple[FileVersion | None, Any]] = {}
 
     @cached_property
     def plan_if_any(self) -> dict[str, Any] | None:
-        """``study.json``; None where there is none.
+        """``study.json``; None if there is none.
 
         Raises:
-            RecordError: it is damaged or of another schema version.
+            RecordError: it is damaged or has another schema version.
         """
-        return records.read_study_if_any(self.folder)
+        version = self.folder.version(PLAN)
+        return None if version is None else self._read(PLAN, version, lambda name: records.read_study(self.folder))
 
     @property
     def plan(self) -> dict[str, Any]:
         """``study.json``.
 
         Raises:
-            RecordError: it is missing, damaged or of another schema version.
+            RecordError: it is missing or damaged, or has another schema version.
         """
         return records.read_study(self.folder) if self.plan_if_any is None else self.plan_if_any
 
@@ -47,17 +50,25 @@ class StudyState:
         Raises:
             RecordError: one of them is damaged.
         """
-        return records.read_trials(self.folder)
+        versions = self.folder.versions("trials")
+        read = [
+            self._read(name, version, lambda name: records.read_trial_file(self.folder, name))
+            for name, version in versions.items()
+        ]
+        return {record["number"]: record for record in read}
+
+    @cached_property
+    def _run_versions(self) -> dict[str, FileVersion]:
+        return self.folder.versions("runs")
 
     @cached_property
     def run_files(self) -> dict[tuple[str, int], frozenset[str]]:
-        """The file names of each run by (config_id, seed), in ascending order; from one listing of ``runs/``."""
+        """The file names of each run by (config_id, seed), in ascending order."""
         runs: dict[tuple[str, int], set[str]] = {}
-        for path in self.folder.files("runs"):
-            config_id, _, rest = path.partition("/")
-            seed, _, name = rest.partition("/")
-            if seed.isdigit() and name:
-                runs.setdefault((config_id, int(seed)), set()).add(name)
+        for path in self._run_versions:
+            _, config_id, *rest = path.split("/")
+            if len(rest) > 1 and rest[0].isdigit():
+                runs.setdefault((config_id, int(rest[0])), set()).add("/".join(rest[1:]))
         return {run: frozenset(runs[run]) for run in sorted(runs)}
 
     @property
@@ -73,7 +84,7 @@ class StudyState:
     @property
     def trials_done(self) -> int:
         """The number of trials that need not run again: finished, or stopped early ("pruned")."""
-        return records.trials_done(self.trials.values())
+        return sum(trial["state"] in ("finished", "pruned") for trial in self.trials.values())
 
     @property
     def finished_trials(self) -> list[dict[str, Any]]:
@@ -94,17 +105,13 @@ class StudyState:
 
     def finished(self, config_id: str, seed: int) -> dict[str, Any]:
         """Return the ``finished.json`` of a run."""
-        run = (config_id, seed)
-        if run not in self._finished:
-            self._finished[run] = self.folder.read_json(f"{records.run_directory(*run)}/finished.json")
-        return self._finished[run]
+        record: dict[str, Any] = self._read_run_file(config_id, seed, "finished.json", self.folder.read_json)
+        return record
 
     def epochs(self, config_id: str, seed: int) -> list[dict[str, Any]]:
         """Return the rows of a run's ``epochs.jsonl``."""
-        run = (config_id, seed)
-        if run not in self._epochs:
-            self._epochs[run] = self.folder.read_jsonl(f"{records.run_directory(*run)}/epochs.jsonl")
-        return self._epochs[run]
+        rows: list[dict[str, Any]] = self._read_run_file(config_id, seed, "epochs.jsonl", self.folder.read_jsonl)
+        return rows
 
     @cached_property
     def holder(self) -> str | None:
@@ -113,17 +120,28 @@ class StudyState:
 
     def write_plan(self, plan: dict[str, Any]) -> None:
         """Write ``study.json``."""
-        self.folder.write_json("study.json", plan)
+        self.folder.write_json(PLAN, plan)
+        self._contents[PLAN] = (self.folder.version(PLAN), plan)
         self.plan_if_any = plan
 
     def write_trial(self, record: dict[str, Any]) -> None:
         """Write a trial's record; a retry replaces the record of the same number."""
+        name = records.trial_file(record["number"])
         records.write_trial(self.folder, record)
+        self._contents[name] = (self.folder.version(name), record)
         self.trials = dict(sorted({**self.trials, record["number"]: record}.items()))
 
     def refresh(self) -> None:
-        """Forget everything that was read, because other processes have written since."""
-        for name in ("plan_if_any", "trials", "run_files", "holder"):
+        """Look for changes by other processes when a record is needed next."""
+        for name in ("plan_if_any", "trials", "_run_versions", "run_files", "holder"):
             self.__dict__.pop(name, None)
-        self._finished.clear()
-        self._epochs.clear()
+
+    def _read_run_file(self, config_id: str, seed: int, file: str, read: Callable[[str], Any]) -> Any:
+        name = f"{records.run_directory(config_id, seed)}/{file}"
+        return self._read(name, self._run_versions.get(name), read)
+
+    def _read(self, name: str, version: FileVersion | None, read: Callable[[str], Any]) -> Any:
+        """Return the content of a file; read it unless it was read in the same version before."""
+        if name not in self._contents or self._contents[name][0] != version:
+            self._contents[name] = (version, read(name))
+        return self._contents[name][1]

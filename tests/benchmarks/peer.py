@@ -203,8 +203,8 @@ def peer(flags: argparse.Namespace) -> dict[str, float]:
 
 def ours(flags: argparse.Namespace) -> dict[str, float]:
     """The sweep of this project; rates are those of its records."""
-    from study.storage.records import read_trials
     from study.storage.study_folder import StudyFolder
+    from study.storage.study_state import StudyState
 
     place = Path(flags.place)
     storage = tempfile.mkdtemp(prefix="ours", dir=place)
@@ -225,7 +225,7 @@ def ours(flags: argparse.Namespace) -> dict[str, float]:
         raise RuntimeError(done.stderr[-2000:])
     wall = time.perf_counter() - began
     folder = StudyFolder.at(storage, "ours")
-    trials = list(read_trials(folder).values())
+    trials = list(StudyState(folder).trials.values())
     runs = [folder.read_json(f"runs/{trial['config_id']}/0/finished.json") for trial in trials]
     steps = len(folder.read_parquet(f"runs/{trials[0]['config_id']}/0/steps.parquet"))
     table = folder.read_parquet(f"runs/{trials[0]['config_id']}/0/predictions.parquet")

@@ -42,7 +42,7 @@ from study.search.trial_records import (
     unrecorded_points,
     update_trial_records,
 )
-from study.storage.records import read_trials, run_directory, write_trial
+from study.storage.records import run_directory, write_trial
 from study.storage.study_folder import StudyFolder
 from study.storage.study_state import StudyState
 from tests.analysis import studies
@@ -96,7 +96,7 @@ def simulate(template: TrialTemplate, search: Search, samplers: list[str], sizes
     for size in sizes:
         fill(template, search, size)
         for sampler in samplers:
-            records = read_trials(template.folder)
+            records = StudyState(template.folder).trials
             proposer = Proposer(replace(search, sampler=sampler), records)
             for _ in search.space.baselines:  # they are queued
                 proposer.fail(proposer.propose().trial)

@@ -29,8 +29,8 @@ import yaml
 
 from study.common.environment import LOOPBACK
 from study.ray_backend.cluster import MAX_GPUS_RESOURCE
-from study.storage.records import read_trials
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests import REPO
 from tests.conftest import PLANTED
 
@@ -381,7 +381,7 @@ def test_slurm_runs_a_sweep_on_two_nodes_queues_it_again_when_its_time_ends_and_
 
     second = subprocess.run(command, timeout=300, **slurm)
     assert second.returncode == 0 and "the Ray cluster: 2 cores" in second.stdout, second.stdout[-3000:]
-    assert "1 ranks a trial" in second.stdout and nothing_left()
+    assert "1 worker per trial" in second.stdout and nothing_left()
     assert json.loads((run / "finished.json").read_text())["epochs_run"] == 12
 
 
@@ -442,7 +442,7 @@ def test_a_job_runs_the_sweep_on_a_running_cluster_of_one_machine_behind_locked_
         done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert "the Ray cluster: 2 cores" in done.stdout
-        (trial,) = read_trials(StudyFolder.at(str(tmp_path), "job")).values()
+        (trial,) = StudyState(StudyFolder.at(str(tmp_path), "job")).trials.values()
         assert trial["state"] == "finished"
         held = {}
         for path in (path for place in (temporary, tmp_path) for path in Path(place).rglob("*")):

@@ -17,8 +17,8 @@ from analysis.report.search_sections import importance_sections
 from search_spaces import Space, space_maker
 from study.common.groups import LANGUAGES
 from study.config.settings import Settings
-from study.storage.records import read_trials
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests.analysis import studies
 from tests.analysis.contexts import report_context
 
@@ -188,7 +188,7 @@ def with_objectives(folder: StudyFolder) -> Study:
         "constraints": ["dev_gap<=0.2"],
     }
     folder.write_json("study.json", folder.read_json("study.json") | search_objectives)
-    for number, trial in read_trials(folder).items():
+    for number, trial in StudyState(folder).trials.items():
         japanese, german = (
             trial["hyperparameters"].get(f"loss.coefficients.languages.{name}", 1) for name in ("ja", "de")
         )

@@ -14,7 +14,7 @@ from analysis.report.build import write_report
 from analysis.report.html import Picture, Table
 from analysis.report.objectives_section import objectives_sections
 from analysis.report.questions_section import confirmation_sections
-from study.storage.records import read_trials
+from study.storage.study_state import StudyState
 from tests.analysis import studies
 from tests.analysis.contexts import report_context
 
@@ -26,7 +26,7 @@ def searched(path: Path, search_objectives=GOALS):
     """Four configurations; the third is the best and violates the constraint by two points."""
     folder = studies.write_whole_study(path, per_cell=12, configurations=4)
     folder.write_json("study.json", folder.read_json("study.json") | search_objectives)
-    for number, record in read_trials(folder).items():
+    for number, record in StudyState(folder).trials.items():
         violations = {"dev_gap<=0.1": 0.02 if number == 2 else -0.01}
         record |= {"values": VALUES[number], "by_seed": {"0": VALUES[number]}, "violations": violations}
         folder.write_json(f"trials/{number:05d}.json", record)

@@ -17,8 +17,9 @@ from search_spaces.ablation_arms import ARMS, FAMILIES, MODALITY_ARMS, arms_of
 from study.cli.ablation import choose_arms, main, show
 from study.common.errors import SettingsError
 from study.config.settings import Settings, flatten
-from study.storage.records import read_study, read_trials
+from study.storage.records import read_study
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests.analysis.studies import write_whole_study
 
 
@@ -105,11 +106,11 @@ def test_arms_are_compared_and_can_be_added(sweep):
 
     out = run("minimax")
     assert "minimax" in out and "AVG gap" in out and "95 % interval" in out
-    before = read_trials(folder)
+    before = StudyState(folder).trials
     assert {trial["label"] for trial in before.values()} == {"ERM", "minimax"}
     assert read_study(folder)["settings"]["control"]["fraction"] == 0.5
     run("V-REx; minimax")
-    after = read_trials(folder)
+    after = StudyState(folder).trials
     assert {n: trial for n, trial in after.items() if n in before} == before  # nothing is run twice
     assert [trial["label"] for n, trial in after.items() if n not in before] == ["V-REx"]
     study = load_study(folder)

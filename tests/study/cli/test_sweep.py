@@ -12,8 +12,9 @@ import pytest
 from analysis.loading.study import load_study
 from analysis.pareto.front import front
 from analysis.plots.pareto import pareto_info
-from study.storage.records import finished_runs, read_study, read_trials
+from study.storage.records import read_study
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests.conftest import PLANTED
 
 
@@ -27,10 +28,10 @@ def finished(sweep):
 
 def test_two_trials_give_records_and_a_report(finished):
     done, folder = finished
-    trials = read_trials(folder)
+    trials = StudyState(folder).trials
     assert [trial["state"] for trial in trials.values()] == ["finished", "finished"]
     assert [trial["label"] for trial in trials.values()] == ["ERM", "paper's setting"]
-    assert set(finished_runs(folder)) == {(trial["config_id"], 0) for trial in trials.values()}
+    assert set(StudyState(folder).finished_runs) == {(trial["config_id"], 0) for trial in trials.values()}
     study = load_study(folder)
     points = front(study.configurations)
     assert len(points) == 2 and points["on_front"].any()
@@ -64,13 +65,16 @@ def test_journal_is_an_optuna_study(finished):
 
 def test_worker_logs_are_beside_their_runs(finished):
     _, folder = finished
-    for config_id, _ in finished_runs(folder):
+    for config_id, _ in StudyState(folder).finished_runs:
         assert {"worker-0.log", "worker-1.log"} <= set(folder.names(f"runs/{config_id}"))
 
 
 def test_records_break_down_the_startup_time(finished):
     _, folder = finished
-    runs = [folder.read_json(f"runs/{config_id}/{seed}/finished.json") for config_id, seed in finished_runs(folder)]
+    runs = [
+        folder.read_json(f"runs/{config_id}/{seed}/finished.json")
+        for config_id, seed in StudyState(folder).finished_runs
+    ]
     parts = ["placement", "processes", "imports", "examples", "encoder states", "model", "engine", "first step"]
     assert [list(run["startup"]) for run in runs] == [parts] * len(runs)
     waited = sorted(run["startup"]["processes"] for run in runs)
@@ -100,8 +104,8 @@ def test_finished_study_is_shown_and_nothing_runs(sweep, finished):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--space", "schedules"), ["--space: 'fairness' there, 'schedules' now"]),
-        (("--set", "loss.power=1"), ["loss.power: 2 there, 1 now"]),
+        (("--space", "schedules"), ["--space: 'fairness' in the study, 'schedules' in this call"]),
+        (("--set", "loss.power=1"), ["loss.power: 2 in the study, 1 in this call"]),
         (("--modalities", "speech"), ["modalities"]),
     ],
 )
@@ -111,7 +115,7 @@ def test_folder_of_another_study_is_refused(sweep, finished, flags, words):
     done = sweep("--study", "two", "--trials", "2", *flags)
     assert done.returncode == 2 and "choose another --study" in done.stderr
     assert all(word in done.stderr for word in words)
-    assert read_study(folder) == plan and len(read_trials(folder)) == 2
+    assert read_study(folder) == plan and len(StudyState(folder).trials) == 2
 
 
 def test_every_error_is_reported_before_anything_starts(sweep):
@@ -131,10 +135,10 @@ def test_dry_run_prints_the_plan_and_writes_nothing(sweep):
     assert done.returncode == 0, done.stderr
     for word in (
         "5 trials × 2 seeds",
-        "10 runs of at most 1 epochs",
+        "10 runs of at most 1 epoch,",
         "fairness_weight.step_size",
         "planned",
-        "2 ranks",
+        "2 workers per trial",
         "ZeRO-2",
     ):
         assert word in done.stdout
@@ -156,15 +160,15 @@ def test_sweep_resumes_after_ctrl_c_or_sigterm_and_can_grow(sweep, number, statu
     _, err = process.communicate(timeout=60)
     assert (
         process.returncode == status
-        and f"{word}: what has finished is kept" in err
-        and "the same command goes on" in err
+        and f"{word}: finished runs are kept" in err
+        and "run the same command again to resume" in err
         and "Traceback" not in err
     )
     kept = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
     assert 1 <= len(kept) < 3
     again = sweep(*flags)
     assert again.returncode == 0, again.stderr[-2000:]
-    trials = [trial for trial in read_trials(folder).values() if trial["state"] == "finished"]
+    trials = [trial for trial in StudyState(folder).trials.values() if trial["state"] == "finished"]
     assert len(trials) == 3 and len({trial["config_id"] for trial in trials}) == 3
     assert {trial["label"] for trial in trials} == {"ERM", "paper's setting", "ERM, balanced"}
     for name, content in kept.items():
@@ -178,11 +182,11 @@ def test_failed_trial_is_recorded_and_retried_by_the_next_call(sweep):
     done = sweep(*flags)
     folder = StudyFolder.at(str(sweep.storage), "broken")
     assert done.returncode == 1 and "no run has finished" in done.stdout
-    (record,) = read_trials(folder).values()
+    (record,) = StudyState(folder).trials.values()
     assert record["state"] == "failed" and "learning_rate" in record["reason"]
     assert record["reason"] in done.stdout and "Traceback" not in done.stderr
     sweep(*flags)
-    assert [trial.get("retried") for trial in read_trials(folder).values()] == [True, None]
+    assert [trial.get("retried") for trial in StudyState(folder).trials.values()] == [True, None]
 
 
 @pytest.mark.slow
@@ -205,15 +209,15 @@ def test_study_grows_and_is_confirmed_without_repeating_runs(sweep, capsys):
         return done.stdout
 
     run("--trials", "4", "--space", "schedules")
-    first, runs = read_trials(folder), finished_runs(folder)
+    first, runs = StudyState(folder).trials, StudyState(folder).finished_runs
     made = {run: folder.read_bytes(f"runs/{run[0]}/{run[1]}/finished.json") for run in runs}
     assert len(first) == 4 and all(set(trial["by_seed"]) == {"0"} for trial in first.values())
     assert all(set(trial["violations"]) == {"dev_gap<=0.05"} for trial in first.values())
-    assert "4 finished trials have not all of 2 seeds" in run(
+    assert "adding seeds to 4 finished trials first" in run(
         "--trials", "5", "--space", "schedules+training", "--seeds", "0,1"
     )
-    second = read_trials(folder)
-    assert len(second) == 5 and len(finished_runs(folder)) == 10
+    second = StudyState(folder).trials
+    assert len(second) == 5 and len(StudyState(folder).finished_runs) == 10
     for (config_id, seed), content in made.items():
         assert folder.read_bytes(f"runs/{config_id}/{seed}/finished.json") == content
     for trial in second.values():
@@ -228,7 +232,7 @@ def test_study_grows_and_is_confirmed_without_repeating_runs(sweep, capsys):
     again = load_study(StudyFolder(folder.path("confirm")))
     assert "ERM" in set(again.configurations["label"]) and again.seeds == (10,)
     assert set(again.configurations["config_id"]) <= {trial["config_id"] for trial in second.values()}
-    assert len(finished_runs(folder)) == 10  # the search's own runs are left as they are
+    assert len(StudyState(folder).finished_runs) == 10  # the search's own runs are left as they are
     from study.cli.sweep import main
 
     assert main(["status", "grown", "--storage", str(sweep.storage)]) == 0

@@ -32,8 +32,9 @@ from study.data.examples import answer_ids
 from study.models.pretrained import load_processor
 from study.models.qwen2_audio import EmotionModel
 from study.planning.config_file import read_config
-from study.storage.records import finished_runs, read_trials, write_trial
+from study.storage.records import write_trial
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from study.training.engine import join_process_group
 from study.training.trainer import Trainer, train
 from tests import REPO
@@ -75,14 +76,14 @@ def finished(command):
 
 def test_two_ranks_of_torchrun_print_one_table_and_write_one_study(finished):
     out, folder = finished
-    (config_id, seed), *others = finished_runs(folder)
+    (config_id, seed), *others = StudyState(folder).finished_runs
     assert not others and out.count("epoch   1  dev W-F1") == 1
     lines = [line.split() for line in out.splitlines()]
     for modality in ("speech", "speech+text"):
         for who in ("female", "male", "all"):
             assert sum(line[:3] == ["de", modality, who] for line in lines) == 2  # dev and test
         assert sum(line[:3] == ["mean", modality, "all"] for line in lines) == 2
-    (trial,) = read_trials(folder).values()
+    (trial,) = StudyState(folder).trials.values()
     assert trial["config_id"] == config_id and trial["hyperparameters"] == {"loss.method": "erm"}
     for name in ("adapter_config.json", "adapter_model.safetensors", "settings.json", "README.md"):
         assert folder.exists(f"runs/{config_id}/{seed}/adapter/{name}")
@@ -91,7 +92,7 @@ def test_two_ranks_of_torchrun_print_one_table_and_write_one_study(finished):
 
 def test_model_card_has_metrics_settings_and_corpus_notes(finished):
     out, folder = finished
-    ((config_id, seed),) = finished_runs(folder)
+    ((config_id, seed),) = StudyState(folder).finished_runs
     card = folder.read_bytes(f"runs/{config_id}/{seed}/adapter/README.md").decode()
     study = folder.read_json("study.json")
     assert card.startswith("---\nbase_model: ") and "library_name" in card
@@ -242,7 +243,7 @@ def test_trial_of_a_study_is_trained_and_exported(finished, command, capsys):
     assert main(["--config", trial, *fixed]) == 0
     out = capsys.readouterr().out
     again = StudyFolder.at(str(command.storage), "again")
-    ((config_id, seed),) = finished_runs(again)
+    ((config_id, seed),) = StudyState(again).finished_runs
     settings = again.read_json(f"runs/{config_id}/{seed}/settings.json")["settings"]
     there = folder.read_json("study.json")["settings"]
     assert settings == {**there, "modalities": ["speech"]} and settings["loss"]["method"] == "erm"
@@ -255,7 +256,7 @@ def test_trial_of_a_study_is_trained_and_exported(finished, command, capsys):
 
 def test_unfinished_run_of_another_parallelism_is_not_restarted(command, finished, capsys):
     out, folder = finished
-    ((config_id, seed),) = finished_runs(folder)
+    ((config_id, seed),) = StudyState(folder).finished_runs
     directory = f"runs/{config_id}/{seed}"
     cut = StudyFolder.at(str(command.storage), "cut")
     shutil.copytree(folder.uri, cut.uri)
@@ -298,7 +299,7 @@ def test_resume_after_sigkill_gives_same_metrics(command):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert not finished_runs(folder)
+    assert not StudyState(folder).finished_runs
     process = start(arguments)
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
@@ -307,8 +308,8 @@ def test_resume_after_sigkill_gives_same_metrics(command):
     _, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
     unbroken = StudyFolder.at(str(command.storage), "unbroken")
-    ((config_id, seed),) = finished_runs(folder)
-    assert finished_runs(unbroken) == [(config_id, seed)]
+    ((config_id, seed),) = StudyState(folder).finished_runs
+    assert StudyState(unbroken).finished_runs == [(config_id, seed)]
     ended, whole = (study.read_json(f"runs/{config_id}/{seed}/finished.json") for study in (folder, unbroken))
     assert without_times(ended) == without_times(whole)
     process = start(arguments)
@@ -322,7 +323,7 @@ def test_zero_3_exports_whole_weights(command):
     _, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
     folder = StudyFolder.at(str(command.storage), "sharded")
-    ((config_id, seed),) = finished_runs(folder)
+    ((config_id, seed),) = StudyState(folder).finished_runs
     place, kept = folder.path("runs", config_id, str(seed), "adapter"), folder.path("kept.parquet")
     corpus = folder.read_json("study.json")["corpus"]["spec"]
     flags = ["--adapter", place, "--corpus", corpus, "--storage", str(command.storage), "--predictions", kept]

@@ -19,7 +19,7 @@ from study.models.memory_estimate import GB, TEXT_CONFIG_7B, Workload, bytes_per
 from study.models.qwen2_audio import EmotionModel
 from study.models.tiny import tiny_config
 from study.planning import memory_check
-from study.planning.memory_check import load_of, require_memory, room_errors
+from study.planning.memory_check import largest_workload, memory_errors, require_plan_memory
 
 WORKLOAD = Workload(examples=64, scored=128, clip_seconds=3.6, text_tokens=50)
 
@@ -110,7 +110,7 @@ def test_plan_that_does_not_fit_is_refused_with_remedies(seven_b):
         need = memory_need(
             seven_b, BackboneSettings(), Parallelism(num_workers=2, zero_stage=stage), load, True, epochs=1
         )
-        return room_errors(need, Settings(), stage, have, sharing, on_gpu=True)
+        return memory_errors(need, Settings(), stage, have, sharing, on_gpu=True)
 
     assert errors(141 * GB) == []
     (too_small,) = errors(40 * GB)
@@ -122,25 +122,25 @@ def test_plan_that_does_not_fit_is_refused_with_remedies(seven_b):
     (sharded,) = errors(8 * GB, stage=3, load=few)
     assert "--zero-stage" not in sharded
     (shared,) = errors(141 * GB, sharing=8)
-    assert "fewer --num-workers" in shared and "8 rank(s)" in shared
+    assert "fewer --num-workers" in shared and "8 workers" in shared
 
 
 def test_plan_prints_its_memory_need_or_is_refused(small_study, monkeypatch):
     plan, _ = small_study
-    load = load_of(plan.request.settings, plan.corpus.utterances, num_workers=1)
+    load = largest_workload(plan.request.settings, plan.corpus.utterances, num_workers=1)
     assert load.examples == 24 and 0.5 < load.clip_seconds < 30 and 30 < load.text_tokens < 300
     out = io.StringIO()
-    require_memory(plan, 2, Console(file=out, width=200))
+    require_plan_memory(plan, 2, Console(file=out, width=200))
     assert out.getvalue().startswith("memory     at least ") and "float32" in out.getvalue()
     monkeypatch.setattr(memory_check, "free_memory", lambda: 1e6)
-    with pytest.raises(SettingsError, match=r"memory: 2 rank\(s\) need at least .* 0\.0 GB .*fewer --num-workers"):
-        require_memory(plan, 2, Console(file=out))
-    require_memory(plan, None, Console(file=out))  # the memory of a cluster is not known here
+    with pytest.raises(SettingsError, match=r"memory: 2 workers need at least .* 0\.0 GB .*fewer --num-workers"):
+        require_plan_memory(plan, 2, Console(file=out))
+    require_plan_memory(plan, None, Console(file=out))  # the memory of a cluster is not known here
 
 
 def test_micro_batch_that_does_not_fit_is_split_unless_its_size_is_set(small_study, monkeypatch):
     plan, _ = small_study
-    load = replace(load_of(plan.request.settings, plan.corpus.utterances, num_workers=1), scored=1)
+    load = replace(largest_workload(plan.request.settings, plan.corpus.utterances, num_workers=1), scored=1)
 
     def need(examples):
         return memory_need(
@@ -154,11 +154,11 @@ def test_micro_batch_that_does_not_fit_is_split_unless_its_size_is_set(small_stu
 
     monkeypatch.setattr(memory_check, "free_memory", lambda: (need(1) + need(24)) / 2)
     out = io.StringIO()
-    memory_check.require_room(plan.request.settings, Parallelism(num_workers=1), load, 1, Console(file=out))
+    memory_check.require_memory(plan.request.settings, Parallelism(num_workers=1), load, 1, Console(file=out))
     assert "cut into several passes" in out.getvalue()
     given = plan.request.settings.with_overrides({"optimisation.micro_batch_size": 24})
     with pytest.raises(SettingsError, match=r"memory: .*micro_batch_size"):
-        memory_check.require_room(given, Parallelism(num_workers=1), load, 1, Console(file=out))
+        memory_check.require_memory(given, Parallelism(num_workers=1), load, 1, Console(file=out))
 
 
 def test_bytes_per_token_by_hand(seven_b):

@@ -11,7 +11,7 @@ from analysis.pareto.objectives_front import objectives_front, objectives_table
 from study.common.groups import cells
 from study.config.presets import TINY
 from study.config.settings import Parallelism, Settings
-from study.planning.study_json import begun_study
+from study.planning.study_json import plan_with_results
 from study.ray_backend import tuner
 from study.ray_backend.tuner import FailureRecorder, TrialDriver
 from study.search.objectives import SearchObjectives
@@ -22,7 +22,7 @@ from study.search.trial_records import (
     trial_record,
     trials_with_missing_seeds,
 )
-from study.storage.records import read_trial, read_trials, write_trial
+from study.storage.records import read_trial, write_trial
 from study.storage.study_folder import StudyFolder
 from study.storage.study_state import StudyState
 from tests.analysis import studies
@@ -121,18 +121,18 @@ def test_a_trial_reports_its_own_goals_after_every_epoch(template):
     assert driver.step() == {"seed": 1, "epoch": 2, "config_id": "aa", "number": 3, "complete": False, **shown}
 
 
-def test_a_study_in_which_nothing_got_as_far_as_an_epoch_may_be_planned_anew(tmp_path):
-    """Its trials failed for a broken backbone, say: mended, it has another hash."""
+def test_study_without_a_finished_epoch_may_be_replaced(tmp_path):
+    """If all its trials failed because of a broken backbone, for instance: once repaired, it has another hash."""
     folder = studies.write_whole_study(tmp_path / "s", configurations=2)
-    assert begun_study(folder)["name"] == folder.read_json("study.json")["name"]
+    assert plan_with_results(StudyState(folder))["name"] == folder.read_json("study.json")["name"]
     folder.remove("runs")
-    assert begun_study(folder)
-    for number, record in read_trials(folder).items():
+    assert plan_with_results(StudyState(folder))
+    for number, record in StudyState(folder).trials.items():
         write_trial(folder, {**record, "state": "failed"})
         folder.write_bytes(f"runs/{record['config_id']}/worker-0.log", b"safetensors: ...")
         folder.write_json(f"runs/{record['config_id']}/{number}/attempt.json", {})
-    assert begun_study(folder) is None
+    assert plan_with_results(StudyState(folder)) is None
     folder.write_jsonl(f"runs/{record['config_id']}/0/epochs.jsonl", [])
-    assert begun_study(folder)
+    assert plan_with_results(StudyState(folder))
     folder.remove("study.json")
-    assert begun_study(folder) is None
+    assert plan_with_results(StudyState(folder)) is None

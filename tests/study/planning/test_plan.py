@@ -11,8 +11,9 @@ from study.cli.request import search_request
 from study.cli.sweep import make_parser
 from study.common.errors import SettingsError
 from study.planning.plan import build_plan
-from study.planning.study_json import conflicts, keep_plan, space_conflicts, space_record, study_record
+from study.planning.study_json import conflicts, save_plan, space_conflicts, space_record, study_record
 from study.storage.records import read_study
+from study.storage.study_state import StudyState
 from tests.study.data.corpora.builders import write_csv, write_wav
 
 
@@ -152,7 +153,7 @@ def test_pinned_hyperparameter_is_part_of_the_study(tmp_path, manifest):
     there = study_record(found, "hash")
     assert conflicts(there, found.request) == []
     assert conflicts(there, plan(tmp_path, *given, "--set", f"{ramp}=0.25").request) == [
-        f"{decay}: 0.8 there, None now"
+        f"{decay}: 0.8 in the study, None in this call"
     ]
     with pytest.raises(SettingsError, match="ramp_fraction at 7: .*less than or equal to 1"):
         plan(tmp_path, *given, "--set", f"{ramp}=7")
@@ -167,26 +168,28 @@ def test_study_may_grow_in_trials_seeds_and_hyperparameters_only(tmp_path, manif
     grown = plan(tmp_path, *given, "--space", "schedules+training", "--seeds", "0,1,2", "--trials", "50")
     assert conflicts(there, grown.request) == [] == space_conflicts(there, space_record(grown))
     (gone,) = space_conflicts(study_record(grown, "hash"), space_record(narrow))
-    assert gone.startswith("--space: 'schedules+training' there, 'schedules' now (without optimisation.learning_rate")
+    assert gone.startswith(
+        "--space: 'schedules+training' in the study, 'schedules' in this call (without optimisation.learning_rate"
+    )
     fewer = plan(tmp_path, *given, "--space", "schedules", "--seeds", "1", "--objectives", "uar:max,gap:min")
     assert conflicts(there, fewer.request) == [
-        "--objectives: 'dev_w_f1:max,dev_gap:min' there, 'dev_uar:max,dev_gap:min' now",
-        "--seeds: [0, 1] there, [1] now",
+        "--objectives: 'dev_w_f1:max,dev_gap:min' in the study, 'dev_uar:max,dev_gap:min' in this call",
+        "--seeds: [0, 1] in the study, [1] in this call",
     ]
     shorter = {**there, "hyperparameters": [dict(hyperparameter) for hyperparameter in there["hyperparameters"]]}
     shorter["hyperparameters"][1]["high"] = 5.0
     (narrower,) = space_conflicts(shorter, space_record(narrow))
-    assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat there, 0.03 … 3 (log) 1/nat now" in narrower
+    assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat in the study, 0.03 … 3 (log) 1/nat in this call" in narrower
 
 
 def test_study_json_records_the_search_of_the_latest_call(tmp_path, manifest):
     given = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
     first = plan(tmp_path, *given, "--trials", "9", "--space", "schedules")
-    keep_plan(first.request, study_record(first, "hash"))
+    save_plan(first.request, study_record(first, "hash"), StudyState(first.request.folder))
     first.request.folder.write_jsonl("runs/abc/0/epochs.jsonl", [])  # a run has started
     more = ("--trials", "5", "--space", "schedules+training", "--sampler", "nsga2", "--early-stopping", "mo-asha")
     second = plan(tmp_path, *given, *more)
-    keep_plan(second.request, study_record(second, "hash"))
+    save_plan(second.request, study_record(second, "hash"), StudyState(second.request.folder))
     there = read_study(second.request.folder)
     assert (there["sampler"], there["space"], there["trials"]) == ("nsga2", "schedules+training", 9)
     assert there["early_stopping"] == {"reduction_factor": 3, "grace_period": 1}
@@ -198,7 +201,7 @@ def test_sampler_seed_and_retries_are_options_of_a_search(tmp_path, manifest):
     assert (found.request.sampler_seed, found.request.retries) == (3, 2)
     there = study_record(found, "hash")
     assert there["sampler_seed"] == 3
-    assert conflicts(there, plan(tmp_path, *given).request) == ["--sampler-seed: 3 there, 0 now"]
+    assert conflicts(there, plan(tmp_path, *given).request) == ["--sampler-seed: 3 in the study, 0 in this call"]
     del there["sampler_seed"]  # a study from before there was one
     assert conflicts(there, plan(tmp_path, *given).request) == []
     with pytest.raises(SettingsError) as caught:

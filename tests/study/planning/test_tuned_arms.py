@@ -1,4 +1,4 @@
-"""Arms taken from finished searches: by a rule on dev, with equal budgets, from the same settings."""
+"""Arms from finished searches: selected on dev, with equal budgets and equal settings."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def study(path, space, proposals, failed=(), **changes):
     return folder
 
 
-def test_every_search_is_cut_to_the_shortest_and_gives_its_smallest_gap_near_erm(tmp_path):
+def test_searches_are_cut_to_the_shortest_and_give_the_smallest_gap_near_erm(tmp_path):
     uniform = study(tmp_path / "u", "schedules", [(0.49, 0.06), (0.40, 0.01), (0.48, 0.02)])
     cells = study(tmp_path / "c", "schedules+coefficients_per_language", [(0.50, 0.07), (0.495, 0.05)], failed=(1,))
-    # two finished trials in the second study, so the first counts with two: its trial 1, not its trial 3
+    # the second search has two finished trials, so two of the first count: its trial 1 is selected, not its trial 3
     one, two = read_tuned_arms([uniform, cells])
     assert one.baseline.label == "coefficients uniform (u, trial 1)"
     assert two.baseline.label == "coefficients per language (c, trial 2)"
@@ -52,47 +52,51 @@ def test_every_search_is_cut_to_the_shortest_and_gives_its_smallest_gap_near_erm
     assert [r.label for r in space.baselines] == ["ERM", "minimax", one.baseline.label, two.baseline.label]
 
 
-def test_a_search_of_other_settings_is_no_arm_here(tmp_path):
-    found = read_tuned_arms([study(tmp_path / "u", "schedules", [(0.5, 0.06)])])
-    with pytest.raises(SettingsError, match=r"--from .*: searched with control.fraction 0.0, here it is 0.5"):
-        make_arms(LANGUAGES, SETTINGS.with_overrides({"control.fraction": 0.5}), ("ERM",), found)
+def test_search_with_other_settings_is_refused(tmp_path):
+    arms = read_tuned_arms([study(tmp_path / "u", "schedules", [(0.5, 0.06)])])
+    with pytest.raises(
+        SettingsError, match=r"--from .*: the search had control.fraction=0.0, this call has 0.5; use --set"
+    ):
+        make_arms(LANGUAGES, SETTINGS.with_overrides({"control.fraction": 0.5}), ("ERM",), arms)
 
 
 @pytest.mark.parametrize("fixed", [{"loss.power": 1}, {"loss.estimator.kind": "ema"}])
-def test_the_objective_that_a_search_started_from_comes_with_its_arm(tmp_path, fixed):
-    """``--set`` cannot give it, since it would change every arm."""
+def test_arm_includes_the_loss_that_its_search_started_from(tmp_path, fixed):
+    """``--set`` cannot set the loss, since it would change every arm."""
     searched = SETTINGS.with_overrides(fixed)
-    (found,) = read_tuned_arms(
+    (tuned,) = read_tuned_arms(
         [study(tmp_path / "u", "schedules", [(0.5, 0.06)], settings=searched.model_dump(mode="json"))]
     )
-    here = SETTINGS.with_overrides({"loss.power": 2})
-    (_, arm) = make_arms(LANGUAGES, here, ("ERM",), [found]).baselines
-    chosen = {"loss.fairness_weight.initial": 0.1}
-    assert found.errors(here) == [] and here.with_overrides(arm.fixed) == searched.with_overrides(chosen)
+    current = SETTINGS.with_overrides({"loss.power": 2})
+    (_, arm) = make_arms(LANGUAGES, current, ("ERM",), [tuned]).baselines
+    selected = {"loss.fairness_weight.initial": 0.1}
+    assert tuned.errors(current) == []
+    assert current.with_overrides(arm.fixed) == searched.with_overrides(selected)
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
-        ({"seeds": [0, 1]}, "the budgets are not equal"),
-        ({"backbone": {"spec": "tiny", "hash": "f00d"}}, "its backbone is another"),
-        ({"objectives": [["dev_uar", "max"], ["dev_gap", "min"]]}, "not for dev W-F1"),
+        ({"seeds": [0, 1]}, "the budgets differ: 2 seeds per trial here, 1 in"),
+        ({"backbone": {"spec": "tiny", "hash": "f00d"}}, "its backbone differs from that of"),
+        ({"objectives": [["dev_uar", "max"], ["dev_gap", "min"]]}, "not dev W-F1"),
     ],
 )
-def test_searches_that_cannot_be_compared_are_refused(tmp_path, changes, words):
+def test_searches_that_cannot_be_compared_are_refused(tmp_path, changes, message):
     one = study(tmp_path / "u", "schedules", [(0.5, 0.06)])
     two = study(tmp_path / "c", "coefficients_per_language", [(0.5, 0.06)], **changes)
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises(SettingsError, match=message):
         read_tuned_arms([one, two])
 
 
-def test_without_a_proposal_near_erm_the_nearest_is_taken_and_said(tmp_path):
-    (far,) = read_tuned_arms([study(tmp_path / "u", "schedules", [(0.46, 0.01), (0.48, 0.02)])])
-    assert far.baseline.label == "coefficients uniform (u, trial 2)"
-    assert "highest dev W-F1" in far.baseline.note and "of none the dev W-F1 is at most" in far.baseline.note
+def test_most_accurate_proposal_is_taken_if_none_is_near_erm(tmp_path):
+    (arm,) = read_tuned_arms([study(tmp_path / "u", "schedules", [(0.46, 0.01), (0.48, 0.02)])])
+    assert arm.baseline.label == "coefficients uniform (u, trial 2)"
+    assert "highest dev W-F1" in arm.baseline.note
+    assert "since there is none whose dev W-F1 is at most 1 point below ERM's" in arm.baseline.note
 
 
-def test_a_search_without_erm_or_a_proposal_is_refused(tmp_path):
+def test_search_without_erm_or_proposals_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="there is no proposal among its first 1 finished"):
         read_tuned_arms([study(tmp_path / "u", "schedules", [])])
     with pytest.raises(SettingsError, match="there is no ERM among its first 0"):
@@ -100,12 +104,12 @@ def test_a_search_without_erm_or_a_proposal_is_refused(tmp_path):
 
 
 def test_ties_go_to_the_higher_w_f1():
-    tried = [
+    trials = [
         {"number": n, "label": "ERM" if n == 0 else None, "values": [w_f1, 0.05]}
         for n, w_f1 in enumerate((0.5, 0.5, 0.6))
     ]
-    assert choose(tried)["number"] == 2
+    assert choose(trials)["number"] == 2
 
 
-def test_nothing_given_is_nothing_found(tmp_path):
+def test_no_searches_give_no_arms(tmp_path):
     assert read_tuned_arms([]) == [] and not StudyFolder(str(tmp_path)).exists("study.json")

@@ -28,8 +28,8 @@ from werkzeug.serving import make_server
 
 from study.common.errors import RecordError
 from study.storage.locks import LEASE
-from study.storage.records import finished_runs, read_trials
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests import REPO
 from tests.conftest import PLANTED
 
@@ -44,13 +44,13 @@ SLOW_SECONDS = 20.0
 
 def values_of(folder):
     """Return the objectives of each finished trial, by config_id."""
-    trials = read_trials(folder).values()
+    trials = StudyState(folder).trials.values()
     return {trial["config_id"]: trial["values"] for trial in trials if trial["state"] == "finished"}
 
 
 def finished_bytes(folder):
     """Return the bytes of each ``finished.json``. They contain seconds, so a repeated run would change them."""
-    return {run: folder.read_bytes(f"runs/{run[0]}/{run[1]}/finished.json") for run in finished_runs(folder)}
+    return {run: folder.read_bytes(f"runs/{run[0]}/{run[1]}/finished.json") for run in StudyState(folder).finished_runs}
 
 
 def epochs_of(folder, config_id):
@@ -78,7 +78,7 @@ def unfinished_runs(folder, finished=1, begun=1):
 
     The list is empty until ``finished`` runs have finished and ``begun`` runs have completed an epoch.
     """
-    done = {config_id for config_id, _ in finished_runs(folder)}
+    done = {config_id for config_id, _ in StudyState(folder).finished_runs}
     epochs = {name: epochs_of(folder, name) or 0 for name in folder.names("runs") if name not in done}
     enough = len(done) >= finished and len(done) + sum(map(bool, epochs.values())) >= begun
     return [name for name, number in epochs.items() if 1 <= number <= 10] if enough else []
@@ -86,11 +86,13 @@ def unfinished_runs(folder, finished=1, begun=1):
 
 def has_progressed(folder, config_id, epochs):
     """Return whether a run has more than ``epochs`` epochs; raises if it has fewer."""
-    if (config_id, 0) in finished_runs(folder):
+    if (config_id, 0) in StudyState(folder).finished_runs:
         return True
     if (current := epochs_of(folder, config_id)) is None:
         return False
-    assert current >= epochs or (config_id, 0) in finished_runs(folder), f"{current} of {epochs} epochs are left"
+    assert current >= epochs or (config_id, 0) in StudyState(folder).finished_runs, (
+        f"{current} of {epochs} epochs are left"
+    )
     return current > epochs
 
 
@@ -98,7 +100,7 @@ def assert_nothing_lost(folder, before, expected):
     """Check that exactly the expected trials have finished, and that no run that had finished before was repeated."""
     assert {run: content for run, content in finished_bytes(folder).items() if run in before} == before
     values = values_of(folder)
-    assert values.keys() == expected.keys() and len(finished_runs(folder)) == len(expected)
+    assert values.keys() == expected.keys() and len(StudyState(folder).finished_runs) == len(expected)
     for config_id in expected:
         assert values[config_id] == pytest.approx(expected[config_id], abs=1e-6)
 
@@ -117,7 +119,7 @@ def undisturbed(sweep):
     done = sweep(*SEARCH, str(TRIALS + 1), "--study", "undisturbed")
     assert done.returncode == 0, done.stderr[-3000:]
     folder = StudyFolder.at(str(sweep.storage), "undisturbed")
-    trials = read_trials(folder)
+    trials = StudyState(folder).trials
     return {trials[number]["config_id"]: trials[number]["values"] for number in range(TRIALS + 1)}
 
 
@@ -383,7 +385,7 @@ def test_node_is_removed_and_another_added(sweep, begin, expected, cluster):
     before, epochs = finished_bytes(folder), epochs_of(folder, config_id)
     started = time.monotonic()
     cluster.raylets = cluster.replace(0)
-    assert (config_id, 0) not in finished_runs(folder)
+    assert (config_id, 0) not in StudyState(folder).finished_runs
     wait_for(partial(has_progressed, folder, config_id, epochs), process)
     print(f"seconds to recover: {round(time.monotonic() - started, 1)} s")
     out = output_of(process)
@@ -411,7 +413,7 @@ def test_workers_that_cannot_start_fail_their_trial(sweep, cluster):
         assert b"taken" in other.stdout.readline()
         done = sweep(*flags, variables=variables | limit)
         other.stdin.close()
-    (trial,) = read_trials(StudyFolder.at(str(sweep.storage), "never")).values()
+    (trial,) = StudyState(StudyFolder.at(str(sweep.storage), "never")).trials.values()
     assert done.returncode == 1 and "no run has finished" in done.stdout and "Traceback" not in done.stderr
     assert trial["state"] == "failed" and "timed out" in trial["reason"] and trial["reason"] in done.stdout
 

@@ -18,8 +18,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from study.storage.records import finished_runs, read_trials
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests.conftest import without_times
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -41,12 +41,12 @@ def undisturbed(sweep):
 
 def metrics_of(folder):
     """Return the ``finished.json`` of each run without its times."""
-    return {run: without_times(folder.read_json(finished_json(*run))) for run in finished_runs(folder)}
+    return {run: without_times(folder.read_json(finished_json(*run))) for run in StudyState(folder).finished_runs}
 
 
 def finished_bytes(folder):
     """Return the bytes of each ``finished.json``. They contain seconds, so a repeated run would change them."""
-    return {run: folder.read_bytes(finished_json(*run)) for run in finished_runs(folder)}
+    return {run: folder.read_bytes(finished_json(*run)) for run in StudyState(folder).finished_runs}
 
 
 def finished_json(config_id, seed):
@@ -154,14 +154,14 @@ def test_trials_out_of_memory_fail_with_the_reason_and_are_retried(sweep):
     done = sweep(*flags, variables=low_memory)
     assert done.returncode == 1 and "0 of 2 trials are done, 2 failed" in done.stdout, done.stdout + done.stderr[-3000:]
     assert "Traceback" not in done.stderr
-    failed = read_trials(folder)
+    failed = StudyState(folder).trials
     for trial in failed.values():
         assert trial["state"] == "failed" and "killed: " in trial["reason"] and "low on memory" in trial["reason"]
         assert trial["seconds"] >= 0 and Path(trial["log"]).exists()
     assert states_of(folder) == {0: "FAIL", 1: "FAIL"}
     again = sweep(*flags)
     assert again.returncode == 0 and "failed" not in again.stdout, again.stdout + again.stderr[-3000:]
-    finished = {trial["label"] for trial in read_trials(folder).values() if trial["state"] == "finished"}
+    finished = {trial["label"] for trial in StudyState(folder).trials.values() if trial["state"] == "finished"}
     assert finished == {"ERM", "paper's setting"}
 
 
@@ -225,6 +225,6 @@ def test_finite_space_is_run_whole_and_more_trials_are_an_error(sweep):
     assert refused.returncode == 2 and "the space penalty has 2 points: at most 5" in refused.stderr
     done = sweep(*flags, "--trials", "5")
     assert done.returncode == 0 and "5 trials" in done.stdout, done.stderr[-3000:]
-    trials = read_trials(StudyFolder.at(str(sweep.storage), "small")).values()
+    trials = StudyState(StudyFolder.at(str(sweep.storage), "small")).trials.values()
     assert len({trial["config_id"] for trial in trials}) == 5  # ERM, ERM balanced, the paper's, and the two points
     assert {trial["hyperparameters"]["loss.power"] for trial in trials if not trial["label"]} <= {1, 2}

@@ -15,8 +15,9 @@ from analysis.loading.study import load_study
 from study.ray_backend.scheduler import MoAshaScheduler
 from study.search.mo_asha import MoAshaConfig, Rungs
 from study.search.objectives import epoch_metrics
-from study.storage.records import read_trials, run_directory
+from study.storage.records import run_directory
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 from tests.analysis import studies
 
 OBJECTIVES = [("dev_w_f1", "max"), ("dev_gap", "min")]
@@ -110,7 +111,7 @@ def test_sweep_stops_trials_but_not_baselines_and_can_be_extended(sweep):
     done = sweep(*flags, "--trials", "5")
     assert done.returncode == 0, done.stderr[-3000:]
     folder = StudyFolder.at(str(sweep.storage), "stopping")
-    trials = read_trials(folder)
+    trials = StudyState(folder).trials
     pruned = {number for number, trial in trials.items() if trial["state"] == "pruned"}
     assert len(trials) == 5 and pruned
     assert all(trials[number]["state"] == "finished" and trials[number]["label"] for number in range(3))
@@ -126,7 +127,7 @@ def test_sweep_stops_trials_but_not_baselines_and_can_be_extended(sweep):
     before = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
     assert "is complete: 5 trials" in sweep(*flags, "--trials", "5").stdout
     extended = sweep(*flags, "--trials", "6")
-    assert extended.returncode == 0 and len(read_trials(folder)) == 6, extended.stderr[-2000:]
+    assert extended.returncode == 0 and len(StudyState(folder).trials) == 6, extended.stderr[-2000:]
     assert before == {name: folder.read_bytes(f"trials/{name}") for name in before}
-    last = read_trials(folder)[5]  # compared with the trials of the first call
+    last = StudyState(folder).trials[5]  # compared with the trials of the first call
     assert last["state"] == "finished" or "of 6" in last["reason"]

@@ -16,7 +16,7 @@ from study.search.trial_records import (
     unrecorded_points,
     update_trial_records,
 )
-from study.storage.records import read_trials, write_trial
+from study.storage.records import write_trial
 from study.storage.study_folder import StudyFolder
 from study.storage.study_state import StudyState
 from tests.analysis import studies
@@ -114,8 +114,8 @@ def test_finished_trial_gets_its_missing_seeds_and_then_their_results(template):
     state.refresh()
     assert trials_with_missing_seeds(template, state) == []
     update_trial_records(template, state)
-    for trial in read_trials(template.folder).values():
+    for trial in StudyState(template.folder).trials.values():
         assert trial["by_seed"] == {"0": [0.4, 0.1], "1": [0.6, 0.1]} and "failed_seeds" not in trial
         assert trial["values"] == pytest.approx([0.5, 0.1])
-    assert state.trials == read_trials(template.folder)
+    assert state.trials == StudyState(template.folder).trials
     assert len(read_finished_runs(template, config_id)) == 2

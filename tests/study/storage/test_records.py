@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from study.common.errors import RecordError
-from study.storage.records import read_study, read_trial, read_trials, write_trial
+from study.storage.records import read_study, read_trial, write_trial
 from study.storage.schemas import SCHEMA_VERSION
 from study.storage.study_folder import StudyFolder
+from study.storage.study_state import StudyState
 
 TRIAL = {"number": 3, "config_id": "abc", "label": None, "hyperparameters": {}, "state": "finished", "seconds": 1.0}
 TRIAL["values"] = [0.4, None]
@@ -21,7 +22,7 @@ def folder(tmp_path):
 def test_retry_replaces_the_record(folder):
     write_trial(folder, {**TRIAL, "state": "failed"})
     write_trial(folder, TRIAL)
-    assert read_trials(folder) == {3: TRIAL} and read_trial(folder, 3) == TRIAL and read_trial(folder, 4) is None
+    assert StudyState(folder).trials == {3: TRIAL} and read_trial(folder, 3) == TRIAL and read_trial(folder, 4) is None
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_retry_replaces_the_record(folder):
 )
 def test_damaged_trial_is_named_with_the_remedy(folder, content, message):
     folder.write_json("trials/00003.json", content)
-    for read in (read_trials, lambda folder: read_trial(folder, 3)):
+    for read in (lambda folder: StudyState(folder).trials, lambda folder: read_trial(folder, 3)):
         with pytest.raises(RecordError, match=rf"a-study/trials/00003\.json:? {message}.*Move it away"):
             read(folder)
 

@@ -52,8 +52,8 @@ def test_listings_omit_temporary_files(folder):
     for name in ("runs/a/0/finished.json", "runs/a/worker-0.log", "runs/b.json", "runs/b.json.1234.tmp"):
         folder.write_bytes(name, b"")
     assert folder.names("runs") == ["a", "b.json"]
-    assert folder.files("runs") == ["a/0/finished.json", "a/worker-0.log", "b.json"]
-    assert folder.names("none") == folder.files("none") == []
+    assert list(folder.versions("runs")) == ["runs/a/0/finished.json", "runs/a/worker-0.log", "runs/b.json"]
+    assert folder.names("none") == [] and folder.versions("none") == {}
     folder.remove_temporary("runs")
     assert not folder.exists("runs/b.json.1234.tmp")
 
@@ -63,7 +63,9 @@ def test_url_behaves_like_a_path(tmp_path):
     assert StudyFolder.at(f"file://{tmp_path}", "x") == StudyFolder.at(str(tmp_path), "x")
     assert not folder.is_local
     folder.write_json("trials/00000.json", {"number": 0})
-    assert folder.names("trials") == folder.files("trials") == ["00000.json"]
+    assert folder.names("trials") == ["00000.json"]
+    assert folder.versions("trials") == {"trials/00000.json": folder.version("trials/00000.json")}
+    assert folder.version("trials") is None and folder.version("trials/00001.json") is None
     assert folder.exists("trials/00000.json") and not folder.exists("trials/00001.json")
     assert folder.read_json("trials/00000.json") == {"number": 0}
     with pytest.raises(FileNotFoundError):

@@ -48,6 +48,36 @@ def test_missing_seeds_are_of_finished_trials(folder):
     assert state.trials_done == 2 and [trial["config_id"] for trial in state.finished_trials] == ["a", "b"]
 
 
+def count_requests(monkeypatch, requests):
+    """Count the requests to study folders by (method, path)."""
+    for method in ("read_bytes", "exists", "names", "version", "versions"):
+        original = getattr(StudyFolder, method)
+
+        def count(self, name, method=method, original=original):
+            requests[method, self.path(name)] += 1
+            return original(self, name)
+
+        monkeypatch.setattr(StudyFolder, method, count)
+
+
+def test_refresh_reads_only_changed_files(folder, monkeypatch):
+    state = StudyState(folder)
+    for number in range(3):
+        state.write_trial({**TRIAL, "number": number})
+        folder.write_jsonl(f"runs/abc/{number}/epochs.jsonl", [{"epoch": 1}])
+    assert state.plan and len(state.trials) == 3 and [state.epochs(*run) for run in state.started_runs]
+    write_trial(folder, {**TRIAL, "number": 1, "label": "ERM"})
+    write_trial(folder, {**TRIAL, "number": 3})
+    folder.write_jsonl("runs/abc/0/epochs.jsonl", [{"epoch": 1}, {"epoch": 2}])
+    requests = Counter()
+    count_requests(monkeypatch, requests)
+    state.refresh()
+    assert state.plan and [trial["label"] for trial in state.trials.values()] == [None, "ERM", None, None]
+    assert [len(state.epochs(*run)) for run in state.started_runs] == [2, 1, 1]
+    read = [path.removeprefix(f"{folder.uri}/") for method, path in requests if method == "read_bytes"]
+    assert read == ["trials/00001.json", "trials/00003.json", "runs/abc/0/epochs.jsonl"]
+
+
 @pytest.mark.parametrize("trials", [1, 5])
 def test_each_file_is_read_once(folder, monkeypatch, trials):
     for number in range(trials):
@@ -55,14 +85,7 @@ def test_each_file_is_read_once(folder, monkeypatch, trials):
         folder.write_json(f"runs/c{number}/0/finished.json", {"seed": 0})
         folder.write_jsonl(f"runs/c{number}/0/epochs.jsonl", [{"epoch": 1}])
     requests = Counter()
-    for method in ("read_bytes", "exists", "names", "files"):
-        original = getattr(StudyFolder, method)
-
-        def count(self, name, method=method, original=original):
-            requests[method, name] += 1
-            return original(self, name)
-
-        monkeypatch.setattr(StudyFolder, method, count)
+    count_requests(monkeypatch, requests)
     state = StudyState(folder)
     for _ in range(3):
         assert state.plan["seeds"] == [0, 1] and len(state.trials) == trials
@@ -71,7 +94,7 @@ def test_each_file_is_read_once(folder, monkeypatch, trials):
         assert state.holder is None
     assert set(requests.values()) == {1}
     reads = sum(method == "read_bytes" for method, _ in requests)
-    assert reads == 1 + 3 * trials and len(requests) - reads == 3  # lock, trials, runs
+    assert reads == 1 + 3 * trials and len(requests) - reads == 4  # the plan, the lock, trials and runs
 
 
 def test_own_writes_are_current_and_others_need_a_refresh(folder):
