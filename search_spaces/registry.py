@@ -121,7 +121,8 @@ def split_overrides(name: str, base: Settings, overrides: Mapping[str, Any]) -> 
 
 
 def _parts(name: str) -> tuple[tuple[str, HyperparameterMaker], ...]:
-    parts, errors = [], []
+    parts: list[tuple[str, HyperparameterMaker]] = []
+    errors: list[str] = []
     for part in name.split("+"):
         try:
             parts.append((part, SPACES[part] if part in SPACES else _read_file(part)))
@@ -284,8 +285,11 @@ def baseline_configurations(
         outside[COEFFICIENTS] = {}
     in_space = settings.with_overrides(outside) == settings
     in_space &= all(by_name[name].allows(value) for name, value in inside.items())
-    paper = NamedConfiguration(
-        "paper's setting", **({"hyperparameters": inside} if in_space else {"fixed": {**inside, **outside}})
+    label = "paper's setting"
+    paper = (
+        NamedConfiguration(label, hyperparameters=inside)
+        if in_space
+        else NamedConfiguration(label, fixed={**inside, **outside})
     )
     return (
         NamedConfiguration("ERM", fixed={"loss.method": "erm"}),

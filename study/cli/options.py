@@ -10,10 +10,16 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import CliSettingsSource, CliToggleFlag, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    CliToggleFlag,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from search_spaces import SPACES
-from study.common.base_model import Frozen
 from study.config.settings import error_message
 from study.planning.request import GRID_POINTS, SAMPLERS
 from study.ray_backend.loggers import TRACKERS
@@ -41,10 +47,25 @@ def _unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1), AfterValidator(_unique)]
 
 
-class Options(Frozen):
+class Options(BaseSettings):
     """Base of all option models. ``title`` is the heading above the flags that a class declares."""
 
     title: ClassVar[str] = "options"
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", cli_kebab_case=True, cli_hide_none_type=True, cli_enforce_required=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read no environment variables: a variable ``SEEDS`` must not change a study."""
+        return (init_settings,)
 
 
 class DataOptions(Options):
@@ -204,9 +225,6 @@ class OptionParser(argparse.ArgumentParser, Generic[Model]):
             model,
             root_parser=self,
             add_argument_method=self._add_option,
-            cli_kebab_case=True,
-            cli_hide_none_type=True,
-            cli_enforce_required=True,
         )
 
     def _add_option(self, parser: argparse.ArgumentParser, *names: str, dest: str, **kwargs: Any) -> argparse.Action:
@@ -236,16 +254,16 @@ class OptionParser(argparse.ArgumentParser, Generic[Model]):
         """
         given = vars(self.parse_args(arguments))
         # pydantic-settings splits lists at commas, but these values may contain commas
-        verbatim = {name: given.pop(name) for name in ("set", "constraint", "from") if name in given}
+        verbatim = {name: value for name, value in given.items() if name in ("set", "constraint", "from")}
         try:
-            values = {**self._source(parsed_args=given)(), **verbatim}
-        except SettingsError as error:  # unbalanced brackets
-            return self._model.model_validate(verbatim), [str(error)]
+            values: dict[str, Any] = self._source(parsed_args={k: v for k, v in given.items() if k not in verbatim})()
+            values |= verbatim
+        except SettingsError as error:  # unbalanced brackets in a list
+            self.error(str(error))
         try:
             return self._model.model_validate(values), []
         except ValidationError as error:
-            details = {
-                detail["loc"][0]: detail for detail in reversed(error.errors())
-            }  # the first error of each option
-            errors = [f"--{str(name).replace('_', '-')}: {error_message(details[name])}" for name in reversed(details)]
-            return self._model.model_validate({k: v for k, v in values.items() if k not in details}), errors
+            first = {detail["loc"][0]: detail for detail in reversed(error.errors())}  # the first error of each option
+            errors = [f"--{str(name).replace('_', '-')}: {error_message(first[name])}" for name in reversed(first)]
+            valid = {name: value for name, value in values.items() if name not in first}
+            return self._model.model_validate(valid), errors

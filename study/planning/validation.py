@@ -186,17 +186,16 @@ def _coefficient_errors(loss: ErmMinMaxGap, in_use: Sequence[Cell]) -> list[str]
 
 def _control_errors(loss: PenalisedLoss, control: ControlSplit) -> list[str]:
     """Return errors of a loss without the control split, or without the penalty per cell, that it needs."""
-    weight = loss.fairness_weight
-    adaptive = isinstance(weight, AdaptiveWeight)
+    weight = loss.fairness_weight if isinstance(loss.fairness_weight, AdaptiveWeight) else None
     needs = {
         "loss.estimator.kind": isinstance(loss, ErmMinMaxGap) and isinstance(loss.estimator, HeldOutGaps),
-        "loss.fairness_weight.split": adaptive and weight.split == "control",
+        "loss.fairness_weight.split": weight is not None and weight.split == "control",
     }
     errors = [
         f"{name}: needs a control split; set control.fraction, e.g. to 0.5"
         for name, needed in needs.items()
         if needed and not control.fraction
     ]
-    if adaptive and weight.per_cell and not isinstance(loss, ErmMinMaxGap):
-        errors.append(f"loss.fairness_weight.per_cell: only minmaxgap has a penalty per cell, {loss.method} does not")
+    if weight is not None and weight.per_cell and not isinstance(loss, ErmMinMaxGap):
+        errors.append("loss.fairness_weight.per_cell: only the loss minmaxgap has a penalty per cell")
     return errors
