@@ -111,7 +111,7 @@ class Prompt(Frozen):
             raise ValueError(f"must be a list of words or one of the languages {', '.join(LABEL_WORDS)}")
         return LABEL_WORDS[labels] if isinstance(labels, str) else labels
 
-    def asked(self) -> str:
+    def question_with_labels(self) -> str:
         """Return the question with the label words in it."""
         return self.question.replace("{labels}", ", ".join(self.labels))
 

@@ -32,7 +32,7 @@ _TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 def render(prompt: Prompt, processor: Qwen2AudioProcessor, modality: str, transcript: str) -> str:
     """The conversation up to the answer, in the backbone's own chat template, audio as one ``<|AUDIO|>``."""
-    text = prompt.asked()
+    text = prompt.question_with_labels()
     if modality == "speech+text":
         text = prompt.transcript.format(transcript=_TRANSCRIPT) + text
     conversation = [

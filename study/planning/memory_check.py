@@ -121,7 +121,7 @@ def largest_workload(settings: Settings, utterances: pd.DataFrame, num_workers: 
     """Return the largest micro-batch of a corpus. Tokens are estimated from bytes, since no tokenizer is loaded yet."""
     share = max(1, settings.optimisation.batch_size // num_workers)
     micro = min(settings.optimisation.micro_batch_size or share, share)
-    text_bytes = len((settings.prompt.system + settings.prompt.asked()).encode())
+    text_bytes = len((settings.prompt.system + settings.prompt.question_with_labels()).encode())
     if Modality.SPEECH_TEXT in settings.modalities:
         longest = max(len(transcript.encode()) for transcript in utterances["transcript"])
         text_bytes += len(settings.prompt.transcript.encode()) + longest

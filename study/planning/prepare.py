@@ -44,4 +44,4 @@ def prepare(plan: StudyPlan) -> Prepared:
 
 def _prompt_texts(settings: Settings) -> list[str]:
     prompt = settings.prompt
-    return ["system\nuser\nassistant\nAudio 1: ", prompt.system, prompt.asked(), *prompt.labels]
+    return ["system\nuser\nassistant\nAudio 1: ", prompt.system, prompt.question_with_labels(), *prompt.labels]

@@ -48,7 +48,7 @@ def make_work(place: Path, shape: str) -> None:
 
     write(place / CORPUS, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
     prompt = Prompt()
-    texts = [prompt.system, prompt.asked(), prompt.transcript, *prompt.labels] * PROMPT_SHARE
+    texts = [prompt.system, prompt.question_with_labels(), prompt.transcript, *prompt.labels] * PROMPT_SHARE
     tiny = tiny_checkpoint(texts, place / "cache")
     if shape == "tiny":
         shutil.copytree(tiny, place / CHECKPOINT)

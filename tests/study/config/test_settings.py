@@ -193,8 +193,8 @@ def test_default_sampling_is_balanced_for_group_losses_and_natural_for_erm():
 
 def test_question_contains_the_label_words_of_a_language():
     prompt = Settings().with_overrides({"prompt.labels": "de"}).prompt
-    assert prompt.labels[1] == "Freude" and "Freude, Überraschung, Ärger" in prompt.asked()
-    assert Settings().prompt.asked().endswith("neutral, joy, surprise, anger, sadness, disgust, fear.")
+    assert prompt.labels[1] == "Freude" and "Freude, Überraschung, Ärger" in prompt.question_with_labels()
+    assert Settings().prompt.question_with_labels().endswith("neutral, joy, surprise, anger, sadness, disgust, fear.")
 
 
 def test_changing_the_backbone_changes_preset_values_only():
