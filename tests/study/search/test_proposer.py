@@ -17,9 +17,10 @@ from study.common.groups import cells
 from study.config.config_id import config_id
 from study.config.presets import TINY
 from study.config.settings import Parallelism, Settings
+from study.planning import request
 from study.planning.validation import context_errors
 from study.search.objectives import Constraint, SearchObjectives
-from study.search.optuna_study import Proposer, Search
+from study.search.optuna_study import SAMPLERS, Proposer, Search
 
 pytestmark = pytest.mark.filterwarnings("ignore:Nsga. is experimental", "ignore:NSGAIIISampler is experimental")
 SETTINGS = Settings().with_overrides(TINY)
@@ -102,6 +103,15 @@ def test_trial_without_finite_objectives_fails(metrics):
     proposer = Sweep(search_of()).start()
     proposer.finish(proposer.propose().trial, metrics)
     assert proposer.study.trials[0].state == TrialState.FAIL
+
+
+@pytest.mark.parametrize("sampler", request.SAMPLERS)
+def test_every_sampler_option_proposes(sampler):
+    assert sampler in {*SAMPLERS, "random", "grid"}
+    assert {*SAMPLERS} <= {*request.SAMPLERS}
+    proposer = Sweep(search_of(sampler)).start()
+    proposals = [proposer.propose() for _ in range(4)]
+    assert proposals[3].label is None and proposals[3].hyperparameters
 
 
 def test_coefficients_of_cells_keep_their_names():
