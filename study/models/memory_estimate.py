@@ -87,7 +87,7 @@ class MemoryNeed:
         return self.weights + training
 
     def describe(self) -> str:
-        """Return ``at least 30.1 GB per worker: 16.8 weights (8.40 B parameters, bf16), ...``."""
+        """Return ``at least 30.1 GB per worker: 16.8 GB weights (8.40 B parameters, bf16), ...``."""
         dtype = "bf16" if self.bytes_each == 2 else "float32"
         parts = {
             f"weights ({_count(self.parameters)} parameters, {dtype})": self.weights,
@@ -95,8 +95,8 @@ class MemoryNeed:
             "optimiser": self.optimiser,
             "activations" if self.activations > self.scoring else "scoring": max(self.activations, self.scoring),
         }
-        listed = ", ".join(f"{_gigabytes(value)} {name}" for name, value in parts.items())
-        return f"at least {_gigabytes(self.total)} GB per worker: {listed}"
+        listed = ", ".join(f"{_with_unit(value)} {name}" for name, value in parts.items())
+        return f"at least {_with_unit(self.total)} per worker: {listed}"
 
 
 def memory_need(
@@ -208,5 +208,5 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e9:.2f} B" if parameters >= 1e8 else f"{parameters / 1e6:.1f} M"
 
 
-def _gigabytes(value: float) -> str:
-    return f"{value / GB:.1f}" if value >= GB else f"{value / GB:.2f}"
+def _with_unit(size: float) -> str:
+    return f"{size / GB:.1f} GB" if size >= GB else f"{size / 1e6:.1f} MB"

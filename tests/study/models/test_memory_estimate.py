@@ -38,7 +38,7 @@ def test_default_backbone_by_hand(seven_b):
     assert need.weights == pytest.approx(16.8e9, rel=2e-3)
     assert need.optimiser == 12 * need.trainable and need.gradients == 2 * need.trainable
     assert 40 * GB < need.activations < 80 * GB  # 9,088 tokens fit in 141 GB without checkpointing
-    assert "16.8 weights (8.40 B parameters, bf16)" in need.describe()
+    assert "16.8 GB weights (8.40 B parameters, bf16)" in need.describe()
 
 
 def test_each_zero_stage_divides_what_it_shards(seven_b):
