@@ -1,68 +1,71 @@
-"""Clips that were decoded before: a start need not decode a whole corpus again to find those that cannot be used.
+"""Cache of inspected clips, so that a start does not decode a whole corpus again to find its unusable clips.
 
-A clip counts as the same while its path, size and times of change are. Only those in order are kept.
+A cached result is valid while the clip's path, size and modification times are unchanged. Unusable clips are not
+cached.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from study.common.errors import RecordError
-from study.data.corpora.audio import Clip
+from study.data.corpora.audio import ClipInfo
 from study.storage.study_folder import StudyFolder
 
-RULES = 1  # to be raised with every change to what ``inspect_clip`` refuses or finds
-FIELDS = ("samples", "sample_rate", "level", "digest")
-
-Stamp = tuple[int, int, int]
+VERSION = 1  # raise it with every change of what ``inspect_clip`` refuses or returns
+_STAMP = ("size", "mtime", "ctime")
 
 
-class KnownClips:
-    """What earlier calls found of the clips of one folder.
+class ClipCache:
+    """Results of ``inspect_clip`` for the clips of one folder.
+
+    Args:
+        cache: folder of all caches.
+        paths: the clips.
 
     Attributes:
-        clips: of these paths, those that have not changed since, by path.
+        clips: cached results by path, of those ``paths`` that have not changed.
     """
 
     def __init__(self, cache: Path, paths: Sequence[str]):
-        self._stamps = {path: stamp for path in paths if (stamp := _stamp(path))}  # before any of them is decoded
-        place = f"{RULES} {os.path.commonpath(paths) if len(paths) else ''}"
-        self._name = f"clips/{hashlib.sha256(place.encode()).hexdigest()[:12]}.parquet"
+        self._stamps = {path: stamp for path in paths if (stamp := _stamp(path))}  # taken before any clip is decoded
+        key = f"{VERSION} {os.path.commonpath(paths) if len(paths) else ''}"
+        self._name = f"clips/{hashlib.sha256(key.encode()).hexdigest()[:12]}.parquet"
         self._folder = StudyFolder(str(cache.absolute()))
-        self._rows: dict[str, dict[str, Any]] = {}
-        self.clips: dict[str, Clip] = {}
-        with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one, which is written anew
+        self._rows: dict[str, dict[Hashable, Any]] = {}
+        self.clips: dict[str, ClipInfo] = {}
+        with suppress(OSError, ValueError, KeyError, TypeError):  # an absent or damaged cache is written again
             table = self._folder.read_parquet(self._name)
             self._rows = {row["path"]: row for row in table.to_dict("records")}
             self.clips = {
-                path: Clip(**{field: self._rows[path][field] for field in FIELDS})
+                path: ClipInfo(**{field.name: self._rows[path][field.name] for field in fields(ClipInfo)})
                 for path, stamp in self._stamps.items()
-                if path in self._rows and tuple(self._rows[path][part] for part in ("size", "mtime", "ctime")) == stamp
+                if path in self._rows and tuple(self._rows[path][name] for name in _STAMP) == stamp
             }
 
-    def keep(self, clips: Mapping[str, Clip]) -> None:
-        """Leave what was found to a later call, but for clips that have changed while they were decoded."""
-        found = {
-            path: {"path": path, **dict(zip(("size", "mtime", "ctime"), stamp, strict=True)), **asdict(clips[path])}
+    def store(self, clips: Mapping[str, ClipInfo]) -> None:
+        """Add results to the cache, except those of clips that changed while they were decoded."""
+        unchanged = {
+            path: {"path": path, **dict(zip(_STAMP, stamp, strict=True)), **asdict(clips[path])}
             for path, stamp in self._stamps.items()
             if path in clips and _stamp(path) == stamp
         }
-        with suppress(RecordError):  # a cache that cannot be written costs time alone
-            self._folder.write_parquet(self._name, pd.DataFrame([*{**self._rows, **found}.values()]))
+        with suppress(RecordError):  # without a cache the next start is slower, no more
+            self._folder.write_parquet(self._name, pd.DataFrame([*{**self._rows, **unchanged}.values()]))
 
 
-def _stamp(path: str) -> Stamp | None:
-    """Size in bytes and the last change of content, and of anything, in ns; None where there is no file."""
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """Return size in bytes, mtime and ctime in ns; None if there is no file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

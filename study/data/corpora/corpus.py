@@ -1,10 +1,10 @@
-"""What every reader lists and what becomes of it: one table of utterances, checked once, with a hash of its content."""
+"""From the rows that a reader lists to a checked corpus: one table of utterances and a hash of its content."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,32 +14,34 @@ import pandas as pd
 from study.common.errors import CorpusError, capped, refuse
 from study.common.groups import GENDERS
 from study.config.settings import CorpusSettings
-from study.data.corpora.audio import LONGEST, Clip, inspect_clip
-from study.data.corpora.clip_cache import KnownClips
+from study.data.corpora.audio import MAX_SECONDS, ClipInfo, inspect_clip
+from study.data.corpora.clip_cache import ClipCache
 from study.data.corpora.label_maps import SPLITS
-from study.data.corpora.splits import leaks
+from study.data.corpora.splits import find_leaks
 
-UTTERANCE = (
+# The content hash covers these names.
+UTTERANCE_COLUMNS = (
     "utterance_id", "path", "transcript", "emotion", "language", "gender", "speaker", "dialogue", "split", "samples",
     "sample_rate",
 )  # fmt: skip
-MISSING_TOLERATED = 0.05  # share of the clips; some wavs of MELD-ST are absent
-UNUSABLE_TOLERATED = 0.01  # share of the clips
-LONGEST_TEXT = 5_000  # characters; nobody says half as many in the 30 s that are heard
-LEVELS_APART = 6.0  # dB between the medians of two languages, from which a note is due
+MAX_MISSING_SHARE = 0.05  # of the clips; MELD-ST lacks some wav files
+MAX_UNUSABLE_SHARE = 0.01  # of the clips
+MAX_TRANSCRIPT_LENGTH = 5_000  # characters; nobody says half as many in 30 s
+LEVEL_DIFFERENCE_NOTED = 6.0  # dB between the median levels of two languages
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What the tables of a corpus say, before any clip is decoded.
+    """The tables of a corpus, before any clip is decoded.
 
     Attributes:
-        name: ``embedded``, ``meld-st`` or ``manifest``.
-        root: the folder that holds the corpus.
-        rows: every row of every table: the columns ``UTTERANCE`` without ``samples`` and ``sample_rate``, and ``where``
-            (file and row), ``kept`` (False where it repeats another row), ``resolved`` (by what its gender is known),
-            ``official`` (its side by the authors, or empty), ``clip`` and ``unit`` (see ``divisions.leaks``).
-        notes: sentences that every report must show.
+        name: of the corpus, such as ``meld-st``.
+        root: the folder that contains the corpus.
+        rows: one row for each row of each table. Columns: ``UTTERANCE_COLUMNS`` without ``samples`` and
+            ``sample_rate``; ``location`` (``file, row n``); ``is_used`` (False if the row repeats another one);
+            ``gender_source`` (how the gender is known); ``official_split`` (the authors' split, or empty); ``clip_key``
+            and ``parallel_key`` (see ``splits.find_leaks``).
+        notes: sentences that every report shows.
     """
 
     name: str
@@ -50,17 +52,16 @@ class Listing:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus as the rest of the study sees it.
+    """A checked corpus.
 
     Attributes:
-        name: ``embedded``, ``meld-st`` or ``manifest``.
-        utterances: one row an utterance, sorted by ``utterance_id``, columns ``UTTERANCE``. ``samples`` counts the
-            samples of the clip at its own ``sample_rate`` (Hz); ``transcript`` may be empty.
-        skipped: one ``file, row n: path: reason`` for each clip left out.
-        shortened: one ``file, row n: path: length`` for each clip of which only the first 30 s are heard.
-        notes: sentences that every report must show.
-        content_hash: 12 hexadecimal digits; the same data, heard at the same loudness, has the same hash wherever it
-            lies.
+        name: such as ``meld-st``.
+        utterances: one row per utterance, sorted by ``utterance_id``, columns ``UTTERANCE_COLUMNS``. ``samples`` counts
+            the samples of the clip at its own ``sample_rate`` (Hz); ``transcript`` may be empty.
+        skipped: ``file, row n: path: reason`` for each clip that is left out.
+        shortened: ``file, row n: path: length`` for each clip of which only the first 30 s are used.
+        notes: sentences that every report shows.
+        content_hash: 12 hexadecimal digits. It depends on the data and the loudness setting, not on the folder.
     """
 
     name: str
@@ -70,8 +71,8 @@ class Corpus:
     notes: tuple[str, ...]
     content_hash: str
 
-    def clips_in_words(self) -> list[str]:
-        """Lines for a terminal that name the clips left out, and those heard in part; the first ones of each kind."""
+    def clip_messages(self) -> list[str]:
+        """Return lines for a terminal that name the first skipped and the first shortened clips."""
         kinds = {"skipped": self.skipped, "shortened": self.shortened}
         return [f"{kind:11}{clip}" for kind, clips in kinds.items() for clip in capped(clips)]
 
@@ -80,149 +81,158 @@ def inspect_clips(rows: pd.DataFrame, cache: Path | None = None) -> pd.DataFrame
     """Decode every clip once, in threads.
 
     Args:
-        cache: where it is kept which clips are in order; these are not decoded again until they change. None: all are.
+        rows: with ``path`` and ``location``.
+        cache: folder for the results; a usable clip is not decoded again until it changes. None decodes all.
 
     Returns:
-        ``rows`` with ``clip_found`` (a ``Clip`` or None), ``fault`` (``file, row n: path: reason``, or empty),
-        ``missing`` (whether that fault is an absent file) and ``digest`` (empty where there is no clip).
+        ``rows`` with ``clip`` (a ``ClipInfo``, or None), ``error`` (``file, row n: path: reason``, or empty),
+        ``is_missing`` (whether the error is an absent file) and ``digest`` (empty without a clip).
     """
-    known = KnownClips(cache, rows["path"].tolist()) if cache else None
-    clips_before = known.clips if known else {}
-    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter free
-        found = list(pool.map(lambda path: clips_before.get(path) or _clip_or_fault(path), rows["path"]))
-    clips = [clip if isinstance(clip, Clip) else None for clip in found]
-    in_order = {path: clip for path, clip in zip(rows["path"], clips, strict=True) if clip}
-    if known and in_order != known.clips:
-        known.keep(in_order)
+    clip_cache = ClipCache(cache, rows["path"].tolist()) if cache else None
+    cached = clip_cache.clips if clip_cache else {}
+    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        results = list(pool.map(lambda path: cached.get(path) or _clip_or_error(path), rows["path"]))
+    clips = [result if isinstance(result, ClipInfo) else None for result in results]
+    usable = {path: clip for path, clip in zip(rows["path"], clips, strict=True) if clip}
+    if clip_cache and usable != clip_cache.clips:
+        clip_cache.store(usable)
     return rows.assign(
-        clip_found=pd.Series(clips, index=rows.index, dtype=object),
-        fault=[
-            "" if isinstance(clip, Clip) else f"{where}: {clip}"
-            for where, clip in zip(rows["where"], found, strict=True)
+        clip=pd.Series(clips, index=rows.index, dtype=object),
+        error=[
+            "" if isinstance(result, ClipInfo) else f"{location}: {result}"
+            for location, result in zip(rows["location"], results, strict=True)
         ],
-        missing=[clip is None and not os.path.isfile(path) for clip, path in zip(clips, rows["path"], strict=True)],
+        is_missing=[clip is None and not os.path.isfile(path) for clip, path in zip(clips, rows["path"], strict=True)],
         digest=[clip.digest if clip else "" for clip in clips],
     )
 
 
 def build_corpus(
-    listing: Listing, settings: CorpusSettings, inspected: pd.DataFrame, parts: Sequence[str] = SPLITS
+    listing: Listing, settings: CorpusSettings, inspected: pd.DataFrame, required_splits: Sequence[str] = SPLITS
 ) -> Corpus:
-    """Leave out the clips that cannot be used, check the whole table, and hash it.
+    """Leave out unusable clips, check the whole table and hash it.
 
     Args:
-        inspected: ``inspect_clips`` of the rows that are kept.
-        parts: the splits in which every language needs utterances.
+        inspected: ``inspect_clips`` of the rows that are used.
+        required_splits: the splits in which every language needs utterances.
 
     Raises:
-        CorpusError: more than 5 % of the clips are missing, 1 % or more cannot be used, or a split of a language is
-            empty.
+        CorpusError: more than 5 % of the clips are missing, 1 % or more are unusable, a transcript is too long, or a
+            split of a language is empty.
     """
     root = listing.root
-    absent = inspected.loc[inspected["missing"], "fault"].tolist()
-    unusable = inspected.loc[(inspected["fault"] != "") & ~inspected["missing"], "fault"].tolist()
-    if len(absent) > MISSING_TOLERATED * len(inspected):
+    missing = inspected.loc[inspected["is_missing"], "error"].tolist()
+    unusable = inspected.loc[(inspected["error"] != "") & ~inspected["is_missing"], "error"].tolist()
+    if len(missing) > MAX_MISSING_SHARE * len(inspected):
         raise CorpusError(
-            f"{root}: {len(absent)} of {len(inspected)} clips are missing, more than {MISSING_TOLERATED:.0%}. Check "
-            f"that the archive was unpacked completely:\n" + "\n".join(capped(absent))
+            f"{root}: {len(missing)} of {len(inspected)} clips are missing, more than {MAX_MISSING_SHARE:.0%}. Check "
+            f"that the archive was unpacked completely:\n" + "\n".join(capped(missing))
         )
-    if unusable and len(unusable) >= UNUSABLE_TOLERATED * len(inspected):
+    if unusable and len(unusable) >= MAX_UNUSABLE_SHARE * len(inspected):
         raise CorpusError(
-            f"{root}: {len(unusable)} of {len(inspected)} clips cannot be used, {UNUSABLE_TOLERATED:.0%} or more. "
+            f"{root}: {len(unusable)} of {len(inspected)} clips are unusable; the limit is {MAX_UNUSABLE_SHARE:.0%}. "
             f"Repair these files, or remove their rows:\n" + "\n".join(capped(unusable))
         )
-    usable = inspected[inspected["fault"] == ""]
-    shortened = too_long(usable)
-    notes = [*listing.notes, *_notes_on_rows(usable, len(shortened), settings)]
-    if absent:
-        notes.append(f"{len(absent)} of {len(inspected)} utterances have no clip on disk and were skipped.")
+    usable = inspected[inspected["error"] == ""]
+    shortened = shortened_clips(usable)
+    notes = [*listing.notes, *_notes(usable, len(shortened), settings)]
+    if missing:
+        notes.append(f"{len(missing)} of {len(inspected)} utterances have no clip on disk and were skipped.")
     if unusable:
-        notes.append(f"{len(unusable)} of {len(inspected)} clips cannot be used and were skipped.")
+        notes.append(f"{len(unusable)} of {len(inspected)} clips are unusable and were skipped.")
     unknown = ~usable["gender"].isin(GENDERS)
+    untrained = unknown & (usable["split"] == "train") & (settings.unknown_gender == "leave_out")
     if unknown.any():
-        untrained = unknown & (usable["split"] == "train") & (settings.unknown_gender == "leave_out")
         left_out = f"; the {untrained.sum()} of them in train were left out" if untrained.any() else ""
-        notes.append(f"{unknown.sum()} of {len(usable)} utterances have no known gender and enter no gap{left_out}.")
+        notes.append(f"{unknown.sum()} of {len(usable)} utterances have no known gender and count in no gap{left_out}.")
         usable = usable[~untrained]
     refuse(
         [
-            f"{row.where}: a transcript of {len(row.transcript)} characters for one clip. Give the words of the clip."
-            for row in usable.itertuples()
-            if len(row.transcript) > LONGEST_TEXT
+            f"{location}: the transcript has {len(transcript)} characters, above the limit of {MAX_TRANSCRIPT_LENGTH}. "
+            "Use the transcript of this clip alone."
+            for location, transcript in zip(usable["location"], usable["transcript"], strict=True)
+            if len(transcript) > MAX_TRANSCRIPT_LENGTH
         ]
     )
     utterances = usable.assign(
-        samples=[clip.samples for clip in usable["clip_found"]],
-        sample_rate=[clip.sample_rate for clip in usable["clip_found"]],
+        samples=[clip.samples for clip in usable["clip"]],
+        sample_rate=[clip.sample_rate for clip in usable["clip"]],
     ).sort_values("utterance_id", ignore_index=True)
-    missing = _empty_splits(root, utterances, parts)
-    if missing and unknown.any() and settings.unknown_gender == "leave_out":
-        missing.append(
+    errors = _empty_splits(root, utterances, required_splits)
+    if errors and untrained.any():
+        errors.append(
             f"{root}: {untrained.sum()} utterances of train have no known gender and were left out. Name the genders, "
             "or train on them too with --set corpus.unknown_gender=train."
         )
-    refuse(missing)
+    refuse(errors)
     return Corpus(
         name=listing.name,
-        utterances=utterances[list(UTTERANCE)],
-        skipped=(*unusable, *absent),
+        utterances=utterances[list(UTTERANCE_COLUMNS)],
+        skipped=(*unusable, *missing),
         shortened=tuple(shortened),
         notes=tuple(notes),
-        content_hash=_content_hash(root, utterances[[*UTTERANCE, "digest"]], settings.loudness),
+        content_hash=_content_hash(root, utterances[[*UTTERANCE_COLUMNS, "digest"]], settings.loudness),
     )
 
 
-def too_long(usable: pd.DataFrame) -> list[str]:
-    """``file, row n: path: length`` of each clip that is longer than what is heard of it.
+def shortened_clips(usable: pd.DataFrame) -> list[str]:
+    """Return ``file, row n: path: length`` of each clip that is longer than the part of it that is used.
 
     Args:
-        usable: rows of ``inspect_clips`` without a fault.
+        usable: rows of ``inspect_clips`` without an error.
     """
     return [
-        f"{row.where}: {row.path}: {row.clip_found.seconds:.2f} s long, only the first {LONGEST:.0f} s are heard"
-        for row in usable.itertuples()
-        if row.clip_found.seconds > LONGEST
+        f"{location}: {path}: {clip.seconds:.2f} s long, only the first {MAX_SECONDS:.0f} s are used"
+        for location, path, clip in zip(usable["location"], usable["path"], usable["clip"], strict=True)
+        if clip.seconds > MAX_SECONDS
     ]
 
 
-def _clip_or_fault(path: str) -> Clip | str:
+def relative_paths(root: str, paths: Iterable[str]) -> list[str]:
+    """Return paths relative to the corpus, with slashes on every system."""
+    return [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
+
+
+def _clip_or_error(path: str) -> ClipInfo | str:
     try:
         return inspect_clip(path)
     except CorpusError as error:
         return str(error)
 
 
-def _notes_on_rows(usable: pd.DataFrame, long: int, settings: CorpusSettings) -> list[str]:
-    """What a reader of the results must know of the clips and texts that are used."""
+def _notes(usable: pd.DataFrame, num_shortened: int, settings: CorpusSettings) -> list[str]:
+    """Return what a reader of the results must know about the usable clips and transcripts."""
     notes = []
-    torn = len(leaks(usable))
-    if torn:
+    num_leaks = len(find_leaks(usable))
+    if num_leaks:
         notes.append(
-            f"The split lets {torn} clips or parallel utterances stand on several sides, so dev and test flatter: "
+            f"{num_leaks} clips or parallel utterances are in several splits, so dev and test figures are too good: "
             "python -m study.data.corpora check lists them."
         )
-    if long:
-        notes.append(f"{long} clips are longer than {LONGEST:.0f} s; only their first {LONGEST:.0f} s are heard.")
-    wordless = int((usable["transcript"] == "").sum())
-    if 0 < wordless < len(usable):
-        notes.append(f"{wordless} of {len(usable)} utterances have no transcript.")
-    levels = pd.Series([clip.level for clip in usable["clip_found"]], dtype=float)
+    if num_shortened:
+        notes.append(
+            f"{num_shortened} clips are longer than {MAX_SECONDS:.0f} s; only their first {MAX_SECONDS:.0f} s are used."
+        )
+    without_transcript = int((usable["transcript"] == "").sum())
+    if 0 < without_transcript < len(usable):
+        notes.append(f"{without_transcript} of {len(usable)} utterances have no transcript.")
+    levels = pd.Series([clip.level for clip in usable["clip"]], dtype=float)
     medians = levels.groupby(usable["language"].to_numpy()).median()
-    if settings.loudness == "as_recorded" and medians.max() - medians.min() > LEVELS_APART:
+    if settings.loudness == "as_recorded" and medians.max() - medians.min() > LEVEL_DIFFERENCE_NOTED:
         notes.append(
             f"{medians.idxmax()} is {medians.max() - medians.min():.0f} dB louder than {medians.idxmin()}; "
-            "--set corpus.loudness=rms takes loudness out."
+            "--set corpus.loudness=rms removes the difference."
         )
     return notes
 
 
-def _empty_splits(root: str, utterances: pd.DataFrame, parts: Sequence[str]) -> list[str]:
+def _empty_splits(root: str, utterances: pd.DataFrame, required_splits: Sequence[str]) -> list[str]:
     counts = utterances.groupby(["language", "split"]).size()
     return [
         f"{root}: the {split} split of language {language} is empty. Every language needs utterances in "
-        f"{', '.join(parts)}; add some, or remove that language."
+        f"{', '.join(required_splits)}; add some, or remove that language."
         for language in sorted(utterances["language"].unique())
-        for split in parts
+        for split in required_splits
         if (language, split) not in counts.index
     ]
 
@@ -230,10 +240,5 @@ def _empty_splits(root: str, utterances: pd.DataFrame, parts: Sequence[str]) -> 
 def _content_hash(root: str, utterances: pd.DataFrame, loudness: str) -> str:
     relative = utterances.assign(path=relative_paths(root, utterances["path"]))
     table = relative.to_csv(index=False, lineterminator="\n")
-    heard = "" if loudness == "as_recorded" else loudness
-    return hashlib.sha256((table + heard).encode()).hexdigest()[:12]
-
-
-def relative_paths(root: str, paths: Sequence[str] | pd.Series) -> list[str]:
-    """Paths relative to the corpus, with slashes on every system."""
-    return [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
+    suffix = "" if loudness == "as_recorded" else loudness
+    return hashlib.sha256((table + suffix).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The words that corpora use for emotions, languages, genders and splits, and what the study calls them."""
+"""Map the labels that corpora use for emotions, languages, genders and splits to those of the study."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from study.data.corpora.table_io import read_table
 SPLITS = ("train", "dev", "test")
 
 
-def _own_and(own: Iterable[str], others: Mapping[str, str]) -> dict[str, str]:
-    return {word: word for word in own} | {word: name for name, words in others.items() for word in words.split()}
+def _label_map(names: Iterable[str], synonyms: Mapping[str, str]) -> dict[str, str]:
+    """Return label -> name, for the names themselves and their synonyms (separated by blanks)."""
+    own = {name: name for name in names}
+    return own | {label: name for name, labels in synonyms.items() for label in labels.split()}
 
 
-EMOTION_WORDS = _own_and(
+EMOTION_WORDS = _label_map(
     EMOTIONS,
     {
         "neutral": "中立",
@@ -32,80 +34,86 @@ EMOTION_WORDS = _own_and(
         "fear": "fearful afraid scared frightened angst ängstlich 恐れ 恐怖 怖い",
     },
 )
-"""What people call the seven in the study's languages, in tables and in free answers."""
+"""Words for the seven emotions in English, German and Japanese; they occur in tables and in free answers."""
 EMOTION_CODES = {"neu": "neutral", "hap": "joy", "sur": "surprise", "ang": "anger", "dis": "disgust", "fea": "fear"}
-LANGUAGE_WORDS = _own_and(LANGUAGES, {"en": "english eng", "ja": "japanese jpn jp", "de": "german deutsch deu ger"})
-# an empty cell is honest; any other word, such as x, may be a slip
-GENDER_WORDS = {"": Gender.UNKNOWN.value} | _own_and(tuple(Gender), {"female": "f woman", "male": "m man"})
-SPLIT_WORDS = _own_and(SPLITS, {"train": "training", "dev": "valid validation development", "test": "testing"})
+LANGUAGE_WORDS = _label_map(LANGUAGES, {"en": "english eng", "ja": "japanese jpn jp", "de": "german deutsch deu ger"})
+# An empty cell means unknown. Any other label, such as x, is an error, since it may be a typing error.
+GENDER_WORDS = {"": Gender.UNKNOWN.value} | _label_map(tuple(Gender), {"female": "f woman", "male": "m man"})
+SPLIT_WORDS = _label_map(SPLITS, {"train": "training", "dev": "valid validation development", "test": "testing"})
 
-# what -> (its words, the names of the study, what to do about a word that is none of them)
-_KINDS: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
+# column -> (its label map, the names of the study, what to do about an unknown label)
+_COLUMNS: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "emotion": (EMOTION_WORDS | EMOTION_CODES, EMOTIONS, "Correct the row or remove it."),
     "language": (LANGUAGE_WORDS, LANGUAGES, "Correct the row or remove it."),
-    "gender": (GENDER_WORDS, tuple(Gender), "Correct the row; unknown enters no gap and is counted."),
+    "gender": (GENDER_WORDS, tuple(Gender), "Correct the row; utterances of unknown gender count in no gap."),
     "split": (SPLIT_WORDS, SPLITS, "Correct the row, or remove the column."),
 }
 
 
-def comparable(text: str) -> str:
-    """Without case, and with one code for what looks the same (full width, accents)."""
+def normalised(text: str) -> str:
+    """Return text in lower case, with one code for characters that look alike (full width, accents)."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-WORDS_FILE = "words.csv"
-"""A corpus's own words, beside its manifest: columns what (emotion, language, gender or split), word and name."""
+LABELS_FILE = "labels.csv"
+"""A manifest's own labels, in the same folder. Columns: ``column`` (emotion, language, gender or split), ``label`` (as
+in the manifest) and ``name`` (of the study)."""
 
 
-def read_words(folder: str) -> dict[str, dict[str, str]]:
-    """The optional ``WORDS_FILE`` of a folder: by what, the name that each word stands for.
+def read_labels_file(folder: str) -> dict[str, dict[str, str]]:
+    """Return column -> label -> name from the optional ``LABELS_FILE`` of a folder.
 
     Raises:
-        CorpusError: a column is missing, or a row names nothing that the study knows; all rows are named.
+        CorpusError: a column is missing, or rows have an unknown column or name, or two names for one label; all rows
+            are named.
     """
-    path = os.path.join(folder, WORDS_FILE)
+    path = os.path.join(folder, LABELS_FILE)
     if not os.path.exists(path):
         return {}
-    table = read_table(path, ("what", "word", "name"), "It needs the columns what, word and name, or remove the file.")
-    words: dict[str, dict[str, str]] = {}
+    remedy = "It needs the columns column, label and name, or remove the file."
+    table = read_table(path, ("column", "label", "name"), remedy)
+    labels: dict[str, dict[str, str]] = {}
     errors = []
-    for where, row in table.iterrows():
-        what, name = row["what"].casefold(), row["name"].casefold()
-        if what not in _KINDS:
-            errors.append(f"{where}: what is {row['what']!r}; use one of {', '.join(_KINDS)}.")
-        elif name not in _KINDS[what][1]:
-            errors.append(f"{where}: there is no {what} {row['name']!r}; use one of {', '.join(_KINDS[what][1])}.")
-        else:
-            word = comparable(row["word"])
-            if words.setdefault(what, {}).setdefault(word, name) != name:
-                errors.append(f"{where}: {row['word']!r} stands for two names. Keep one of the rows.")
+    for location, row in table.iterrows():
+        column, name, label = row["column"].casefold(), row["name"].casefold(), normalised(row["label"])
+        if column not in _COLUMNS:
+            errors.append(f"{location}: unknown column {row['column']!r}; use one of {', '.join(_COLUMNS)}.")
+        elif name not in _COLUMNS[column][1]:
+            names = ", ".join(_COLUMNS[column][1])
+            errors.append(f"{location}: unknown {column} {row['name']!r}; use one of {names}.")
+        elif labels.setdefault(column, {}).setdefault(label, name) != name:
+            errors.append(f"{location}: the label {row['label']!r} has two names. Keep one of the rows.")
     refuse(errors)
-    return words
+    return labels
 
 
-def translated(
-    table: pd.DataFrame, what: str, own: Mapping[str, str] = MappingProxyType({})
+def translate_column(
+    table: pd.DataFrame, column: str, own_labels: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[list[str], list[str]]:
-    """The column ``what`` of a table in the study's words, and a fault for each word that is none.
+    """Translate the labels of a column to the names of the study.
 
-    Case does not matter, and a language may carry its country (``en-US``). A faulty cell comes back empty.
+    Labels are case-insensitive, and a language may have a country (``en-US``).
 
     Args:
-        table: as ``tables.read_table`` returns it; its index says where each row stands.
-        what: emotion, language, gender or split.
-        own: further words, which go before ours (``read_words``).
+        table: as ``table_io.read_table`` returns it; its index locates each row.
+        column: emotion, language, gender or split.
+        own_labels: further labels, which win over ours (``read_labels_file``).
 
-    >>> translated(pd.DataFrame({"emotion": ["Happy", "bored"]}, index=["a.csv, row 2", "a.csv, row 3"]), "emotion")[0]
+    Returns:
+        The names, empty for an unknown label, and an error for each unknown label.
+
+    >>> table = pd.DataFrame({"emotion": ["Happy", "bored"]}, index=["a.csv, row 2", "a.csv, row 3"])
+    >>> translate_column(table, "emotion")[0]
     ['joy', '']
     """
-    words, names, remedy = _KINDS[what]
-    found, errors = [], []
-    words = words | dict(own)
-    for where, value in table[what].items():
-        word = comparable(value)
-        if what == "language" and word not in own:
-            word = word.replace("_", "-").partition("-")[0]
-        if word not in words:
-            errors.append(f"{where}: {what} {value!r} is none of {', '.join(names)}. {remedy}")
-        found.append(words.get(word, ""))
-    return found, errors
+    label_map, known, remedy = _COLUMNS[column]
+    label_map = label_map | dict(own_labels)
+    names, errors = [], []
+    for location, value in table[column].items():
+        label = normalised(value)
+        if column == "language" and label not in own_labels:
+            label = label.replace("_", "-").partition("-")[0]
+        if label not in label_map:
+            errors.append(f"{location}: unknown {column} {value!r}; use one of {', '.join(known)}. {remedy}")
+        names.append(label_map.get(label, ""))
+    return names, errors

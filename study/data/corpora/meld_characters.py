@@ -1,7 +1,7 @@
-"""The genders of the named characters of the series that MELD and MELD-ST are cut from; a table of our own.
+"""Genders of the named characters of the series that MELD and MELD-ST are cut from; a table of our own.
 
-Names are as ``genders.key`` writes them. Who is not listed is not known to us well enough: extras named by a job whose
-gender is a guess, and characters whose own gender is part of their story.
+Names are spelt as ``speaker_gender.normalised_name`` returns them. The table omits characters whose gender we do not
+know for certain: extras who are named by a job, and characters whose own gender is part of their story.
 """
 
 from __future__ import annotations

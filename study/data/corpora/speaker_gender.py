@@ -1,7 +1,7 @@
-"""The gender of a character from its name, since MELD-ST has no gender column.
+"""Derive the gender of a character from its name, since MELD-ST has no gender column.
 
-A dubbed voice counts with the gender of its character. Asked in this order: the user's ``genders.csv``, our table of
-characters, rules on the words of the name. A name that says nothing stays unknown.
+A dubbed voice counts with the gender of its character. Sources, in this order: the user's ``genders.csv``, our table of
+characters, rules on the words of the name. If none applies, the gender is unknown.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from study.common.errors import refuse
 from study.common.groups import Gender
-from study.data.corpora.label_maps import translated
+from study.data.corpora.label_maps import translate_column
 from study.data.corpora.meld_characters import CHARACTERS
 from study.data.corpora.table_io import read_table
 
 GENDER_FILE = "genders.csv"
 
-# Words that carry the gender by themselves, as in "Mr. Geller", "Woman on Train", "Ross's Mother".
+# Words that determine the gender by themselves, as in "Mr. Geller", "Woman on Train", "Ross's Mother".
 _WORDS = {
     Gender.FEMALE: {
         "mrs", "ms", "miss", "female", "woman", "women", "girl", "girls", "lady", "ladies", "mother", "mom",
@@ -33,83 +33,87 @@ _WORDS = {
 }  # fmt: skip
 
 
-class Resolved(NamedTuple):
-    """A gender, and by what it is known: ``genders.csv``, ``table``, ``rule``, or ``nothing``."""
+class ResolvedGender(NamedTuple):
+    """A gender, and its source: ``genders.csv``, ``table``, ``rule`` or ``none``."""
 
     gender: str
-    by: str
+    source: str
 
 
-_NOTHING = Resolved(Gender.UNKNOWN.value, "nothing")
+_UNKNOWN = ResolvedGender(Gender.UNKNOWN.value, "none")
 
 
-def resolve(speaker: str, own: Mapping[str, str] | None = None) -> Resolved:
-    """The gender of a speaker.
+def resolve_gender(speaker: str, own_genders: Mapping[str, str] | None = None) -> ResolvedGender:
+    """Return the gender of a speaker.
 
-    Of one voice in two roles (``Phoebe/Waitress``) the parts that are known must agree; of several voices (``Ross and
-    Joey``) all must be known and agree.
+    If one voice has two roles (``Phoebe/Waitress``), the known genders must agree. If there are several voices (``Ross
+    and Joey``), all must be known and agree.
 
     Args:
-        own: ``read_genders``, which wins over everything.
+        own_genders: as ``read_genders`` returns them; they win over the other sources.
 
-    >>> [resolve(name).gender for name in ("Phoebe/Waitress", "Ross and Rachel", "Mr. Treeger", "Director")]
+    >>> [resolve_gender(name).gender for name in ("Phoebe/Waitress", "Ross and Rachel", "Mr. Treeger", "Director")]
     ['female', 'unknown', 'male', 'unknown']
-    >>> resolve("Gunther"), resolve("Phoebe Sr.")
-    (Resolved(gender='male', by='table'), Resolved(gender='female', by='rule'))
+    >>> resolve_gender("Gunther")
+    ResolvedGender(gender='male', source='table')
+    >>> resolve_gender("Phoebe Sr.")
+    ResolvedGender(gender='female', source='rule')
     """
-    own = own or {}
-    if key(speaker) in own:
-        return Resolved(own[key(speaker)], GENDER_FILE)
-    together = []
-    for voice in voices(speaker):
-        roles = [resolved for part in voice.split("/") if (resolved := _of_one(key(part), own)) != _NOTHING]
-        together.append(roles[0] if len({role.gender for role in roles}) == 1 else _NOTHING)
-    return together[0] if len({resolved.gender for resolved in together}) == 1 else _NOTHING
+    own_genders = own_genders or {}
+    name = normalised_name(speaker)
+    if name in own_genders:
+        return ResolvedGender(own_genders[name], GENDER_FILE)
+    voices = []
+    for voice in split_voices(speaker):
+        roles = [_resolve_role(normalised_name(role), own_genders) for role in voice.split("/")]
+        known = [role for role in roles if role != _UNKNOWN]
+        voices.append(known[0] if len({role.gender for role in known}) == 1 else _UNKNOWN)
+    return voices[0] if len({voice.gender for voice in voices}) == 1 else _UNKNOWN
 
 
-def voices(speaker: str) -> list[str]:
-    """The voices that a name names.
+def split_voices(speaker: str) -> list[str]:
+    """Return the names of all voices of a speaker cell.
 
-    >>> voices("Monica & Phoebe"), voices("Phoebe/Waitress")
+    >>> split_voices("Monica & Phoebe"), split_voices("Phoebe/Waitress")
     (['Monica', 'Phoebe'], ['Phoebe/Waitress'])
     """
     return [part.strip() for part in re.split(r",|&|\band\b", speaker) if part.strip()]
 
 
-def key(name: str) -> str:
-    """A name as the tables hold it; ``Phoebe Sr.`` is ``phoebe sr`` and ``The Director`` is ``director``."""
+def normalised_name(name: str) -> str:
+    """Return a name as the tables spell it: ``Phoebe Sr.`` is ``phoebe sr``, and ``The Director`` is ``director``."""
     words = name.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace(".", "").split()
     return " ".join(words[1:] if len(words) > 1 and words[0] in ("the", "a") else words)
 
 
 def read_genders(root: str) -> dict[str, str]:
-    """The optional ``genders.csv`` (speaker, gender) of a corpus folder, by ``key`` of the speaker.
+    """Return normalised name -> gender from the optional ``genders.csv`` (speaker, gender) of a corpus folder.
 
     Raises:
-        CorpusError: a column is missing, a gender is none of female, male, unknown, or a speaker has two.
+        CorpusError: a column is missing, a gender is not one of female, male, unknown, or a speaker has two.
     """
     path = os.path.join(root, GENDER_FILE)
     if not os.path.exists(path):
         return {}
     table = read_table(path, ("speaker", "gender"), "It needs the columns speaker and gender, or remove the file.")
-    found, errors = translated(table, "gender")
+    names, errors = translate_column(table, "gender")
     genders: dict[str, str] = {}
-    for where, speaker, gender in zip(table.index, table["speaker"], found, strict=True):
-        if gender and genders.setdefault(key(speaker), gender) != gender:
-            errors.append(f"{where}: speaker {speaker!r} has two genders. Keep one of the rows.")
+    for location, speaker, gender in zip(table.index, table["speaker"], names, strict=True):
+        if gender and genders.setdefault(normalised_name(speaker), gender) != gender:
+            errors.append(f"{location}: speaker {speaker!r} has two genders. Keep one of the rows.")
     refuse(errors)
     return genders
 
 
-def _of_one(name: str, own: Mapping[str, str]) -> Resolved:
-    """Of one voice in one role, by its ``key``."""
-    if name in own:
-        return Resolved(own[name], GENDER_FILE)
+def _resolve_role(name: str, own_genders: Mapping[str, str]) -> ResolvedGender:
+    """Return the gender of one role of one voice, by its normalised name."""
+    if name in own_genders:
+        return ResolvedGender(own_genders[name], GENDER_FILE)
     if name in CHARACTERS:
-        return Resolved(CHARACTERS[name], "table")
+        return ResolvedGender(CHARACTERS[name], "table")
     words = set(re.findall(r"[a-z]+", name))
-    found = [gender.value for gender, carriers in _WORDS.items() if words & carriers]
+    genders = [gender.value for gender, gendered_words in _WORDS.items() if words & gendered_words]
     first = name.partition(" ")[0]
-    if not found and first in CHARACTERS:  # "Frank Sr", "Emily Waltham"
-        found = [CHARACTERS[first]]
-    return Resolved(found[0], "rule") if len(found) == 1 else _NOTHING
+    if not genders and first in CHARACTERS:  # "Frank Sr", "Emily Waltham"
+        genders = [CHARACTERS[first]]
+    return ResolvedGender(genders[0], "rule") if len(genders) == 1 else _UNKNOWN

@@ -1,4 +1,4 @@
-"""Which side of a split an utterance is on, and what a split lets through from training to evaluation."""
+"""Assign utterances to train, dev and test, and find what leaks between these splits."""
 
 from __future__ import annotations
 
@@ -11,119 +11,124 @@ from study.common.errors import capped, refuse
 from study.common.groups import GENDERS, Gender
 from study.data.corpora.label_maps import SPLITS
 
-HELD_OUT = 0.2  # share of the utterances in dev, and again in test
-SPEAKERS_NEEDED = 3  # one a split
+HELD_OUT_SHARE = 0.2  # of the utterances in dev, and again in test
+MIN_SPEAKERS = 3  # one per split
 
 
-def most_evaluated(sides: pd.Series, units: pd.Series) -> pd.Series:
-    """Each unit as a whole on its most evaluated side: test, then dev, then train."""
-    num_workers = sides.map(SPLITS.index).groupby(units).transform("max")
-    return num_workers.map(dict(enumerate(SPLITS)))
+def most_evaluated_split(splits: pd.Series, keys: pd.Series) -> pd.Series:
+    """Return for each row the most evaluated split (test before dev before train) of all rows with the same key."""
+    order = splits.map(SPLITS.index).groupby(keys).transform("max")
+    return order.map(dict(enumerate(SPLITS)))
 
 
-def by_speaker(rows: pd.DataFrame, where: str, seed: int = 0) -> dict[str, str]:
-    """The side of every speaker, about 60/20/20 of the utterances of each gender.
+def split_by_speaker(rows: pd.DataFrame, corpus: str, seed: int = 0) -> dict[str, str]:
+    """Return the split of every speaker: about 60/20/20 of the utterances of each gender.
 
-    The voices with the fewest clips are held out first: dev and test then hold as many voices as 20 % of the utterances
-    allow, and the leads of a series are trained on. Speakers of the same languages are divided together.
+    The speakers with the fewest clips are held out first. So dev and test have as many speakers as 20 % of the
+    utterances allow, and the leads of a series are in train. Speakers of the same languages are split together.
 
     Args:
-        rows: language, gender, speaker and where (``file, row n``) of each utterance.
-        where: the corpus, for messages.
-        seed: decides between voices with equally many clips.
+        rows: language, gender, speaker and location (``file, row n``) of each utterance.
+        corpus: name for messages.
+        seed: orders speakers with equally many clips.
 
     Raises:
-        CorpusError: a speaker has two genders, or a gender of a language has no voice on some side.
+        CorpusError: a speaker has two genders, or a gender of a language lacks a speaker in some split.
     """
     refuse(gender_errors(rows, tuple(Gender)))
     speakers = rows.groupby("speaker").agg(
         gender=("gender", "first"),
         clips=("gender", "size"),
-        languages=("language", lambda spoken: "+".join(sorted(set(spoken)))),
+        languages=("language", lambda languages: "+".join(sorted(set(languages)))),
     )
-    sides: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for (languages, gender), group in speakers.groupby(["languages", "gender"]):
-        if len(group) < SPEAKERS_NEEDED:
-            sides.update(dict.fromkeys(group.index, "train"))
+        clips = {str(name): int(count) for name, count in group["clips"].items()}
+        if len(clips) < MIN_SPEAKERS:
+            splits.update(dict.fromkeys(clips, "train"))
             continue
-        names = sorted(group.index)
+        names = sorted(clips)
         random.Random(f"{seed}/{languages}/{gender}").shuffle(names)
-        names.sort(key=group["clips"].get)
-        filled, room = {"dev": 0, "test": 0}, HELD_OUT * group["clips"].sum()
+        names.sort(key=lambda name: clips[name])
+        held_out, limit = {"dev": 0, "test": 0}, HELD_OUT_SHARE * sum(clips.values())
         for name in names:
-            side = min(filled, key=filled.get)
-            clips = group["clips"][name]
-            sides[name] = side if not filled[side] or filled[side] + clips <= room else "train"
-            if sides[name] != "train":
-                filled[side] += clips
-    present = rows.assign(side=rows["speaker"].map(sides)).groupby(["language", "gender"])
+            split = min(held_out, key=lambda split: held_out[split])
+            if held_out[split] and held_out[split] + clips[name] > limit:
+                split = "train"
+            else:
+                held_out[split] += clips[name]
+            splits[name] = split
+    groups = rows.assign(split=rows["speaker"].map(splits)).groupby(["language", "gender"])
     refuse(
         [
-            f"{where}: {group['speaker'].nunique()} {gender} speaker(s) of {language} leave no voice for each of "
-            f"train, dev and test. Add a split column to a manifest, or choose another --split."
-            for (language, gender), group in present
-            if gender in GENDERS and group["side"].nunique() < len(SPLITS)
+            f"{corpus}: {group['speaker'].nunique()} {gender} speaker(s) of {language} are too few for train, dev and "
+            "test. Add a split column to a manifest, or choose another --split."
+            for (language, gender), group in groups
+            if gender in GENDERS and group["split"].nunique() < len(SPLITS)
         ]
     )
-    return sides
+    return splits
 
 
 def gender_errors(rows: pd.DataFrame, genders: Sequence[str]) -> list[str]:
-    """Every speaker with rows of several of these genders: the file, and the rows of each, the rarer gender first.
+    """Return an error for every speaker with rows of several genders, with the rows of each, the rarer gender first.
 
     Args:
-        rows: speaker, gender and where (``file, row n``) of each utterance. An empty speaker names nobody.
+        rows: speaker, gender and location (``file, row n``) of each utterance. Rows without a speaker are ignored.
+        genders: the genders that count; others are ignored.
     """
     known = rows[rows["gender"].isin(genders) & (rows["speaker"] != "")]
-    torn = known[known.groupby("speaker")["gender"].transform("nunique") > 1]
-    return [_several_genders(str(speaker), voice) for speaker, voice in torn.groupby("speaker", sort=False)]
+    conflicting = known[known.groupby("speaker")["gender"].transform("nunique") > 1]
+    return [_gender_error(str(speaker), group) for speaker, group in conflicting.groupby("speaker", sort=False)]
 
 
-def _several_genders(speaker: str, rows: pd.DataFrame) -> str:
-    places = rows["where"].str.rpartition(", ")
-    by_gender = sorted(places[2].groupby(rows["gender"]), key=lambda group: len(group[1]))
-    found = "; ".join(f"{gender}: {', '.join(capped(numbers.tolist()))}" for gender, numbers in by_gender)
+def _gender_error(speaker: str, rows: pd.DataFrame) -> str:
+    locations = rows["location"].str.rpartition(", ")
+    by_gender = sorted(locations[2].groupby(rows["gender"]), key=lambda group: len(group[1]))
+    listed = "; ".join(f"{gender}: {', '.join(capped(numbers.tolist()))}" for gender, numbers in by_gender)
     if set(rows["gender"]) >= set(GENDERS):
-        remedy = "Correct the rows that are wrong; if they are two voices, give each a name of its own."
+        remedy = "Correct the wrong rows; if these are two people, give each a name."
     else:
-        remedy = "Fill the gender of every row of this voice."
-    return f"{places[0].iloc[0]}: speaker {speaker!r} has rows of several genders ({found}). {remedy}"
+        remedy = "Fill in the gender of every row of this speaker."
+    return f"{locations[0].iloc[0]}: speaker {speaker!r} has rows of several genders ({listed}). {remedy}"
 
 
-def leaks(rows: pd.DataFrame) -> list[str]:
-    """Everything of one side that stands on another one too, a line each.
+def find_leaks(rows: pd.DataFrame) -> list[str]:
+    """Return one line for each clip, sound or set of parallel utterances that is in several splits.
 
     Args:
-        rows: columns split, path, language; ``clip`` (rows of one value are the same clip), ``unit`` (rows of one value
-            are parallel, or belong to one dialogue that should stay whole) and ``digest`` (of the sound). An empty cell
-            means that nothing is known.
+        rows: columns ``split``, ``path``, ``language``; ``clip_key`` (equal for rows of the same clip);
+            ``parallel_key`` (equal for parallel utterances, or for a dialogue that should stay in one split);
+            ``digest`` (hash of the sound). An empty cell means unknown.
     """
-    found = [
-        f"the same {rows.loc[group.index[0], 'language']} clip on several sides: {_sides(group, group['path'])}"
-        for group in _torn(rows, "clip")
+    same_clip = _in_several_splits(rows, "clip_key")
+    leaks = [
+        f"the same {group['language'].iloc[0]} clip in several splits: {_by_split(group, 'path')}"
+        for group in same_clip
     ]
-    told = rows.index.isin([row for group in _torn(rows, "clip") for row in group.index])
-    found += [
-        f"the same sound on several sides: {_sides(group, group['path'])}" for group in _torn(rows[~told], "digest")
+    reported = rows.index.isin([index for group in same_clip for index in group.index])
+    leaks += [
+        f"the same sound in several splits: {_by_split(group, 'path')}"
+        for group in _in_several_splits(rows[~reported], "digest")
     ]
-    found += [
-        f"parallel utterances {unit} on different sides: {_sides(group, group['language'])}"
-        for unit, group in ((group["unit"].iloc[0], group) for group in _torn(rows, "unit"))
+    leaks += [
+        f"parallel utterances {group['parallel_key'].iloc[0]} in several splits: {_by_split(group, 'language')}"
+        for group in _in_several_splits(rows, "parallel_key")
     ]
-    return found
+    return leaks
 
 
-def _torn(rows: pd.DataFrame, column: str) -> list[pd.DataFrame]:
-    """The groups of one value of a column that stand on several sides."""
-    known = rows[rows[column] != ""]
-    torn = known[known.groupby(column)["split"].transform("nunique") > 1]
-    return [group for _, group in torn.groupby(column, sort=False)]
+def _in_several_splits(rows: pd.DataFrame, key: str) -> list[pd.DataFrame]:
+    """Return the rows of each value of the column ``key`` that occurs in several splits."""
+    known = rows[rows[key] != ""]
+    leaking = known[known.groupby(key)["split"].transform("nunique") > 1]
+    return [group for _, group in leaking.groupby(key, sort=False)]
 
 
-def _sides(group: pd.DataFrame, what: pd.Series) -> str:
-    """``train: a, b; test: c``."""
+def _by_split(group: pd.DataFrame, column: str) -> str:
+    """Return the values of a column by split, as ``train: a, b; test: c``."""
     return "; ".join(
-        f"{side}: {', '.join(sorted(set(what[group['split'] == side])))}"
-        for side in SPLITS
-        if (group["split"] == side).any()
+        f"{split}: {', '.join(sorted(set(group.loc[group['split'] == split, column])))}"
+        for split in SPLITS
+        if (group["split"] == split).any()
     )

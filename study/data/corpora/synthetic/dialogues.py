@@ -1,13 +1,14 @@
 """Who says what, and how, in the synthetic corpus: characters, dialogues and prosody, all from one seed.
 
-A character is a voice variant with a pitch and a rate of its own; it keeps its gender in the three languages, as a
-dubbed one does. The variants are shared by the splits, the characters and the sentences are not.
+A character is a voice variant with its own pitch and rate. Like a dubbed character, it has the same gender in all three
+languages. The splits share the voice variants, but no character and no sentence.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -20,8 +21,8 @@ class Size:
     """Counts of the corpus, each as (train, dev, test).
 
     Attributes:
-        characters: of each gender.
-        each: utterances of a character for each of the seven emotions.
+        characters: per gender.
+        each: utterances per character and emotion.
     """
 
     characters: tuple[int, int, int] = (20, 10, 10)
@@ -36,20 +37,21 @@ VARIANTS = {
     "male": ("m1", "m2", "m3", "m5", "m6", "m7", "adam", "michel", "Denis", "Diogo"),
 }
 
-# Units of the four prosodic dimensions: pitch and range in espeak's steps (ten steps of pitch are about 1.5 semitones
-# for every voice), rate in nats of words a minute, level in dB.
+# Units of the four dimensions of prosody: pitch and range in espeak's steps (ten steps of pitch are about 1.5 semitones
+# for every voice), rate as the natural logarithm of words per minute, level in dB.
 NEUTRAL = np.array([46.0, 50.0, math.log(190.0), -30.0])
-# Every (language, gender) has a neutral of its own, so that what is learnt from one group does not simply carry over to
-# another: that is why a scarce group suffers. The signs alternate, so no gender and no language is ahead.
-HABIT = np.array([0.0, 0.0, 0.06, 1.5])
-HABIT_SIGN = {
+# Every (language, gender) group has an offset of its own, so that what a model learns from one group does not simply
+# transfer to another; otherwise scarcity would do no harm. The signs alternate, so that no gender and no language is at
+# an advantage.
+GROUP_OFFSET = np.array([0.0, 0.0, 0.06, 1.5])
+GROUP_SIGN = {
     ("en", "female"): -1, ("en", "male"): 1,
     ("de", "female"): 1, ("de", "male"): -1,
     ("ja", "female"): -1, ("ja", "male"): 1,
 }  # fmt: skip
-SPREAD = np.array([8.0, 0.0, 0.06, 1.0])  # of characters around it, half width
+CHARACTER_SPREAD = np.array([8.0, 0.0, 0.06, 1.0])  # of characters around NEUTRAL, half width
 JITTER = np.array([6.0, 9.0, 0.08, 1.6])  # of utterances around their character, standard deviation
-SHIFT = {
+EMOTION_SHIFT = {
     "neutral": np.array([0.0, 0.0, 0.0, 0.0]),
     "joy": np.array([14.0, 20.0, 0.08, 2.0]),
     "surprise": np.array([24.0, 30.0, -0.04, 0.0]),
@@ -60,9 +62,18 @@ SHIFT = {
 }
 
 
+class Prosody(TypedDict):
+    """Settings of the synthesiser: see ``espeak.Job``."""
+
+    pitch: int
+    range: int
+    rate: int
+    level: float
+
+
 @dataclass(frozen=True)
 class Character:
-    """One pseudo-speaker: ``prosody`` [4] is its neutral."""
+    """A synthetic speaker; ``prosody`` [4] is that of its neutral utterances."""
 
     name: str
     gender: str
@@ -73,7 +84,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance of a dialogue, in all languages; ``jitter`` [3, 4] is that of (en, de, ja)."""
+    """One utterance of a dialogue in all languages; ``jitter`` [3, 4] is that of (en, de, ja)."""
 
     dialogue: int
     number: int
@@ -82,11 +93,11 @@ class Utterance:
     sentence: Sentence
     jitter: np.ndarray
 
-    def prosody(self, language: str, cue: float) -> dict:
-        """The synthesiser's settings, with the emotion's shift times ``cue``."""
+    def prosody(self, language: str, emotion_factor: float) -> Prosody:
+        """Return the prosody with the emotion's shift times ``emotion_factor``."""
         jitter = self.jitter[Sentence._fields.index(language)]
-        neutral = self.character.prosody + HABIT_SIGN[language, self.character.gender] * HABIT
-        pitch, spread, rate, level = neutral + cue * SHIFT[self.emotion] + jitter
+        neutral = self.character.prosody + GROUP_SIGN[language, self.character.gender] * GROUP_OFFSET
+        pitch, spread, rate, level = neutral + emotion_factor * EMOTION_SHIFT[self.emotion] + jitter
         return {
             "pitch": int(np.clip(round(pitch), 0, 99)),
             "range": int(np.clip(round(spread), 0, 99)),
@@ -95,68 +106,80 @@ class Utterance:
         }
 
 
+class Line(NamedTuple):
+    """What a character says, before it has a place in a dialogue."""
+
+    character: Character
+    emotion: str
+    sentence: Sentence
+
+
 def write_dialogues(seed: int, size: Size = FULL) -> list[Utterance]:
-    """All utterances of the corpus, split by split and dialogue by dialogue."""
+    """Return all utterances of the corpus, by split and dialogue."""
     rng = np.random.default_rng(seed)
     utterances: list[Utterance] = []
     for index, split in enumerate(PLAIN):
-        cast = _cast(rng, split, size.characters[:index], size.characters[index])
-        parts = [(character, *part) for character in cast for part in _part(character, size.each[index])]
-        sentences = _sentences(rng, split, parts)
-        for scene in _scenes(rng, cast, list(zip(parts, sentences, strict=True))):
-            number = utterances[-1].dialogue + 1 if utterances else 0
-            for turn, ((character, emotion, _), sentence) in enumerate(scene):
+        characters = _create_characters(rng, split, sum(size.characters[:index]), size.characters[index])
+        lines = _create_lines(rng, split, characters, size.each[index])
+        for dialogue in _create_dialogues(rng, characters, lines):
+            dialogue_number = utterances[-1].dialogue + 1 if utterances else 0
+            for number, line in enumerate(dialogue):
                 jitter = rng.normal(size=(3, 4)) * JITTER
-                utterances.append(Utterance(number, turn, character, emotion, sentence, jitter))
+                utterances.append(Utterance(dialogue_number, number, *line, jitter))
     return utterances
 
 
-def _cast(rng: np.random.Generator, split: str, before: tuple[int, ...], count: int) -> list[Character]:
-    """The characters of a split; ``before`` counts those of the splits before it, so that names run on."""
-    neutrals = NEUTRAL + rng.uniform(-1, 1, size=(count, 4)) * SPREAD  # shared by the genders, so that neither is ahead
-    characters = []
-    for gender in GENDERS:
-        for place in range(count):
-            number = sum(before) + place
-            name = f"{gender[0].upper()}{number + 1:02d}"
-            variant = VARIANTS[gender][number % len(VARIANTS[gender])]
-            characters.append(Character(name, gender, split, variant, neutrals[place]))
-    return characters
+def _create_characters(rng: np.random.Generator, split: str, first: int, count: int) -> list[Character]:
+    """Return the characters of a split, numbered from ``first``."""
+    # The genders share these, so that neither has an advantage.
+    neutrals = NEUTRAL + rng.uniform(-1, 1, size=(count, 4)) * CHARACTER_SPREAD
+    return [
+        Character(
+            name=f"{gender[0].upper()}{first + i + 1:02d}",
+            gender=gender,
+            split=split,
+            variant=VARIANTS[gender][(first + i) % len(VARIANTS[gender])],
+            prosody=neutrals[i],
+        )
+        for gender in GENDERS
+        for i in range(count)
+    ]
 
 
-def _part(character: Character, each: int) -> list[tuple[str, bool]]:
-    """(emotion, with a cue word) of each utterance of a character; half of them have one."""
-    odd = int(character.name[1:]) % 2  # who gets the extra cue sentence where the number is odd
-    return [(emotion, i < (each + odd) // 2) for emotion in EMOTIONS for i in range(each)]
+def _create_lines(rng: np.random.Generator, split: str, characters: list[Character], each: int) -> list[Line]:
+    """Return ``each`` lines per character and emotion, half of them with a cue word.
+
+    Both genders use every sentence equally often.
+    """
+    unused: dict[tuple[str, str, bool], list[Sentence]] = {}
+    lines = []
+    for character in characters:
+        extra_cue = int(character.name[1:]) % 2  # characters take turns where ``each`` is odd
+        for emotion in EMOTIONS:
+            for i in range(each):
+                has_cue = i < (each + extra_cue) // 2
+                pool = unused.setdefault((character.gender, emotion, has_cue), [])
+                if not pool:
+                    sentences = CUE[split][emotion] if has_cue else PLAIN[split]
+                    pool.extend(sentences[j] for j in rng.permutation(len(sentences)))
+                lines.append(Line(character, emotion, pool.pop()))
+    return lines
 
 
-def _sentences(rng: np.random.Generator, split: str, parts: list[tuple[Character, str, bool]]) -> list[Sentence]:
-    """A sentence for each part; every sentence of a kind is used equally often by both genders."""
-    left: dict[tuple[str, str, bool], list[Sentence]] = {}
-    chosen = []
-    for character, emotion, cue in parts:
-        pool = left.setdefault((character.gender, emotion, cue), [])
-        if not pool:
-            sentences = CUE[split][emotion] if cue else PLAIN[split]
-            pool.extend(sentences[i] for i in rng.permutation(len(sentences)))
-        chosen.append(pool.pop())
-    return chosen
-
-
-def _scenes(rng: np.random.Generator, cast: list[Character], lines: list) -> list[list]:
-    """Dialogues of 2 to 4 characters and 4 to 8 lines that use every line once."""
-    left = {character.name: [] for character in cast}
+def _create_dialogues(rng: np.random.Generator, characters: list[Character], lines: list[Line]) -> list[list[Line]]:
+    """Return dialogues of 2 to 4 characters and 4 to 8 lines that use every line once."""
+    remaining: dict[str, list[Line]] = {character.name: [] for character in characters}
     for i in rng.permutation(len(lines)):
-        left[lines[i][0][0].name].append(lines[i])
-    scenes = []
-    while any(left.values()):
-        order = [cast[i].name for i in rng.permutation(len(cast))]
-        order.sort(key=lambda name: -len(left[name]))  # those with most lines left, so that all end together
-        present = order[: rng.integers(2, 5)]
-        scene = []
+        remaining[lines[i].character.name].append(lines[i])
+    dialogues = []
+    while any(remaining.values()):
+        names = [characters[i].name for i in rng.permutation(len(characters))]
+        names.sort(key=lambda name: -len(remaining[name]))  # most remaining lines first, so that all end together
+        speakers = names[: rng.integers(2, 5)]
+        dialogue = []
         for turn in range(rng.integers(4, 9)):
-            speaker = present[turn % len(present)]
-            if left[speaker]:
-                scene.append(left[speaker].pop())
-        scenes.append(scene)
-    return scenes
+            speaker = speakers[turn % len(speakers)]
+            if remaining[speaker]:
+                dialogue.append(remaining[speaker].pop())
+        dialogues.append(dialogue)
+    return dialogues

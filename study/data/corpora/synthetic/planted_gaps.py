@@ -1,4 +1,4 @@
-"""The planted gaps of the synthetic corpus: the whole truth about it, in one table."""
+"""The planted gaps of the synthetic corpus: the ground truth about it, in one table."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from dataclasses import dataclass
 from study.common.errors import CorpusError
 from study.common.groups import EMOTIONS
 
-_ALL = (1.0,) * len(EMOTIONS)
-
 
 @dataclass(frozen=True)
 class PlantedGap:
-    """One planted gap.
+    """A disadvantage of one gender in one language.
 
     Attributes:
-        name: how it is switched on.
+        name: as in ``--set corpus.planted_gaps``.
         language, gender: the group at a disadvantage.
-        what: what was done, for reports.
-        closable: whether a fair training can close it without making the other gender worse.
-        kept: share of the group's training utterances that is kept, for each emotion in the order of ``EMOTIONS``.
-        cue: factor on the group's emotional prosody, in all splits.
+        description: what was done, for reports.
+        closable: whether fair training can close the gap without making the other gender worse.
+        train_shares: share of the group's training utterances that is kept, per emotion in the order of ``EMOTIONS``.
+        prosody_factor: factor on the group's emotional prosody, in all splits.
     """
 
     name: str
     language: str
     gender: str
-    what: str
+    description: str
     closable: bool
-    kept: tuple[float, ...] = _ALL
-    cue: float = 1.0
+    train_shares: tuple[float, ...] = (1.0,) * len(EMOTIONS)
+    prosody_factor: float = 1.0
 
 
 PLANTED_GAPS: tuple[PlantedGap, ...] = (
@@ -38,33 +36,33 @@ PLANTED_GAPS: tuple[PlantedGap, ...] = (
         name="scarcity",
         language="de",
         gender="male",
-        what="German men have a tenth of their training utterances",
+        description="German men have a tenth of their training utterances",
         closable=True,
-        kept=(0.1,) * len(EMOTIONS),
+        train_shares=(0.1,) * len(EMOTIONS),
     ),
     PlantedGap(
         name="prior",
         language="ja",
         gender="female",
-        what="Japanese women have next to no surprised, angry, disgusted and fearful training utterances",
+        description="Japanese women have almost no surprised, angry, disgusted and fearful training utterances",
         closable=True,
-        kept=(1.0, 1.0, 0.03, 0.03, 1.0, 0.03, 0.03),
+        train_shares=(1.0, 1.0, 0.03, 0.03, 1.0, 0.03, 0.03),
     ),
     PlantedGap(
         name="cue",
         language="en",
         gender="female",
-        what="English women have weaker emotional prosody in all splits",
+        description="English women have weaker emotional prosody in all splits",
         closable=False,
-        cue=0.7,
+        prosody_factor=0.7,
     ),
 )
 
-PLANTED_GAP_NAMES: tuple[str, ...] = tuple(planted_gap.name for planted_gap in PLANTED_GAPS)
+PLANTED_GAP_NAMES: tuple[str, ...] = tuple(gap.name for gap in PLANTED_GAPS)
 
 
-def chosen(names: Iterable[str]) -> tuple[PlantedGap, ...]:
-    """The rows of the table with these names, in the order of the table.
+def select_gaps(names: Iterable[str]) -> tuple[PlantedGap, ...]:
+    """Return the planted gaps with these names, in the order of the table.
 
     Raises:
         CorpusError: a name is not in the table.
@@ -72,5 +70,5 @@ def chosen(names: Iterable[str]) -> tuple[PlantedGap, ...]:
     names = set(names)
     unknown = sorted(names - set(PLANTED_GAP_NAMES))
     if unknown:
-        raise CorpusError(f"planted gap {unknown[0]!r} is not known: use {', '.join(PLANTED_GAP_NAMES)}, or none.")
-    return tuple(planted_gap for planted_gap in PLANTED_GAPS if planted_gap.name in names)
+        raise CorpusError(f"unknown planted gap {unknown[0]!r}: use {', '.join(PLANTED_GAP_NAMES)}, or none.")
+    return tuple(gap for gap in PLANTED_GAPS if gap.name in names)

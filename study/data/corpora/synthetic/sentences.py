@@ -1,7 +1,7 @@
-"""The sentences of the synthetic corpus: parallel in English, German and Japanese, written for it.
+"""Sentences of the synthetic corpus, parallel in English, German and Japanese, and written for it.
 
-A plain sentence may be said with any emotion. A cue sentence holds a word that carries one emotion; the cue words are
-the same in all splits, the sentences are not. Japanese is in kana, which is all that the synthesiser can read.
+A plain sentence fits every emotion. A cue sentence contains a word that expresses one emotion; the splits share the cue
+words, but no sentence. Japanese is in kana, the only script that espeak-ng reads.
 """
 
 from __future__ import annotations
