@@ -36,11 +36,11 @@ def without_times(finished: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory) -> Path:
     """A folder in MELD-ST's layout: the synthetic corpus with every plant, in its small size."""
-    from study.data.corpora.synthetic.corpus import write
+    from study.data.corpora.synthetic.corpus import write_corpus
     from study.data.corpora.synthetic.dialogues import SMALL
 
     root = tmp_path_factory.mktemp("corpus") / "small"
-    write(root, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
+    write_corpus(root, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
     return root
 
 

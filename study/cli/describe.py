@@ -50,5 +50,5 @@ def describe_data(plan: StudyPlan, console: Console) -> None:
     console.print(
         f"{'backbone':11}{settings.backbone.spec}, LoRA rank {settings.backbone.lora_rank}, modalities {modalities}"
     )
-    for line in corpus.clips_in_words():
+    for line in corpus.clip_messages():
         console.print(line)

@@ -65,8 +65,8 @@ def evaluate_adapter(options: EvaluationOptions, console: Console) -> Evaluation
     cache = Path(options.storage or default_storage()).expanduser().resolve() / "cache"
     corpus_settings, subset = _choose_subset(options, settings.corpus, cache)
     split = "test" if subset == "all" else subset
-    corpus = load_corpus(corpus_settings, cache, parts=(split,))
-    for line in corpus.clips_in_words():
+    corpus = load_corpus(corpus_settings, cache, required_splits=(split,))
+    for line in corpus.clip_messages():
         console.print(line)
     errors = transcript_errors(corpus, settings.modalities)
     if errors:
@@ -112,7 +112,7 @@ def _choose_subset(options: EvaluationOptions, own: CorpusSettings, cache: Path)
         return with_split(options.split), options.subset or "test"
     if undivided.spec == own.spec:
         return own, options.subset or "test"
-    if (list_corpus(undivided, cache).rows["official"] != "").any():
+    if (list_corpus(undivided, cache).rows["official_split"] != "").any():
         return with_split("parallel"), options.subset or "test"
     if options.subset:
         raise SettingsError(

@@ -1,13 +1,13 @@
-"""From a corpus to batches: the conversation of each example, natural or balanced batches, and padding.
+"""From a corpus with features to padded batches of conversations.
 
-An *example* is an utterance in one modality; with both modalities in use every utterance gives two.
+An *example* is an utterance in one modality; if both modalities are in use, every utterance gives two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from transformers import Qwen2AudioProcessor
 
 from study.common.groups import EMOTIONS, Cell, group_id
 from study.config.settings import Prompt
-from study.data.features import audio_tokens, mels_of
+from study.data.features import audio_tokens, pad_mels
 
 
-class States(Protocol):
-    """States (audio tokens, d_model) of clips by their row in the corpus; ``study.models.encoder_cache`` has them."""
+class EncoderStates(Protocol):
+    """Encoder states (audio tokens, d_model) of clips by row in the corpus, as in ``study.models.encoder_cache``."""
 
     def __getitem__(self, row: int, /) -> Tensor: ...
 
@@ -30,12 +30,12 @@ class States(Protocol):
 _TRANSCRIPT = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
-def render(prompt: Prompt, processor: Qwen2AudioProcessor, modality: str, transcript: str) -> str:
-    """The conversation up to the answer, in the backbone's own chat template, audio as one ``<|AUDIO|>``."""
+def render_prompt(prompt: Prompt, processor: Qwen2AudioProcessor, modality: str, transcript: str) -> str:
+    """Return the conversation up to the answer, in the backbone's chat template, with audio as one ``<|AUDIO|>``."""
     text = prompt.question_with_labels()
     if modality == "speech+text":
         text = prompt.transcript.format(transcript=_TRANSCRIPT) + text
-    conversation = [
+    conversation: list[dict[str, Any]] = [
         {"role": "system", "content": prompt.system},
         {"role": "user", "content": [{"type": "audio", "audio_url": ""}, {"type": "text", "text": text}]},
     ]
@@ -44,22 +44,26 @@ def render(prompt: Prompt, processor: Qwen2AudioProcessor, modality: str, transc
 
 
 def answer_ids(prompt: Prompt, processor: Qwen2AudioProcessor) -> list[list[int]]:
-    """Token ids of every label word with the end of turn behind it, in the order of ``EMOTIONS``."""
+    """Return the token ids of each label word and the end of turn, in the order of ``EMOTIONS``."""
     return [processor.tokenizer(f"{label}<|im_end|>", add_special_tokens=False)["input_ids"] for label in prompt.labels]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of some utterances, ready to be batched.
+    """The n examples of a split, ready for batching.
 
     Attributes:
         dataset: the memory-mapped corpus with features.
-        utterances: (n,) row of ``dataset`` of each example.
-        modalities: (n,) its modality.
-        labels, groups, lengths: (n,) int64; a length is that of the whole prompt, audio included, in tokens.
+        utterances: (n,) row of ``dataset``.
+        modalities: (n,) modality.
+        labels: (n,) int64, index of the true emotion.
+        groups: (n,) int64, group id.
+        lengths: (n,) int64, tokens of the whole prompt, audio included.
         frames: (n,) true length of each clip in mel frames.
-        input_ids: n lists of token ids, one audio token each.
-        states: those of a frozen tower by row of ``dataset``; None where the tower is to be run.
+        input_ids: n lists of token ids, with one audio token each.
+        mel_bins: of the log-mel.
+        audio_token_id, pad_token_id: of the tokenizer.
+        states: of a frozen audio encoder, by row of ``dataset``; None if the encoder is run.
     """
 
     dataset: Dataset
@@ -73,7 +77,7 @@ class Examples:
     mel_bins: int
     audio_token_id: int
     pad_token_id: int
-    states: States | None = None
+    states: EncoderStates | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -87,31 +91,33 @@ class Examples:
         prompt: Prompt,
         processor: Qwen2AudioProcessor,
     ) -> Examples:
-        """The utterances at the positions ``rows``, each in every modality in use."""
-        meta = dataset.select_columns(["language", "gender", "emotion", "transcript", "frames"]).to_pandas()
+        """Return the examples of the utterances at the positions ``rows``, in every modality in use."""
+        columns = dataset.select_columns(["language", "gender", "emotion", "transcript", "frames"]).to_pandas()
         modalities = list(dict.fromkeys(cell.modality for cell in cells_in_use))
         utterances = np.tile(rows, len(modalities))
         names = np.repeat(modalities, len(rows))
-        chosen = meta.iloc[utterances]
-        templates = {modality: render(prompt, processor, modality, _TRANSCRIPT) for modality in modalities}
-        # A transcript must not be able to write the template's special tokens.
-        transcripts = chosen["transcript"].str.replace("<|", "< |")
+        metadata = columns.iloc[utterances]
+        templates = {modality: render_prompt(prompt, processor, modality, _TRANSCRIPT) for modality in modalities}
+        # A transcript must not contain special tokens of the template.
+        transcripts = metadata["transcript"].str.replace("<|", "< |")
         texts = [templates[m].replace(_TRANSCRIPT, t) for m, t in zip(names, transcripts, strict=True)]
         input_ids = processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         return cls(
             dataset=dataset.select_columns(["log_mel", "frames"]).with_format("numpy"),
             utterances=utterances,
             modalities=names,
-            labels=np.array([EMOTIONS.index(e) for e in chosen["emotion"]], dtype=np.int64),
+            labels=np.array([EMOTIONS.index(e) for e in metadata["emotion"]], dtype=np.int64),
             groups=np.array(
                 [
                     group_id(cells_in_use, Cell(language, modality), gender)
-                    for language, modality, gender in zip(chosen["language"], names, chosen["gender"], strict=True)
+                    for language, modality, gender in zip(metadata["language"], names, metadata["gender"], strict=True)
                 ],
                 dtype=np.int64,
             ),
-            lengths=np.array([len(i) - 1 + audio_tokens(f) for i, f in zip(input_ids, chosen["frames"], strict=True)]),
-            frames=chosen["frames"].to_numpy(),
+            lengths=np.array(
+                [len(i) - 1 + audio_tokens(f) for i, f in zip(input_ids, metadata["frames"], strict=True)]
+            ),
+            frames=metadata["frames"].to_numpy(),
             input_ids=input_ids,
             mel_bins=processor.feature_extractor.feature_size,
             audio_token_id=processor.tokenizer.convert_tokens_to_ids(processor.audio_token),
@@ -119,13 +125,13 @@ class Examples:
         )
 
     def collate(self, rows: Sequence[int]) -> Batch:
-        """The examples ``rows`` as one padded batch; audio tokens are expanded to each clip's number."""
+        """Return the examples ``rows`` as one padded batch, with one audio token per audio embedding."""
         frames = self.frames[list(rows)]
         prompts = []
         for row, length in zip(rows, frames, strict=True):
             ids = self.input_ids[row]
-            at = ids.index(self.audio_token_id)
-            prompts.append([*ids[:at], *[self.audio_token_id] * audio_tokens(int(length)), *ids[at + 1 :]])
+            audio = ids.index(self.audio_token_id)
+            prompts.append([*ids[:audio], *[self.audio_token_id] * audio_tokens(int(length)), *ids[audio + 1 :]])
         width = max(map(len, prompts))
         padded = [p + [self.pad_token_id] * (width - len(p)) for p in prompts]
         return Batch(
@@ -139,25 +145,25 @@ class Examples:
         )
 
     def _audio(self, utterances: list[int]) -> dict[str, Tensor]:
-        """What the model hears of some utterances, by its name in ``Batch``."""
+        """Return the audio input of some utterances as a field of ``Batch``."""
         if self.states is None:
-            return {"log_mel": mels_of([self.dataset[utterance] for utterance in utterances], self.mel_bins)}
+            return {"log_mel": pad_mels([self.dataset[utterance] for utterance in utterances], self.mel_bins)}
         return {"encoder_states": pad_sequence([self.states[utterance] for utterance in utterances], batch_first=True)}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Utterances of one forward pass, padded on the right.
+    """Examples of one forward pass, padded on the right.
 
     Attributes:
-        input_ids: (B, T) the prompt, audio placeholders already expanded, without an answer.
+        input_ids: (B, T) prompts with expanded audio tokens, without an answer.
         prompt_lengths: (B,) tokens of each prompt.
         frames: (B,) true length of each clip in mel frames.
         labels: (B,) index of the true emotion.
-        groups: (B,) group ids, -1 where the gender is unknown.
-        rows: (B,) which example of the data set each is.
-        log_mel: (B, F, M) float32 log-mel, zeros beyond each clip's stored frames; or
-        encoder_states: (B, A, d_model) of a frozen tower, see ``study.models.audio_encoder``.
+        groups: (B,) group ids, -1 if the gender is unknown.
+        rows: (B,) position of each example in ``Examples``.
+        log_mel: (B, F, M) float32, zeros after each clip's stored frames; or
+        encoder_states: (B, A, d_model) of a frozen audio encoder, see ``study.models.audio_encoder``.
     """
 
     input_ids: Tensor
@@ -170,5 +176,6 @@ class Batch:
     encoder_states: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        return Batch(**{name: value.to(device, non_blocking=True) for name, value in given.items()})
+        """Return the batch on another device."""
+        tensors = {name: value for name, value in vars(self).items() if value is not None}
+        return Batch(**{name: value.to(device, non_blocking=True) for name, value in tensors.items()})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from study.common.groups import EMOTIONS
-from study.data.corpora.label_maps import EMOTION_WORDS, comparable
+from study.data.corpora.label_maps import EMOTION_WORDS, normalised
 from study.evaluation.metrics import INVALID
 
 
@@ -26,7 +26,7 @@ def emotion_of(answer: str, labels: Sequence[str]) -> str:
     ['joy', 'anger', 'invalid', 'invalid']
     """
     emotion_by_word, pattern = _emotion_words(tuple(labels))
-    named = {emotion_by_word[match[0]] for match in pattern.finditer(comparable(answer))}
+    named = {emotion_by_word[match[0]] for match in pattern.finditer(normalised(answer))}
     return named.pop() if len(named) == 1 else INVALID
 
 
@@ -34,7 +34,7 @@ def emotion_of(answer: str, labels: Sequence[str]) -> str:
 def _emotion_words(labels: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
     """Return the emotion of each word, and a pattern that matches the words, longer ones first."""
     emotion_by_word = EMOTION_WORDS | {
-        comparable(label.strip()): emotion for emotion, label in zip(EMOTIONS, labels, strict=True)
+        normalised(label.strip()): emotion for emotion, label in zip(EMOTIONS, labels, strict=True)
     }
     patterns = [
         (_boundary(word[0]) + re.escape(word) + _boundary(word[-1]))

@@ -25,7 +25,7 @@ from study.common.distributed import minimum
 from study.common.errors import SettingsError
 from study.common.sharded_build import GB, ShardedBuild
 from study.config.settings import Settings
-from study.data.features import audio_tokens, mels_of
+from study.data.features import audio_tokens, pad_mels
 from study.models.audio_encoder import encoder_states
 from study.models.pretrained import backbone_hash, is_deterministic, load_audio_encoder
 
@@ -174,7 +174,7 @@ def _states(
     for start in range(0, len(rows), ENCODER_BATCH):
         chosen = order[start : start + ENCODER_BATCH]
         frames = torch.from_numpy(lengths[chosen]).to(device)
-        mels = mels_of([clips[int(rows[i])] for i in chosen], mel_bins).to(device)
+        mels = pad_mels([clips[int(rows[i])] for i in chosen], mel_bins).to(device)
         batch_states = encoder_states(encoder, mels, frames).cpu()
         for i, states in zip(chosen, batch_states, strict=True):
             states_by_clip[int(i)] = states[: audio_tokens(int(lengths[i]))]

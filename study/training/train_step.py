@@ -25,7 +25,7 @@ from torch.profiler import record_function
 from study.common.distributed import gather_rows, world
 from study.common.groups import Cell
 from study.common.rng import random_state, set_random_state
-from study.data.bucketing import OVERHEAD, cut
+from study.data.bucketing import OVERHEAD, make_micro_batches
 from study.losses.base import GlobalBatch, Loss, LossState, LossValue, SampleWeights, sample_weights
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class TrainStep:
         """
         overhead = OVERHEAD if self.length_buckets else None
         rank, _ = world()
-        micro_batches = cut(shares, self.examples.lengths, self.micro_batch_size, max_tokens, overhead)[rank]
-        return [[self.examples.collate(bucket.tolist()) for bucket in buckets] for buckets in micro_batches]
+        plans = make_micro_batches(shares, self.examples.lengths, self.micro_batch_size, max_tokens, overhead)
+        return [[self.examples.collate(bucket.tolist()) for bucket in buckets] for buckets in plans[rank]]
 
     def __call__(
         self, micro_batches: list[list[Batch]], fairness_weights: Sequence[float], loss_state: LossState, epoch: int

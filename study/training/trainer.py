@@ -16,9 +16,9 @@ from torch.profiler import record_function
 
 from study.common.distributed import broadcast, world
 from study.common.rng import seed_everything
-from study.data.bucketing import deal
+from study.data.bucketing import distribute
 from study.data.examples import Batch
-from study.data.samplers import batches_of_epoch
+from study.data.samplers import SAMPLERS
 from study.models.adapter import write_adapter
 from study.models.encoder_cache import shared_states
 from study.storage.locks import claim_run, require_claim
@@ -109,7 +109,7 @@ class Trainer:
         began, evaluating = time.perf_counter(), state.seconds["evaluate"]
         batch_size = self.plan.settings.optimisation.batch_size
         sampling = self.step.loss.batch_sampling
-        batches = batches_of_epoch(sampling, self.step.examples.groups, batch_size, state.rng)
+        batches = SAMPLERS[sampling](self.step.examples.groups, batch_size, state.rng)
         n_updates = self.fairness.updates_per_epoch
         update_after = {round(len(batches) * (i + 1) / n_updates) for i in range(n_updates)}
         with ThreadPoolExecutor(max_workers=1) as background:  # collates the next batch during a step
@@ -135,7 +135,7 @@ class Trainer:
 
     def collate(self, rows: np.ndarray) -> list[list[Batch]]:
         """Return this worker's share of the global batch ``rows`` as micro-batches of buckets, on the CPU."""
-        shares = deal(rows, self.step.examples.lengths, self.num_workers)
+        shares = distribute(rows, self.step.examples.lengths, self.num_workers)
         return self.step.collate(shares, self.state.micro_batch_tokens)
 
     def restore(self, weights: dict[str, torch.Tensor]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from study.cli.request import search_request
 from study.cli.sweep import make_parser
 from study.config.settings import Parallelism
-from study.data.samplers import batches_of_epoch
+from study.data.samplers import balanced_batches
 from study.planning.plan import build_plan
 from study.planning.prepare import prepare
 from study.storage.study_folder import StudyFolder
@@ -33,7 +33,7 @@ def seconds_a_step(plan: RunPlan) -> float:
     """Median over ``STEPS`` steps after a warm-up."""
     trainer = Trainer(plan, seed=0)
     size = plan.settings.optimisation.batch_size
-    batches = batches_of_epoch("balanced", trainer.step.examples.groups, size, np.random.default_rng(0))
+    batches = balanced_batches(trainer.step.examples.groups, size, np.random.default_rng(0))
     seconds = []
     for rows in batches[: STEPS + WARM_UP]:
         started = time.perf_counter()

@@ -25,7 +25,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from study.common.groups import EMOTIONS
 from study.config.settings import BackboneSettings, Computation
-from study.data.bucketing import OVERHEAD, Passes, cut, padded_tokens
+from study.data.bucketing import OVERHEAD, MicroBatches, make_micro_batches, padded_tokens
 from study.data.examples import Batch
 from study.data.features import audio_tokens, stored_length
 from study.models.audio_encoder import encoder_states
@@ -171,9 +171,9 @@ def main() -> int:
     for _ in range(flags.rounds + 1):
         frames = np.round(100 * seconds_of_clips(size, rng, longest)).astype(np.int64)
         lengths = np.array([TEXT_TOKENS + audio_tokens(int(length)) for length in frames])
-        plans: dict[str, Passes] = {
+        plans: dict[str, MicroBatches] = {
             "one batch": [[np.arange(size)]],
-            "buckets": cut([np.arange(size)], lengths, size, None, OVERHEAD)[0],
+            "buckets": make_micro_batches([np.arange(size)], lengths, size, None, OVERHEAD)[0],
         }
         for plan, passes in plans.items():
             padding[plan].append(padded_tokens(passes, lengths) / lengths.sum())

@@ -40,13 +40,13 @@ def make_work(place: Path, shape: str) -> None:
     from transformers import AutoProcessor, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
     from study.config.settings import Prompt
-    from study.data.corpora.synthetic.corpus import write
+    from study.data.corpora.synthetic.corpus import write_corpus
     from study.data.corpora.synthetic.dialogues import SMALL
     from study.models.memory_estimate import TEXT_CONFIG_7B
     from study.models.tiny import tiny_checkpoint
     from study.planning.prepare import PROMPT_SHARE
 
-    write(place / CORPUS, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
+    write_corpus(place / CORPUS, ("scarcity", "prior", "cue"), seed=0, size=SMALL)
     prompt = Prompt()
     texts = [prompt.system, prompt.question_with_labels(), prompt.transcript, *prompt.labels] * PROMPT_SHARE
     tiny = tiny_checkpoint(texts, place / "cache")
@@ -70,13 +70,13 @@ class Clips(torch.utils.data.Dataset):
     def __init__(self, place: Path, split: str, processor: Any):
         from study.config.settings import CorpusSettings, Prompt
         from study.data.corpora import load_corpus, read_audio
-        from study.data.examples import render
+        from study.data.examples import render_prompt
 
         prompt = Prompt()
         table = load_corpus(CorpusSettings(spec=f"meld-st:{place / CORPUS}"), place / "cache").utterances
         table = table[table["split"] == split]
         self.waveforms = [read_audio(path, "as_recorded") for path in table["path"]]
-        self.prompts = [render(prompt, processor, "speech+text", text) for text in table["transcript"]]
+        self.prompts = [render_prompt(prompt, processor, "speech+text", text) for text in table["transcript"]]
         self.answers = [f"{emotion}<|im_end|>" for emotion in table["emotion"]]
 
     def __len__(self) -> int:

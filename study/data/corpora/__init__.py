@@ -8,7 +8,7 @@ from pathlib import Path
 from study.common.errors import CorpusError
 from study.config.settings import CorpusSettings
 from study.data.corpora.audio import SAMPLE_RATE, read_audio
-from study.data.corpora.corpus import UTTERANCE_COLUMNS, Corpus, Listing, build_corpus, inspect_clips
+from study.data.corpora.corpus import CORPUS_COLUMNS, Corpus, Listing, build_corpus, inspect_clips
 from study.data.corpora.label_maps import SPLITS
 from study.data.corpora.registry import CORPORA, find_reader
 
@@ -16,7 +16,7 @@ __all__ = [
     "CORPORA",
     "SAMPLE_RATE",
     "SPLITS",
-    "UTTERANCE_COLUMNS",
+    "CORPUS_COLUMNS",
     "Corpus",
     "CorpusError",
     "list_corpus",

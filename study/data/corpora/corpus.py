@@ -20,7 +20,7 @@ from study.data.corpora.label_maps import SPLITS
 from study.data.corpora.splits import find_leaks
 
 # The content hash covers these names.
-UTTERANCE_COLUMNS = (
+CORPUS_COLUMNS = (
     "utterance_id", "path", "transcript", "emotion", "language", "gender", "speaker", "dialogue", "split", "samples",
     "sample_rate",
 )  # fmt: skip
@@ -37,7 +37,7 @@ class Listing:
     Attributes:
         name: of the corpus, such as ``meld-st``.
         root: the folder that contains the corpus.
-        rows: one row for each row of each table. Columns: ``UTTERANCE_COLUMNS`` without ``samples`` and
+        rows: one row for each row of each table. Columns: ``CORPUS_COLUMNS`` without ``samples`` and
             ``sample_rate``; ``location`` (``file, row n``); ``is_used`` (False if the row repeats another one);
             ``gender_source`` (how the gender is known); ``official_split`` (the authors' split, or empty); ``clip_key``
             and ``parallel_key`` (see ``splits.find_leaks``).
@@ -56,7 +56,7 @@ class Corpus:
 
     Attributes:
         name: such as ``meld-st``.
-        utterances: one row per utterance, sorted by ``utterance_id``, columns ``UTTERANCE_COLUMNS``. ``samples`` counts
+        utterances: one row per utterance, sorted by ``utterance_id``, columns ``CORPUS_COLUMNS``. ``samples`` counts
             the samples of the clip at its own ``sample_rate`` (Hz); ``transcript`` may be empty.
         skipped: ``file, row n: path: reason`` for each clip that is left out.
         shortened: ``file, row n: path: length`` for each clip of which only the first 30 s are used.
@@ -167,11 +167,11 @@ def build_corpus(
     refuse(errors)
     return Corpus(
         name=listing.name,
-        utterances=utterances[list(UTTERANCE_COLUMNS)],
+        utterances=utterances[list(CORPUS_COLUMNS)],
         skipped=(*unusable, *missing),
         shortened=tuple(shortened),
         notes=tuple(notes),
-        content_hash=_content_hash(root, utterances[[*UTTERANCE_COLUMNS, "digest"]], settings.loudness),
+        content_hash=_content_hash(root, utterances[[*CORPUS_COLUMNS, "digest"]], settings.loudness),
     )
 
 

@@ -33,7 +33,7 @@ def corpus(n_dialogues: int) -> Corpus:
 def test_control_split_that_would_empty_dev_is_an_error():
     assert split_errors(corpus(1), ControlSplit()) == []
     errors = split_errors(corpus(1), ControlSplit(fraction=0.5))
-    assert len(errors) == 2 and all("control.fraction" in message and "dev would not" in message for message in errors)
+    assert len(errors) == 2 and all("control.fraction" in message and "dev would lack" in message for message in errors)
     assert split_errors(corpus(8), ControlSplit(fraction=0.5)) == []
 
 
