@@ -1,3 +1,5 @@
+"""Waveforms of audio files, and files that are refused."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,11 +11,11 @@ from study.data.corpora.audio import inspect_clip
 from tests.study.data.corpora.builders import write_wav
 
 
-def noise(seconds, rate=16_000, level=0.1, seed=0):
+def noise(seconds: float, rate: int = 16_000, level: float = 0.1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, level, round(seconds * rate))
 
 
-def test_channels_are_averaged_and_the_rate_becomes_16_khz(tmp_path):
+def test_channels_are_averaged_and_resampled_to_16_khz(tmp_path):
     path = tmp_path / "a.wav"
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8_000) / 8_000)
     soundfile.write(path, np.stack([tone, np.zeros(8_000)], axis=1), 8_000)
@@ -25,14 +27,14 @@ def test_channels_are_averaged_and_the_rate_becomes_16_khz(tmp_path):
     assert np.abs(np.fft.rfft(waveform)).argmax() == 440
 
 
-def test_a_clip_at_16_khz_is_returned_as_it_is(tmp_path):
+def test_mono_clip_at_16_khz_is_unchanged(tmp_path):
     path = tmp_path / "a.flac"
     soundfile.write(path, np.array([0, 16384, -16384], dtype=np.int16), 16_000)
     assert read_audio(str(path)).tolist() == [0.0, 0.5, -0.5]
 
 
 @pytest.mark.parametrize("loudness", ["as_recorded", "rms"])
-def test_loudness_is_kept_or_made_equal(tmp_path, loudness):
+def test_loudness_is_kept_or_normalised(tmp_path, loudness):
     def level(gain):
         path = tmp_path / f"{gain}.wav"
         soundfile.write(path, noise(1, level=gain), 16_000, subtype="FLOAT")
@@ -55,42 +57,42 @@ FORMATS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "rate", "how"), FORMATS)
-def test_other_formats_are_read_and_their_cut_files_are_noticed(tmp_path, name, rate, how):
+@pytest.mark.parametrize(("name", "rate", "options"), FORMATS)
+def test_formats_are_read_and_truncation_is_detected(tmp_path, name, rate, options):
     path = tmp_path / name
-    soundfile.write(path, np.stack([noise(2, rate)] * 2, axis=1), rate, **how)
+    soundfile.write(path, np.stack([noise(2, rate)] * 2, axis=1), rate, **options)
     clip = inspect_clip(str(path))
     assert clip.sample_rate == rate
     assert clip.seconds == pytest.approx(2, abs=0.05)
     assert len(read_audio(str(path))) == pytest.approx(32_000, abs=800)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     for share in (0.5, 0.9, 0.99):
-        path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(CorpusError, match=rf"{name}: (cut short|unreadable|holds no samples)"):
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(CorpusError, match=rf"{name}: (truncated|unreadable|contains no samples)"):
             inspect_clip(str(path))
 
 
-def test_a_wav_of_unknown_length_is_whole(tmp_path):
+def test_wav_of_unknown_length_is_read(tmp_path):
     path = tmp_path / "piped.wav"
     write_wav(path, 16_000)
-    whole = path.read_bytes()
-    at = whole.index(b"data") + 4
-    path.write_bytes(whole[:4] + b"\xff" * 4 + whole[8:at] + b"\xff" * 4 + whole[at + 4 :])
+    content = path.read_bytes()
+    length = content.index(b"data") + 4
+    path.write_bytes(content[:4] + b"\xff" * 4 + content[8:length] + b"\xff" * 4 + content[length + 4 :])
     assert inspect_clip(str(path)).samples == 16_000
 
 
-def test_a_flac_of_unknown_length_is_named(tmp_path):
+def test_flac_of_unknown_length_is_refused(tmp_path):
     path = tmp_path / "piped.flac"
     soundfile.write(path, noise(1), 16_000)
     data = bytearray(path.read_bytes())
     data[21] &= 0xF0  # STREAMINFO's total samples: the low half of this byte and the four that follow
     data[22:26] = bytes(4)
     path.write_bytes(data)
-    with pytest.raises(CorpusError, match=r"piped\.flac: .*does not say how long it is"):
+    with pytest.raises(CorpusError, match=r"piped\.flac: .*does not declare a length"):
         inspect_clip(str(path))
 
 
-def test_clips_that_cannot_be_used_are_named(tmp_path):
+def test_unusable_clips_are_refused_with_a_reason(tmp_path):
     (tmp_path / "text.wav").write_text("not audio")
     (tmp_path / "nothing.wav").write_bytes(b"")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0, dtype=np.int16), 16_000)
@@ -104,23 +106,23 @@ def test_clips_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "bare.raw").write_bytes(bytes(1000))
     for name, reason in (
         ("offset.wav", "silent"),
-        ("huge.wav", r"holds samples of \de\+\d+ times full scale"),
-        ("slow.wav", "a sampling rate of 1 Hz"),
+        ("huge.wav", r"contains samples of \de\+\d+ times full scale"),
+        ("slow.wav", "sample rate 1 Hz, below the minimum"),
         ("bare.raw", "unreadable"),
         ("none.wav", "no such file"),
         ("text.wav", "unreadable"),
         ("nothing.wav", "empty file"),
-        ("empty.wav", "holds no samples"),
+        ("empty.wav", "contains no samples"),
         ("silent.wav", "silent"),
         ("phase.wav", "its channels cancel each other out"),
-        ("short.wav", "0.020 s long, less than 0.1 s"),
-        ("nan.wav", "holds samples that are not finite numbers"),
+        ("short.wav", "0.020 s long, below the minimum of 0.1 s"),
+        ("nan.wav", "contains samples that are not finite numbers"),
     ):
         with pytest.raises(CorpusError, match=f"{name}: {reason}"):
             inspect_clip(str(tmp_path / name))
 
 
-def test_the_same_sound_has_the_same_digest(tmp_path):
+def test_same_sound_in_another_file_has_the_same_digest(tmp_path):
     for name, seed in (("a.wav", 0), ("b.flac", 0), ("c.flac", 1)):
         soundfile.write(tmp_path / name, (32_767 * noise(1, seed=seed)).astype(np.int16), 16_000)
     a, b, c = (inspect_clip(str(tmp_path / name)).digest for name in ("a.wav", "b.flac", "c.flac"))

@@ -1,3 +1,5 @@
+"""Genders derived from the names of characters."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -5,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from study.data.corpora import CorpusError
-from study.data.corpora.speaker_gender import read_genders, resolve
+from study.data.corpora.speaker_gender import read_genders, resolve_gender
 from study.data.corpora.table_io import read_table
 
-# who speaks how often in MELD 1.0, counted in its three files of annotations
+# speakers of MELD 1.0 and their numbers of utterances, counted in its three annotation files
 MELD_SPEAKERS = Path(__file__).with_name("meld_speakers.csv")
 
 
 @pytest.mark.parametrize(
-    ("speaker", "gender", "by"),
+    ("speaker", "gender", "source"),
     [
         ("Rachel", "female", "table"),
         ("ROSS", "male", "table"),
@@ -31,52 +33,54 @@ MELD_SPEAKERS = Path(__file__).with_name("meld_speakers.csv")
         ("Phoebe/Waitress", "female", "table"),
         ("Joey/Director", "male", "table"),
         ("Monica & Phoebe", "female", "table"),
-        ("Rachel/Ross", "unknown", "nothing"),
-        ("Ross and Rachel", "unknown", "nothing"),
-        ("Ross and the Director", "unknown", "nothing"),
-        ("Mr. and Mrs. Geller", "unknown", "nothing"),
-        ("Mona's Date", "unknown", "nothing"),
-        ("Director", "unknown", "nothing"),
-        ("All", "unknown", "nothing"),
-        ("Both", "unknown", "nothing"),
-        ("Amandine", "unknown", "nothing"),  # holds "man", but not as a word
-        ("", "unknown", "nothing"),
+        ("Rachel/Ross", "unknown", "none"),
+        ("Ross and Rachel", "unknown", "none"),
+        ("Ross and the Director", "unknown", "none"),
+        ("Mr. and Mrs. Geller", "unknown", "none"),
+        ("Mona's Date", "unknown", "none"),
+        ("Director", "unknown", "none"),
+        ("All", "unknown", "none"),
+        ("Both", "unknown", "none"),
+        ("Amandine", "unknown", "none"),  # contains "man", but not as a word
+        ("", "unknown", "none"),
     ],
 )
-def test_the_gender_of_a_name_and_by_what_it_is_known(speaker, gender, by):
-    assert resolve(speaker) == (gender, by)
+def test_gender_of_a_name_and_its_source(speaker, gender, source):
+    assert resolve_gender(speaker) == (gender, source)
 
 
-def test_97_percent_of_meld_are_resolved_and_what_names_nobody_is_not():
+def test_genders_of_97_percent_of_meld_are_known():
     table = read_table(str(MELD_SPEAKERS), ("speaker", "utterances"), "")
     rows = table["utterances"].astype(int)
-    genders = table["speaker"].map(lambda speaker: resolve(speaker).gender)
+    genders = table["speaker"].map(lambda speaker: resolve_gender(speaker).gender)
     assert (len(table), rows.sum()) == (304, 13_708)
     share = rows.groupby(genders).sum() / rows.sum()
     assert 1 - share["unknown"] >= 0.97
     # the leads alone: 5,534 lines of women, 5,881 of men
     assert rows[genders == "female"].sum() == 6_501 and rows[genders == "male"].sum() == 6_841
-    silent = set(table["speaker"][genders == "unknown"])
-    assert {"All", "Both", "Ross and Rachel", "Monica and Ross", "Nurse", "Director", "Helena"} <= silent
+    unresolved = set(table["speaker"][genders == "unknown"])
+    assert {"All", "Both", "Ross and Rachel", "Monica and Ross", "Nurse", "Director", "Helena"} <= unresolved
 
 
-def test_a_users_table_wins_over_the_rules_also_inside_a_pair():
-    own = {"rachel": "male", "kim": "unknown", "nurse": "female"}
-    assert resolve("Rachel", own) == ("male", "genders.csv")
-    assert resolve("Kim", own) == ("unknown", "genders.csv")
-    assert resolve("The Nurse/Waiter", own) == ("unknown", "nothing")
-    assert resolve("Nurse/Doctor", own) == ("female", "genders.csv")
+def test_own_genders_win_also_within_a_double_role():
+    own_genders = {"rachel": "male", "kim": "unknown", "nurse": "female"}
+    assert resolve_gender("Rachel", own_genders) == ("male", "genders.csv")
+    assert resolve_gender("Kim", own_genders) == ("unknown", "genders.csv")
+    assert resolve_gender("The Nurse/Waiter", own_genders) == ("unknown", "none")
+    assert resolve_gender("Nurse/Doctor", own_genders) == ("female", "genders.csv")
 
 
-def test_the_table_of_a_folder(tmp_path):
+def test_genders_file_is_read(tmp_path):
     assert read_genders(str(tmp_path)) == {}
     (tmp_path / "genders.csv").write_text("speaker;gender\r\nDr. Kim;Female\r\nLee;unknown\r\nRaj;m\r\n")
     assert read_genders(str(tmp_path)) == {"dr kim": "female", "lee": "unknown", "raj": "male"}
 
 
-def test_every_fault_of_a_table_is_named(tmp_path):
+def test_every_error_of_a_genders_file_is_named(tmp_path):
     (tmp_path / "genders.csv").write_text("speaker,gender\nKim,female\nLee,x\nKim,male\n")
-    with pytest.raises(CorpusError, match="row 3: gender 'x' is none of female, male, unknown(?s:.*)row 4: .*Kim"):
+    with pytest.raises(
+        CorpusError, match="row 3: unknown gender 'x'; use one of female, male, unknown(?s:.*)row 4: .*Kim"
+    ):
         read_genders(str(tmp_path))
     (tmp_path / "genders.csv").write_text("speaker,sex\nKim,female\n")
     with pytest.raises(CorpusError, match="lacks the column gender"):
