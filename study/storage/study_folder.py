@@ -8,6 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,9 @@ class StudyFolder:
             if written != target:
                 system.move(written, target)
         except OSError as error:
-            if self.is_local:
-                Path(written).unlink(missing_ok=True)
+            with suppress(OSError):  # also if the parent is not a directory
+                if self.is_local:
+                    Path(written).unlink()
             remedy = "Free some space" if self.is_local else "Check the permissions of its credentials"
             raise RecordError(f"cannot write {self.path(name)}: {error}. {remedy}, or change --storage.") from error
 
