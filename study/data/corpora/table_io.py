@@ -51,20 +51,21 @@ def read_table(path: str, required: Sequence[str], remedy: str, optional: Sequen
         raise
     except (ValueError, csv.Error, pa.ArrowException) as error:
         raise CorpusError(f"{path} cannot be read as a {file_format} file: {error}. {remedy}") from error
-    table = raw.map(_text).rename(columns=_canonical_names(path, list(raw.columns), (*required, *optional)))
-    missing = [column for column in required if column not in table.columns]
+    names = _canonical_names(path, list(raw.columns), (*required, *optional))
+    missing = [column for column in required if column not in names.values()]
     if missing:
         raise CorpusError(f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}. {remedy}")
-    if table.empty:
+    if raw.empty:
         raise CorpusError(f"{path} has no rows. {remedy}")
-    has_surrogate = table.map(lambda text: any("\ud800" <= letter <= "\udfff" for letter in text)).any(axis=1)
+    cells = [[_text(value) for value in row] for row in raw.itertuples(index=False, name=None)]
     refuse(
         [
             f"{location}: contains a lone surrogate (half a character), which no file can store. Correct the row."
-            for location in table.index[has_surrogate]
+            for location, texts in zip(raw.index, cells, strict=True)
+            if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
         ]
     )
-    return table.astype(str)
+    return pd.DataFrame(cells, index=raw.index, columns=list(names.values()), dtype=str)
 
 
 def _canonical_names(path: str, columns: Sequence[str], known: Sequence[str]) -> dict[str, str]:
