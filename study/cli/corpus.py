@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from study.config.settings import ControlSplit, CorpusSettings
-from study.data.corpora import CorpusError, list_corpus
+from study.data.corpora import CORPORA, CorpusError, list_corpus
 from study.data.corpora.summary import as_text, summarise_corpus
 from study.data.corpus_checks import split_errors
 
@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _spec(corpus: str) -> str:
-    if corpus.startswith(("meld-st:", "manifest:")):
+    """Return the specification of a corpus for which the user typed it, or only a folder or file."""
+    if corpus.partition(":")[0] in {form.partition(":")[0] for form in CORPORA if ":" in form}:
         return corpus
     path = Path(corpus)
     kind = "manifest" if path.is_file() or path.suffix and not path.is_dir() else "meld-st"
