@@ -34,4 +34,4 @@ def find_reader(spec: str) -> tuple[Reader, str]:
         form_name, _, form_location = form.partition(":")
         if name == form_name and bool(location) == bool(form_location):
             return reader, location
-    raise CorpusError(f"--corpus {spec}: not a corpus; use one of {', '.join(CORPORA)}.")
+    raise CorpusError(f"unknown corpus {spec!r}; use one of {', '.join(CORPORA)}.")

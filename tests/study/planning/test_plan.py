@@ -53,13 +53,13 @@ def test_plan_names_truncated_clips(tmp_path, manifest):
     write_wav(tmp_path / "3.wav", 90 * 16_000)
     lines = []
     describe_data(plan(tmp_path, "--corpus", spec), SimpleNamespace(print=lines.append))
-    told = f"{tmp_path / 'm.csv'}, row 5: {tmp_path / '3.wav'}: 90.00 s long, only the first 30 s are heard"
+    told = f"{tmp_path / 'm.csv'}, row 5: {tmp_path / '3.wav'}: 90.00 s long, only the first 30 s are used"
     assert lines[-1] == f"shortened  {told}"
 
 
 def test_split_option_decides_the_split(tmp_path, manifest):
     spec = manifest(transcript="Ja.")
-    with pytest.raises(SettingsError, match="no split column to follow"):
+    with pytest.raises(SettingsError, match="has no split column"):
         plan(tmp_path, "--corpus", spec, "--split", "official")
     with pytest.raises(SettingsError, match="--split: .*'parallel', 'official' or 'speaker'"):
         plan(tmp_path, "--corpus", spec, "--split", "random")
@@ -78,7 +78,7 @@ def test_every_invalid_row_is_reported_and_nothing_is_written(tmp_path, manifest
     spec = manifest(transcript="Ja.", gender="x")
     with pytest.raises(SettingsError) as caught:
         plan(tmp_path, "--corpus", spec)
-    assert "20 errors:" in str(caught.value) and "m.csv, row 21: gender 'x'" in str(caught.value)
+    assert "20 errors:" in str(caught.value) and "m.csv, row 21: unknown gender 'x'" in str(caught.value)
     assert not (tmp_path / "results").exists()
 
 

@@ -292,5 +292,5 @@ def test_split_emptied_by_moving_utterances_is_an_error(tmp_path):
 
 def test_unknown_corpus_is_refused_with_the_names_of_the_registry(tmp_path):
     for spec in ("meld", "meld-st:", "manifest", "synthetic:x"):
-        with pytest.raises(CorpusError, match=f"--corpus {spec}: not a corpus; use one of {', '.join(CORPORA)}"):
+        with pytest.raises(CorpusError, match=f"unknown corpus {spec!r}; use one of {', '.join(CORPORA)}"):
             load_corpus(CorpusSettings.model_construct(spec=spec, planted_gaps=()), tmp_path)
