@@ -121,9 +121,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def write_report(options: argparse.Namespace) -> None:
     """Write the report of a study and print where it is."""
+    from analysis.loading.study import load_study
     from analysis.report.build import write_report
 
-    paths = write_report(options.study, options.permutations, options.resamples, options.seed, options.class_average)
+    study = load_study(options.study, options.class_average)
+    paths = write_report(study, options.permutations, options.resamples, options.seed)
     print(f"report  {paths.html}\nfigure  {paths.png}\n        {paths.svg}\nfront   {paths.csv}")
     print(f"tables  {paths.html.removesuffix('report.html')}*.tex, *.csv")
 

@@ -61,9 +61,7 @@ from analysis.tables.benchmark import benchmark, benchmark_csv, benchmark_latex
 from analysis.tables.configurations import front_csv
 from analysis.tables.latex import tabular
 from study.common.errors import RecordError
-from study.evaluation.metrics import ClassAverage
 from study.storage.study_folder import StudyFolder
-from study.storage.study_state import StudyState
 
 CONFIRMATION = "confirm"
 """The folder inside a study that contains its confirmation on fresh seeds."""
@@ -99,28 +97,25 @@ class ReportPaths:
 
 
 def write_report(
-    source: StudyState | StudyFolder | str,
+    study: Study,
     permutations: int = 200,
     resamples: int = 300,
     seed: int = 0,
-    class_average: ClassAverage = "mean_of_gaps",
+    confirmation: Study | None = None,
 ) -> ReportPaths:
     """Write the report of a study into its folder.
 
     Args:
-        source: a study folder, its path or URL, or records that have been read already.
         permutations: number of permutations for each noise floor.
         resamples: number of bootstrap resamples, and of permutations in each test.
         seed: of all random draws.
-        class_average: how TPR and FPR gaps are averaged, see :func:`analysis.loading.study.load_study`; the report
-            notes a value other than the default.
+        confirmation: the study that trained the front again on fresh seeds; by default it is loaded if there is one.
 
     Raises:
-        RecordError: there is no study or no finished run, a file is damaged, or the report cannot be written.
+        RecordError: the study has no finished run, a file is damaged, or the report cannot be written.
     """
-    study = load_study(source, class_average)
     require_finished_runs(study)
-    context = make_context(study, permutations, resamples, seed)
+    context = make_context(study, permutations, resamples, seed, confirmation)
     page = render_page(
         title=str(study.plan["name"]),
         headline=headline(context),
@@ -144,16 +139,19 @@ def write_report(
     return ReportPaths(*(study.folder.path("report", name) for name in names))
 
 
-def make_context(study: Study, permutations: int, resamples: int, seed: int) -> ReportContext:
+def make_context(
+    study: Study, permutations: int, resamples: int, seed: int, confirmation: Study | None = None
+) -> ReportContext:
     """Compute what the sections share; see :func:`write_report` for the arguments."""
     points = front(study.configurations)
     selected = select_configurations(points)
     dev = study.records.utterances.query("split == 'dev'")
-    has_confirmation = study.folder.exists(f"{CONFIRMATION}/study.json")
+    if confirmation is None and study.folder.exists(f"{CONFIRMATION}/study.json"):
+        confirmation = load_study(StudyFolder(study.folder.path(CONFIRMATION)), study.class_average)
     uncertainty = uncertainty_of(study, permutations, resamples, seed)
     return ReportContext(
         study=study,
-        confirmation=_load_confirmation(study) if has_confirmation else None,
+        confirmation=confirmation,
         points=points,
         objectives=objectives_front(study.plan, study.trials) if own_objectives(study.plan) else None,
         selected=selected,
@@ -173,10 +171,6 @@ def require_finished_runs(study: Study) -> None:
     if study.runs.empty:
         failed = "".join(f"\n  trial {row.number} failed: {row.reason}" for row in study.failed.itertuples())
         raise RecordError(f"{study.folder.uri} has no finished run yet. Wait until one has finished.{failed}")
-
-
-def _load_confirmation(study: Study) -> Study:
-    return load_study(StudyFolder(study.folder.path(CONFIRMATION)), study.class_average)
 
 
 def _paper_tables(context: ReportContext) -> dict[str, str]:

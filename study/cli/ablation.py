@@ -167,7 +167,7 @@ def show(console: Console, request: StudyRequest, state: StudyState, write: bool
     if write:
         from analysis.report.build import write_report  # imports Optuna and scikit-learn: not to show a report
 
-        write_report(state)
+        write_report(study)
     comparison = adjusted(compare(study, ERM))
     console.print(as_text(comparison_table(comparison, ("w_f1", "avg"), scope=comparison.overall)))
     console.print("dev, percentage points, paired by seed; a higher W-F1 and a lower AVG gap are better")

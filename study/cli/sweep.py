@@ -115,7 +115,7 @@ def show(console: Console, request: StudyRequest, state: StudyState, write: bool
     if write:
         from analysis.report.build import write_report  # imports Optuna and scikit-learn: not to show a report
 
-        write_report(state)
+        write_report(study)
     if request.search_objectives == SearchObjectives():
         console.print("\nPareto front on dev (percentage points; test is shown beside it and was not used to select)")
         console.print(as_text(front_table(front(study.configurations))))
@@ -163,13 +163,13 @@ def show_confirmation(
     if confirmed.runs.empty:
         console.print("no run has finished, so there is nothing to show")
         return 1
+    search = load_study(search_state)
     if write:
         from analysis.report.build import write_report
 
-        write_report(search_state)  # first: the report of the search contains the confirmation
-        write_report(state)
+        write_report(search, confirmation=confirmed)
+        write_report(confirmed)
     console.print("\nin the search → on fresh seeds (percentage points); the front was selected on the search's seeds")
-    search = load_study(search_state)
     table = confirmation_table(with_objectives(confirmation(search, confirmed), search, confirmed))
     console.print(as_text(table))
     for folder, content in ((search_state.folder, "search and fresh seeds"), (request.folder, "fresh seeds alone")):

@@ -215,7 +215,7 @@ def test_hostile_names_are_escaped_in_the_report(tmp_path, monkeypatch):
     folder.write_bytes("ray/tuner.pkl", pickle.dumps(Bomb(tmp_path / "pwned")))
 
     monkeypatch.chdir(tmp_path)
-    paths = write_report(folder, permutations=20, resamples=20)
+    paths = write_report(load_study(folder), permutations=20, resamples=20)
     page, figure = Path(paths.html).read_text(), Path(paths.svg).read_text()
     assert not re.search(r"<script|<img", figure)
     assert "&lt;script&gt;" in page  # shown as text

@@ -30,7 +30,7 @@ def test_report_is_self_contained_and_complete(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", per_cell=30)
     studies.write_trial(folder, 8, "failed0", reason="loss is not <finite>")
 
-    paths = write_report(folder, permutations=40, resamples=40)
+    paths = write_report(load_study(folder), permutations=40, resamples=40)
 
     page = Path(paths.html).read_text()
     assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "<script src" not in page
@@ -72,7 +72,7 @@ def test_report_is_self_contained_and_complete(tmp_path: Path) -> None:
         "pareto.svg",
         "report.html",
     ]
-    again = write_report(folder, permutations=40, resamples=40)
+    again = write_report(load_study(folder), permutations=40, resamples=40)
     assert Path(again.html).read_text() == page
 
 
@@ -111,7 +111,7 @@ def test_report_of_records_already_read_reads_none_of_them_again(
         return read_bytes(self, name)
 
     monkeypatch.setattr(StudyFolder, "read_bytes", refuse_records)
-    write_report(state, 20, 20)
+    write_report(load_study(state), 20, 20)
 
 
 def made(path: Path, *rows: tuple[str | None, float, float | None], seeds: tuple[int, ...] = (0,)) -> Study:
@@ -226,7 +226,7 @@ def test_model_that_always_answers_neutral_is_at_chance_level(tmp_path: Path) ->
     constant = studies.predict(known.assign(emotion="neutral"), accuracy=1.0)
     for config_id, predictions in (("00abcdefabcd", constant), ("01abcdefabcd", studies.predict(known, 0.8))):
         studies.write_predictions(folder, known, config_id, 0, predictions)
-    page = Path(write_report(folder, 20, 20).html).read_text()
+    page = Path(write_report(load_study(folder), 20, 20).html).read_text()
     languages = ", ".join(rf"{language} \(chance level \d\d\.\d\)" for language in ("de", "en", "ja"))
     assert re.search(rf"above chance level\. In {languages}: ERM\. Chance", page)
 
@@ -251,7 +251,7 @@ def test_corpus_of_one_gender_has_a_report(tmp_path: Path) -> None:
     nothing = studies.figures(0.5, None)
     studies.write_run(folder, "00abcdefabcd", 0, nothing, nothing)
 
-    page = Path(write_report(folder, 20, 20).html).read_text()
+    page = Path(write_report(load_study(folder), 20, 20).html).read_text()
 
     assert "No cell has utterances by both genders" in page and "There is no Pareto front" in page
 
@@ -283,7 +283,7 @@ def test_missing_study_and_missing_runs_are_errors(tmp_path: Path, capsys: pytes
     folder = studies.write_plan(tmp_path / "s")
     studies.write_trial(folder, 0, "aa", reason="out of memory")
     with pytest.raises(RecordError, match="no finished run yet(.|\n)*trial 0 failed: out of memory"):
-        write_report(folder)
+        write_report(load_study(folder))
 
 
 def test_report_loads_neither_torch_nor_ray(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.loading.study import load_study
 from analysis.report.build import write_report
 from analysis.report.html import MAX_OPEN_ROWS, Picture, Section, Table, render_page
 from tests.analysis import studies
@@ -53,7 +54,7 @@ def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
     folder.write_json("trials/00002.json", trial | {"label": HOSTILE, "hyperparameters": {HOSTILE: HOSTILE}})
     studies.write_trial(folder, 7, "failed0", reason=HOSTILE)
 
-    write_report(folder, 20, 20)
+    write_report(load_study(folder), 20, 20)
 
     made = Elements((tmp_path / "s" / "report" / "report.html").read_text())
     assert made.tags.count("script") == 1 and made.words.count(HOSTILE) > 6

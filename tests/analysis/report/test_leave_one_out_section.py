@@ -85,7 +85,7 @@ def test_leave_one_out_has_one_table_and_one_forest_plot(study: Study) -> None:
 
 
 def test_report_contains_leave_one_out(study: Study) -> None:
-    report = Path(write_report(study.folder, 20, 20).html).parent
+    report = Path(write_report(study, 20, 20).html).parent
     assert "<h2>Ablation of single components on test</h2>" in (report / "report.html").read_text()
     assert pd.read_csv(report / "leave_one_out.csv")["arm"].dropna().tolist() == [
         "power 1", "ERM, balanced", "plain penalty + max"

@@ -68,7 +68,7 @@ def test_better_is_up_and_right_and_three_objectives_have_two_panels(tmp_path):
 
 def test_search_objectives_come_before_w_f1_and_gap(tmp_path):
     folder = searched(tmp_path / "s")
-    page = Path(write_report(folder, 20, 20).html).read_text()
+    page = Path(write_report(load_study(folder), 20, 20).html).read_text()
     places = [
         page.index(words) for words in ("Search objectives<", "Pareto front of W", "Configurations on the front of W")
     ]
