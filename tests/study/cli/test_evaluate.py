@@ -21,9 +21,13 @@ def adapter(plan_in, small_corpus, tmp_path_factory):
     """(folder of an adapter, test figures of its run, flags that name both corpus and storage)."""
     plan = plan_in(tmp_path_factory.mktemp("trained"), {"optimisation.epochs": 2, "loss.method": "erm"})
     finished = train(plan, seed=0, report=lambda row: None, export=True)
-    place = plan.folder.path("runs/abc/0/adapter")
+    directory = plan.folder.path("runs/abc/0/adapter")
     storage = plan.features.parent.parent.parent
-    return place, finished, ["--adapter", place, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)]
+    return (
+        directory,
+        finished,
+        ["--adapter", directory, "--corpus", f"meld-st:{small_corpus}", "--storage", str(storage)],
+    )
 
 
 def test_label_likelihoods_equal_the_run_and_answers_have_an_invalid_rate(adapter, tmp_path, capsys):
@@ -60,14 +64,14 @@ def test_corpus_without_a_split_is_evaluated_as_a_whole(adapter, small_corpus, t
     rows["Gender"] = ["f", "m"] * 4
     rows["Speaker"] = [f"{gender}{i % 4}" for i, gender in enumerate(rows["Gender"])]
     rows.to_csv(tmp_path / "other.csv", index=False, sep=";")
-    kept = tmp_path / "kept.parquet"
-    corpus = ["--corpus", f"manifest:{tmp_path / 'other.csv'}", "--predictions", str(kept)]
+    output = tmp_path / "kept.parquet"
+    corpus = ["--corpus", f"manifest:{tmp_path / 'other.csv'}", "--predictions", str(output)]
     assert main([*flags, *corpus]) == 0
     assert f"all of manifest:{tmp_path / 'other.csv'}, label likelihoods" in capsys.readouterr().out
-    predictions = pd.read_parquet(kept)
+    predictions = pd.read_parquet(output)
     assert len(predictions) == 8 and set(predictions["speaker"]) == set(rows["Speaker"])
     assert main([*flags, *corpus, "--subset", "all", "--generate"]) == 0
-    assert len(pd.read_parquet(kept)) == 8
+    assert len(pd.read_parquet(output)) == 8
     assert main([*flags, *corpus, "--subset", "test"]) == 2
     assert "has no split; add --split speaker" in capsys.readouterr().err
     assert main([*flags, *corpus, "--split", "speaker"]) == 2
@@ -105,7 +109,7 @@ def test_moved_backbone_is_accepted_and_another_is_refused(adapter, small_study,
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (["--adapter", "/nowhere"], "has no adapter_config.json"),
         (["--modalities", "sight"], "--modalities sight"),
@@ -114,9 +118,9 @@ def test_moved_backbone_is_accepted_and_another_is_refused(adapter, small_study,
         (["--batch-size", "0"], "--batch-size: "),
     ],
 )
-def test_error_names_the_option(adapter_stub, capsys, flags, words):
+def test_error_names_the_option(adapter_stub, capsys, flags, message):
     assert main([*adapter_stub, *flags]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -152,18 +156,18 @@ def test_adapter_with_missing_weights_is_refused(adapter_stub, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "words"),
+    ("name", "change", "message"),
     [
-        ("adapter_config.json", lambda held: {**held, "lora_alpha": 99}, "has lora_alpha 99"),
-        ("adapter_config.json", lambda held: [held], "cannot be read"),
-        ("adapter_config.json", lambda held: {**held, "target_modules": "nothing"}, "cannot be loaded onto"),
-        ("adapter_config.json", lambda held: {**held, "peft_type": "MAGIC"}, "cannot be loaded onto"),
-        ("settings.json", lambda held: {"settings": held["settings"]}, "cannot be read (KeyError('backbone'))"),
-        ("settings.json", lambda held: {**held, "backbone": "x"}, "cannot be read"),
+        ("adapter_config.json", lambda content: {**content, "lora_alpha": 99}, "has lora_alpha 99"),
+        ("adapter_config.json", lambda content: [content], "cannot be read"),
+        ("adapter_config.json", lambda content: {**content, "target_modules": "nothing"}, "cannot be loaded onto"),
+        ("adapter_config.json", lambda content: {**content, "peft_type": "MAGIC"}, "cannot be loaded onto"),
+        ("settings.json", lambda content: {"settings": content["settings"]}, "cannot be read (KeyError('backbone'))"),
+        ("settings.json", lambda content: {**content, "backbone": "x"}, "cannot be read"),
     ],
 )
-def test_invalid_adapter_file_is_named(adapter_stub, capsys, name, change, words):
+def test_invalid_adapter_file_is_named(adapter_stub, capsys, name, change, message):
     path = Path(adapter_stub[adapter_stub.index("--adapter") + 1]) / name
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     assert main(adapter_stub) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err

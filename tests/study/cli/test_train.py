@@ -106,10 +106,10 @@ def test_model_card_has_metrics_settings_and_corpus_notes(finished):
 def test_peft_loads_the_adapter_and_predicts_the_same(run_plan, trainable):
     plan = run_plan({"optimisation.epochs": 1, "backbone.trainable": trainable})
     train(plan, seed=0, report=lambda row: None, export=True)
-    place = plan.folder.path("runs/abc/0/adapter")
+    directory = plan.folder.path("runs/abc/0/adapter")
     base = Qwen2AudioForConditionalGeneration.from_pretrained(plan.backbone, attn_implementation="sdpa")
     untrained = {name: value.clone() for name, value in base.named_parameters()}
-    peft_model = PeftModel.from_pretrained(base, place)  # warns if a weight were missing: an error in tests
+    peft_model = PeftModel.from_pretrained(base, directory)  # warns if a weight were missing: an error in tests
     processor = load_processor(plan.backbone)
     answers = answer_ids(plan.settings.prompt, processor)
     model = EmotionModel(peft_model, answers, processor.tokenizer.pad_token_id).eval()
@@ -122,14 +122,14 @@ def test_peft_loads_the_adapter_and_predicts_the_same(run_plan, trainable):
     predictions = plan.folder.read_parquet("runs/abc/0/predictions.parquet")
     stored = predictions.loc[predictions["split"] == "test", list(SCORE_COLUMNS)].to_numpy()
     np.testing.assert_allclose(scores.numpy(), stored[:36], atol=2e-4)
-    tensors = load_file(f"{place}/adapter_model.safetensors")
-    moved = [
+    tensors = load_file(f"{directory}/adapter_model.safetensors")
+    changed = [
         name
         for name, value in tensors.items()
         if "lora_" not in name and not torch.equal(value, untrained[name.removeprefix("base_model.model.")])
     ]
-    assert bool(moved) == bool(trainable)
-    config = json.loads(Path(place, "adapter_config.json").read_text())
+    assert bool(changed) == bool(trainable)
+    config = json.loads(Path(directory, "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == plan.backbone and config["r"] == 16
 
 
@@ -177,7 +177,7 @@ def test_trial_on_another_backbone_loses_the_preset_of_the_tiny_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("{", "faulty.json cannot be read as JSON"),
         ("[]", "does not contain settings"),
@@ -185,12 +185,12 @@ def test_trial_on_another_backbone_loses_the_preset_of_the_tiny_one(tmp_path):
         ('{"optimisation": {"epoch": 3}, "loss.power": -1}', "optimisation.epoch: there is no such setting"),
     ],
 )
-def test_invalid_config_names_file_and_setting(tmp_path, text, words):
+def test_invalid_config_names_file_and_setting(tmp_path, text, message):
     path = tmp_path / "faulty.json"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
         read_config(path, None)
-    assert words in str(caught.value) and str(path) in str(caught.value)
+    assert message in str(caught.value) and str(path) in str(caught.value)
     assert ("loss.power" in str(caught.value)) == ("loss.power" in text)
 
 
@@ -222,16 +222,16 @@ def test_settings_are_shown_without_escapes(small_study):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (("--num-workers", "2"), "torchrun --nproc-per-node"),
         (("--seeds", "0,1"), "--seeds 0,1"),
         (("--config", "no"), "no"),
     ],
 )
-def test_options_that_need_several_runs_are_errors(command, capsys, flags, words):
+def test_options_that_need_several_runs_are_errors(command, capsys, flags, message):
     assert run_script(lambda: single(command, *flags)) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_trial_of_a_study_is_trained_and_exported(finished, command, capsys):
@@ -242,12 +242,12 @@ def test_trial_of_a_study_is_trained_and_exported(finished, command, capsys):
     join_process_group()
     assert main(["--config", trial, *fixed]) == 0
     out = capsys.readouterr().out
-    again = StudyFolder.at(str(command.storage), "again")
-    ((config_id, seed),) = StudyState(again).finished_runs
-    settings = again.read_json(f"runs/{config_id}/{seed}/settings.json")["settings"]
-    there = folder.read_json("study.json")["settings"]
-    assert settings == {**there, "modalities": ["speech"]} and settings["loss"]["method"] == "erm"
-    adapter = again.path("runs", config_id, str(seed), "adapter")
+    repeated = StudyFolder.at(str(command.storage), "again")
+    ((config_id, seed),) = StudyState(repeated).finished_runs
+    settings = repeated.read_json(f"runs/{config_id}/{seed}/settings.json")["settings"]
+    expected = folder.read_json("study.json")["settings"]
+    assert settings == {**expected, "modalities": ["speech"]} and settings["loss"]["method"] == "erm"
+    adapter = repeated.path("runs", config_id, str(seed), "adapter")
     assert f"adapter    {adapter}" in out and "memory     at least" in out
     # the adapter's own settings are a configuration too, and the same run
     assert main(["--config", f"{adapter}/settings.json", *fixed[:4]]) == 0
@@ -258,31 +258,31 @@ def test_unfinished_run_of_another_parallelism_is_not_restarted(command, finishe
     out, folder = finished
     ((config_id, seed),) = StudyState(folder).finished_runs
     directory = f"runs/{config_id}/{seed}"
-    cut = StudyFolder.at(str(command.storage), "cut")
-    shutil.copytree(folder.uri, cut.uri)
-    cut.remove(f"{directory}/finished.json")
-    cut.write_json("study.json", {**cut.read_json("study.json"), "name": "cut"})
-    cut.write_json(
+    unfinished = StudyFolder.at(str(command.storage), "cut")
+    shutil.copytree(folder.uri, unfinished.uri)
+    unfinished.remove(f"{directory}/finished.json")
+    unfinished.write_json("study.json", {**unfinished.read_json("study.json"), "name": "cut"})
+    unfinished.write_json(
         f"{directory}/checkpoint.json", {"parallelism": Parallelism(num_workers=2, zero_stage=2).model_dump()}
     )
-    flags = ["--config", cut.path("trials", "00000.json"), "--storage", str(command.storage), "--study", "cut"]
+    flags = ["--config", unfinished.path("trials", "00000.json"), "--storage", str(command.storage), "--study", "cut"]
     assert main(flags) == 2
     assert "is an unfinished run of 2 worker(s), ZeRO-2, not of 1, ZeRO-2" in capsys.readouterr().err
-    assert cut.exists(f"{directory}/checkpoint.json")
+    assert unfinished.exists(f"{directory}/checkpoint.json")
 
 
 def test_study_without_an_epoch_accepts_a_repaired_backbone(command, small_study, tmp_path, capsys):
     backbone = shutil.copytree(small_study[1].backbone, tmp_path / "backbone")
     weights = backbone / "model.safetensors"
-    whole = weights.read_bytes()
+    intact = weights.read_bytes()
     flags = command("--study", "mended", "--epochs", "0", "--backbone", str(backbone))[1:]
     join_process_group()
-    weights.write_bytes(whole[:-100])
+    weights.write_bytes(intact[:-100])
     assert main(flags) == 2
     assert "cannot be read" in capsys.readouterr().err
-    weights.write_bytes(whole)
+    weights.write_bytes(intact)
     assert main(flags) == 0
-    weights.write_bytes(whole[:-4] + bytes(4))  # one weight is another: now that a run is there, another study
+    weights.write_bytes(intact[:-4] + bytes(4))  # one weight is another: now that a run is there, another study
     assert main(flags) == 2
     assert "backbone: content" in capsys.readouterr().err
 
@@ -307,14 +307,16 @@ def test_resume_after_sigkill_gives_same_metrics(command):
     process = start(command("--study", "unbroken", *length))
     _, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
-    unbroken = StudyFolder.at(str(command.storage), "unbroken")
+    uninterrupted_folder = StudyFolder.at(str(command.storage), "unbroken")
     ((config_id, seed),) = StudyState(folder).finished_runs
-    assert StudyState(unbroken).finished_runs == [(config_id, seed)]
-    ended, whole = (study.read_json(f"runs/{config_id}/{seed}/finished.json") for study in (folder, unbroken))
-    assert without_times(ended) == without_times(whole)
+    assert StudyState(uninterrupted_folder).finished_runs == [(config_id, seed)]
+    resumed, uninterrupted = (
+        study.read_json(f"runs/{config_id}/{seed}/finished.json") for study in (folder, uninterrupted_folder)
+    )
+    assert without_times(resumed) == without_times(uninterrupted)
     process = start(arguments)
-    again, _ = process.communicate(timeout=250)
-    assert "has finished" in again and out.splitlines()[-20:] == again.splitlines()[-20:]
+    repeated, _ = process.communicate(timeout=250)
+    assert "has finished" in repeated and out.splitlines()[-20:] == repeated.splitlines()[-20:]
 
 
 @pytest.mark.slow
@@ -324,13 +326,22 @@ def test_zero_3_exports_whole_weights(command):
     assert process.returncode == 0, err[-3000:]
     folder = StudyFolder.at(str(command.storage), "sharded")
     ((config_id, seed),) = StudyState(folder).finished_runs
-    place, kept = folder.path("runs", config_id, str(seed), "adapter"), folder.path("kept.parquet")
+    directory, predictions_file = folder.path("runs", config_id, str(seed), "adapter"), folder.path("kept.parquet")
     corpus = folder.read_json("study.json")["corpus"]["spec"]
-    flags = ["--adapter", place, "--corpus", corpus, "--storage", str(command.storage), "--predictions", kept]
+    flags = [
+        "--adapter",
+        directory,
+        "--corpus",
+        corpus,
+        "--storage",
+        str(command.storage),
+        "--predictions",
+        predictions_file,
+    ]
     process = start(["study/evaluate.py", *flags])
     _, err = process.communicate(timeout=250)
     assert process.returncode == 0, err[-3000:]
     run = folder.read_parquet(f"runs/{config_id}/{seed}/predictions.parquet").query("split == 'test'")
-    again = folder.read_parquet("kept.parquet").set_index(["utterance_id", "modality"])
-    again = again.loc[list(zip(run["utterance_id"], run["modality"], strict=True))]
-    np.testing.assert_allclose(again[list(SCORE_COLUMNS)], run[list(SCORE_COLUMNS)], atol=2e-4)
+    repeated = folder.read_parquet("kept.parquet").set_index(["utterance_id", "modality"])
+    repeated = repeated.loc[list(zip(run["utterance_id"], run["modality"], strict=True))]
+    np.testing.assert_allclose(repeated[list(SCORE_COLUMNS)], run[list(SCORE_COLUMNS)], atol=2e-4)

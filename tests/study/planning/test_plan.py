@@ -34,15 +34,23 @@ def manifest(tmp_path):
 
 
 def plan(tmp_path, *flags):
-    given = ["--storage", str(tmp_path / "results"), "--set", "optimisation.batch_size=8", "--num-workers", "1", *flags]
-    return build_plan(search_request(*make_parser().read(given), cores=2))
+    options = [
+        "--storage",
+        str(tmp_path / "results"),
+        "--set",
+        "optimisation.batch_size=8",
+        "--num-workers",
+        "1",
+        *flags,
+    ]
+    return build_plan(search_request(*make_parser().read(options), cores=2))
 
 
 def test_corpus_without_transcripts_is_used_for_speech_only(tmp_path, manifest):
     spec = manifest()
-    found = plan(tmp_path, "--corpus", spec, "--modalities", "speech")
-    assert found.counts() == {"train": 12, "dev": 4, "test": 4}
-    assert found.languages == ("de",)
+    planned = plan(tmp_path, "--corpus", spec, "--modalities", "speech")
+    assert planned.counts() == {"train": 12, "dev": 4, "test": 4}
+    assert planned.languages == ("de",)
     with pytest.raises(SettingsError, match=r"--modalities speech\+text: the corpus has no transcripts of language de"):
         plan(tmp_path, "--corpus", spec, "--modalities", "speech,speech+text")
     assert plan(tmp_path, "--corpus", manifest(transcript="Ja."), "--modalities", "speech+text")
@@ -53,8 +61,8 @@ def test_plan_names_truncated_clips(tmp_path, manifest):
     write_wav(tmp_path / "3.wav", 90 * 16_000)
     lines = []
     describe_data(plan(tmp_path, "--corpus", spec), SimpleNamespace(print=lines.append))
-    told = f"{tmp_path / 'm.csv'}, row 5: {tmp_path / '3.wav'}: 90.00 s long, only the first 30 s are used"
-    assert lines[-1] == f"shortened  {told}"
+    message = f"{tmp_path / 'm.csv'}, row 5: {tmp_path / '3.wav'}: 90.00 s long, only the first 30 s are used"
+    assert lines[-1] == f"shortened  {message}"
 
 
 def test_split_option_decides_the_split(tmp_path, manifest):
@@ -83,12 +91,12 @@ def test_every_invalid_row_is_reported_and_nothing_is_written(tmp_path, manifest
 
 
 def test_objectives_sampler_and_grid_are_checked_before_the_start(tmp_path, manifest, monkeypatch):
-    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
-    grid = plan(tmp_path, *given, "--sampler", "grid", "--trials", "42", "--objectives", "uar@de:max,seconds:min")
+    options = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
+    grid = plan(tmp_path, *options, "--sampler", "grid", "--trials", "42", "--objectives", "uar@de:max,seconds:min")
     assert grid.request.search_objectives.objectives == (("dev_uar@de", "max"), ("seconds", "min"))
     assert all(hyperparameter.choices for hyperparameter in grid.space.hyperparameters)
     with pytest.raises(SettingsError) as caught:
-        plan(tmp_path, *given, "--sampler", "grid", "--trials", "43", "--objectives", "gap@ja:min,w_f1:max")
+        plan(tmp_path, *options, "--sampler", "grid", "--trials", "43", "--objectives", "gap@ja:min,w_f1:max")
     # 39 points (tests/search_spaces/test_search_spaces.py) and three baseline configurations
     assert "--trials: 43 requested, but the grid has 39 points, with the baseline configurations 42" in str(
         caught.value
@@ -99,9 +107,9 @@ def test_objectives_sampler_and_grid_are_checked_before_the_start(tmp_path, mani
     with pytest.raises(
         SettingsError, match="the space schedules has over 38 points; --set some of its hyperparameters"
     ):
-        plan(tmp_path, *given, "--sampler", "grid")
+        plan(tmp_path, *options, "--sampler", "grid")
     with pytest.raises(SettingsError) as caught:
-        plan(tmp_path, *given, "--sampler", "gp", "--budget", "0", "--constraint", "gap", "--cache", "s3://b/c")
+        plan(tmp_path, *options, "--sampler", "gp", "--budget", "0", "--constraint", "gap", "--cache", "s3://b/c")
     assert len(
         caught.value.errors
     ) == 4 and "--cache s3://b/c: must be a folder, since its files are memory-mapped" in str(caught.value)
@@ -109,23 +117,23 @@ def test_objectives_sampler_and_grid_are_checked_before_the_start(tmp_path, mani
 
 
 def test_space_of_choices_limits_the_number_of_trials(tmp_path, manifest):
-    given = ("--corpus", manifest(transcript="Ja."), "--space", "penalty", "--set", "loss.estimator.kind=batch")
-    given = (*given, "--set", "loss.temperature=0.1", "--trials")
-    assert plan(tmp_path, *given, "8").space.finite  # two powers, three reductions, and ERM with and without balance
+    options = ("--corpus", manifest(transcript="Ja."), "--space", "penalty", "--set", "loss.estimator.kind=batch")
+    options = (*options, "--set", "loss.temperature=0.1", "--trials")
+    assert plan(tmp_path, *options, "8").space.finite  # two powers, three reductions, and ERM with and without balance
     with pytest.raises(
         SettingsError, match="--trials: 9 requested, but the space penalty has 6 points, .*; use at most 8"
     ):
-        plan(tmp_path, *given, "9")
+        plan(tmp_path, *options, "9")
 
 
 def test_fixed_settings_are_not_searched(tmp_path, manifest):
-    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
-    fixed = plan(tmp_path, *given, "--set", "loss.fairness_weight.step_size=1.0")
+    options = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
+    fixed = plan(tmp_path, *options, "--set", "loss.fairness_weight.step_size=1.0")
     assert "loss.fairness_weight.step_size" not in {
         hyperparameter.name for hyperparameter in fixed.space.hyperparameters
     }
     with pytest.raises(SettingsError, match="--set loss.method: the space schedules sets it"):
-        plan(tmp_path, *given, "--set", "loss.method=group_dro")
+        plan(tmp_path, *options, "--set", "loss.method=group_dro")
 
 
 @pytest.mark.parametrize(
@@ -138,74 +146,74 @@ def test_fixed_settings_are_not_searched(tmp_path, manifest):
     ],
 )
 def test_fixed_schedule_leaves_its_own_hyperparameters_to_search(tmp_path, manifest, schedule, children):
-    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
-    found = plan(tmp_path, *given, "--set", f"loss.fairness_weight.schedule={schedule}")
-    assert [hyperparameter.name.rpartition(".")[2] for hyperparameter in found.space.hyperparameters] == children
-    assert found.request.settings.loss.fairness_weight.schedule == schedule
+    options = ("--corpus", manifest(transcript="Ja."), "--space", "schedules")
+    planned = plan(tmp_path, *options, "--set", f"loss.fairness_weight.schedule={schedule}")
+    assert [hyperparameter.name.rpartition(".")[2] for hyperparameter in planned.space.hyperparameters] == children
+    assert planned.request.settings.loss.fairness_weight.schedule == schedule
 
 
 def test_pinned_hyperparameter_is_part_of_the_study(tmp_path, manifest):
-    given = ("--corpus", manifest(transcript="Ja."), "--space", "schedules+penalty")
+    options = ("--corpus", manifest(transcript="Ja."), "--space", "schedules+penalty")
     ramp, decay = "loss.fairness_weight.ramp_fraction", "loss.estimator.decay"
-    found = plan(tmp_path, *given, "--set", f"{ramp}=0.25", "--set", f"{decay}=0.8")
-    choices = {hyperparameter.name: hyperparameter.choices for hyperparameter in found.space.hyperparameters}
+    planned = plan(tmp_path, *options, "--set", f"{ramp}=0.25", "--set", f"{decay}=0.8")
+    choices = {hyperparameter.name: hyperparameter.choices for hyperparameter in planned.space.hyperparameters}
     assert choices[ramp] == (0.25,) and choices[decay] == (0.8,)
-    there = study_record(found, "hash")
-    assert conflicts(there, found.request) == []
-    assert conflicts(there, plan(tmp_path, *given, "--set", f"{ramp}=0.25").request) == [
+    record = study_record(planned, "hash")
+    assert conflicts(record, planned.request) == []
+    assert conflicts(record, plan(tmp_path, *options, "--set", f"{ramp}=0.25").request) == [
         f"{decay}: 0.8 in the study, None in this call"
     ]
     with pytest.raises(SettingsError, match="ramp_fraction at 7: .*less than or equal to 1"):
-        plan(tmp_path, *given, "--set", f"{ramp}=7")
+        plan(tmp_path, *options, "--set", f"{ramp}=7")
     with pytest.raises(SettingsError, match="loss.estimator.decay: there is no such setting"):
-        plan(tmp_path, *given[:3], "schedules", "--set", f"{decay}=0.8")
+        plan(tmp_path, *options[:3], "schedules", "--set", f"{decay}=0.8")
 
 
 def test_study_may_grow_in_trials_seeds_and_hyperparameters_only(tmp_path, manifest):
-    given = ("--corpus", manifest(transcript="Ja."))
-    narrow = plan(tmp_path, *given, "--space", "schedules", "--seeds", "0,1")
-    there = study_record(narrow, "hash")
-    grown = plan(tmp_path, *given, "--space", "schedules+training", "--seeds", "0,1,2", "--trials", "50")
-    assert conflicts(there, grown.request) == [] == space_conflicts(there, space_record(grown))
+    options = ("--corpus", manifest(transcript="Ja."))
+    narrow = plan(tmp_path, *options, "--space", "schedules", "--seeds", "0,1")
+    record = study_record(narrow, "hash")
+    grown = plan(tmp_path, *options, "--space", "schedules+training", "--seeds", "0,1,2", "--trials", "50")
+    assert conflicts(record, grown.request) == [] == space_conflicts(record, space_record(grown))
     (gone,) = space_conflicts(study_record(grown, "hash"), space_record(narrow))
     assert gone.startswith(
         "--space: 'schedules+training' in the study, 'schedules' in this call (without optimisation.learning_rate"
     )
-    fewer = plan(tmp_path, *given, "--space", "schedules", "--seeds", "1", "--objectives", "uar:max,gap:min")
-    assert conflicts(there, fewer.request) == [
+    fewer = plan(tmp_path, *options, "--space", "schedules", "--seeds", "1", "--objectives", "uar:max,gap:min")
+    assert conflicts(record, fewer.request) == [
         "--objectives: 'dev_w_f1:max,dev_gap:min' in the study, 'dev_uar:max,dev_gap:min' in this call",
         "--seeds: [0, 1] in the study, [1] in this call",
     ]
-    shorter = {**there, "hyperparameters": [dict(hyperparameter) for hyperparameter in there["hyperparameters"]]}
+    shorter = {**record, "hyperparameters": [dict(hyperparameter) for hyperparameter in record["hyperparameters"]]}
     shorter["hyperparameters"][1]["high"] = 5.0
     (narrower,) = space_conflicts(shorter, space_record(narrow))
     assert "fairness_weight.weight: 0.03 … 5 (log) 1/nat in the study, 0.03 … 3 (log) 1/nat in this call" in narrower
 
 
 def test_study_json_records_the_search_of_the_latest_call(tmp_path, manifest):
-    given = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
-    first = plan(tmp_path, *given, "--trials", "9", "--space", "schedules")
+    options = ("--corpus", manifest(transcript="Ja."), "--study", "s", "--epochs", "9")
+    first = plan(tmp_path, *options, "--trials", "9", "--space", "schedules")
     save_plan(first.request, study_record(first, "hash"), StudyState(first.request.folder))
     first.request.folder.write_jsonl("runs/abc/0/epochs.jsonl", [])  # a run has started
     more = ("--trials", "5", "--space", "schedules+training", "--sampler", "nsga2", "--early-stopping", "mo-asha")
-    second = plan(tmp_path, *given, *more)
+    second = plan(tmp_path, *options, *more)
     save_plan(second.request, study_record(second, "hash"), StudyState(second.request.folder))
-    there = read_study(second.request.folder)
-    assert (there["sampler"], there["space"], there["trials"]) == ("nsga2", "schedules+training", 9)
-    assert there["early_stopping"] == {"reduction_factor": 3, "grace_period": 1}
+    record = read_study(second.request.folder)
+    assert (record["sampler"], record["space"], record["trials"]) == ("nsga2", "schedules+training", 9)
+    assert record["early_stopping"] == {"reduction_factor": 3, "grace_period": 1}
 
 
 def test_sampler_seed_and_retries_are_options_of_a_search(tmp_path, manifest):
-    given = ("--corpus", manifest(transcript="Ja."))
-    found = plan(tmp_path, *given, "--sampler-seed", "3", "--retries", "2")
-    assert (found.request.sampler_seed, found.request.retries) == (3, 2)
-    there = study_record(found, "hash")
-    assert there["sampler_seed"] == 3
-    assert conflicts(there, plan(tmp_path, *given).request) == ["--sampler-seed: 3 in the study, 0 in this call"]
-    del there["sampler_seed"]  # a study from before there was one
-    assert conflicts(there, plan(tmp_path, *given).request) == []
+    options = ("--corpus", manifest(transcript="Ja."))
+    planned = plan(tmp_path, *options, "--sampler-seed", "3", "--retries", "2")
+    assert (planned.request.sampler_seed, planned.request.retries) == (3, 2)
+    record = study_record(planned, "hash")
+    assert record["sampler_seed"] == 3
+    assert conflicts(record, plan(tmp_path, *options).request) == ["--sampler-seed: 3 in the study, 0 in this call"]
+    del record["sampler_seed"]  # a study from before there was one
+    assert conflicts(record, plan(tmp_path, *options).request) == []
     with pytest.raises(SettingsError) as caught:
-        plan(tmp_path, *given, "--sampler-seed", "-1", "--retries", "-1")
+        plan(tmp_path, *options, "--sampler-seed", "-1", "--retries", "-1")
     assert [message.split(":")[0] for message in caught.value.errors] == ["--sampler-seed", "--retries"]
 
 
@@ -229,11 +237,11 @@ def test_early_stopping_ranks_by_dev_metrics_but_not_by_seconds(tmp_path, manife
 
 
 def test_trackers_must_be_known_and_installed(tmp_path, manifest, monkeypatch):
-    given = ("--corpus", manifest(transcript="Ja."), "--report-to")
+    options = ("--corpus", manifest(transcript="Ja."), "--report-to")
     monkeypatch.setattr("study.ray_backend.loggers.find_spec", lambda name: None if name == "wandb" else object())
-    assert plan(tmp_path, *given, "mlflow").request.trackers == ("mlflow",)
+    assert plan(tmp_path, *options, "mlflow").request.trackers == ("mlflow",)
     with pytest.raises(SettingsError) as caught:
-        plan(tmp_path, *given, "wandb,tape")
+        plan(tmp_path, *options, "wandb,tape")
     unknown, absent = caught.value.errors
     assert unknown == "--report-to: there is no 'tape'; choose from mlflow, wandb"
     assert absent == "--report-to: wandb is not installed; pip install wandb"

@@ -41,8 +41,8 @@ def test_batch_larger_than_the_corpus_is_an_error():
     settings = HALF.with_overrides({"optimisation.batch_size": 128})
     (message,) = corpus_errors(corpus(8), settings)
     assert "optimisation.batch_size: 128 is more than the 64 training examples" in message
-    carved = HALF.with_overrides({"optimisation.batch_size": 64, "control.source": "train"})
-    (message,) = corpus_errors(corpus(8), carved)  # half of them control
+    from_train = HALF.with_overrides({"optimisation.batch_size": 64, "control.source": "train"})
+    (message,) = corpus_errors(corpus(8), from_train)  # half of them control
     assert "optimisation.batch_size: 64 is more than the 32" in message
 
 
@@ -51,9 +51,9 @@ def test_arms_are_checked_with_the_fixed_settings():
         return baseline_errors(ablation(LANGUAGES, settings), settings, Parallelism(), LANGUAGES)
 
     assert errors_of(HALF) == []
-    without = errors_of(HALF.with_overrides({"control.fraction": 0.0}))
-    assert len(without) == 3 and all("held-out" in f and "control.fraction" in f for f in without)
-    same = errors_of(HALF.with_overrides({"loss.power": 1}))
-    assert same == ["--set: with these settings 'power 1' and \"paper's setting\" are the same configuration"]
-    loose = errors_of(HALF.with_overrides({"loss.fairness_weight.tolerance": 0.3}))
-    assert loose == []
+    missing = errors_of(HALF.with_overrides({"control.fraction": 0.0}))
+    assert len(missing) == 3 and all("held-out" in f and "control.fraction" in f for f in missing)
+    duplicate = errors_of(HALF.with_overrides({"loss.power": 1}))
+    assert duplicate == ["--set: with these settings 'power 1' and \"paper's setting\" are the same configuration"]
+    tolerant = errors_of(HALF.with_overrides({"loss.fairness_weight.tolerance": 0.3}))
+    assert tolerant == []
