@@ -163,11 +163,18 @@ def print_selection(options: argparse.Namespace) -> None:
     """Print the choice of each selection rule."""
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
-    from analysis.pareto.selection import HypervolumeContribution, Knee, WithinAccuracy, WithinGap, choose, shown
+    from analysis.pareto.selection import (
+        HypervolumeContribution,
+        Knee,
+        WithinAccuracy,
+        WithinGap,
+        choose,
+        selection_table,
+    )
 
     rules = (WithinGap(options.within_gap), WithinAccuracy(options.within_accuracy), Knee(), HypervolumeContribution())
     study = load_study(options.study, options.class_average)
-    print(as_text(shown(choose(study, rules))))
+    print(as_text(selection_table(choose(study, rules))))
     print(
         "\nIn points. Each rule chooses on dev only; test figures are looked up once. Picking the best row by its test "
         "figures would be selection on test."
@@ -179,11 +186,11 @@ def print_importance(options: argparse.Namespace) -> None:
     """Print the importance of each hyperparameter, and why some have none."""
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
-    from analysis.pareto.importance import OBJECTIVE_NAMES, importance, shown
+    from analysis.pareto.importance import OBJECTIVE_NAMES, importance, importance_table
 
     study = load_study(options.study, options.class_average)
     shares = importance(study, options.seed)
-    table = shown(shares)
+    table = importance_table(shares)
     if not table.empty:
         print(as_text(table))
         print(
@@ -200,7 +207,7 @@ def print_importance(options: argparse.Namespace) -> None:
 
 def print_answers(options: argparse.Namespace) -> None:
     """Print the answers to the research questions."""
-    from analysis.comparison.questions import coefficients_earned, transcript_effect
+    from analysis.comparison.questions import coefficient_effect, transcript_effect
     from analysis.formatting import as_text
     from analysis.loading.study import load_study
     from analysis.report import questions_section as questions
@@ -209,7 +216,7 @@ def print_answers(options: argparse.Namespace) -> None:
     plain = load_study(options.study, options.class_average)
     tuned = load_study(options.tuned, options.class_average) if options.tuned else None
     resampling = {"split": options.split, "resamples": options.resamples, "seed": options.seed}
-    coefficients = coefficients_earned(plain, tuned, **resampling)
+    coefficients = coefficient_effect(plain, tuned, **resampling)
     transcript = transcript_effect(plain, **resampling)
     tuned_arms = questions.compare_tuned_arms(plain, **resampling)
     for title, answers, table, key in (

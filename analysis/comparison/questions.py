@@ -1,8 +1,7 @@
-"""Two questions of the study, each answered by a table: did coefficients earn anything, does the transcript help?
+"""Two research questions of a study: do loss coefficients help, and does the transcript help?
 
-Differences, their intervals and their words are those of :mod:`analysis.comparison.paired`: paired over utterances and
-training seeds, a signed gap by the change of its size, an absolute one by a p value alone. A question that the studies
-at hand cannot answer has a row that says why in place of numbers.
+Differences, intervals and verdicts are those of :mod:`analysis.comparison.paired`. A question that the studies cannot
+answer has a row with the reason instead of numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.comparison.paired import over_cells, paired_differences
+from analysis.comparison.paired import adjust_over_cells, paired_differences
 from analysis.comparison.studies import settings_that_differ
 from analysis.loading.study import ERM, PAPER, Study
 from analysis.pareto.front import eligible, front
@@ -26,7 +25,7 @@ from study.common.groups import Modality
 QUANTITIES = ("w_f1", "signed_tpr", "standardised_w_f1", "standardised_accuracy", "avg")
 KINDS = ("languages", "modalities", "cells")
 MIN_BUDGET = 5
-"""Trials of each kind below which the best of them says nothing about the kind."""
+"""Fewest trials of each kind; the best of fewer is not representative of the kind."""
 
 _PAIRED = (
     "is_cell", "quantity", "kind", "n_seeds", "n_female", "n_male", "clusters", "reference", "value", "difference",
@@ -37,11 +36,11 @@ COEFFICIENT_COLUMNS = (
     "reason",
 )  # fmt: skip
 TRANSCRIPT_COLUMNS = ("config_id", "name", "language", *_PAIRED, "reason")
-_WORDS = ("verdict", "reason", "quantity", "kind", "scope", "language", "coefficients")
+_TEXT_COLUMNS = ("verdict", "reason", "quantity", "kind", "scope", "language", "coefficients")
 _SEARCHED = ("loss.coefficients", "loss.fairness_weight")
 
 
-def coefficients_earned(
+def coefficient_effect(
     plain: Study,
     tuned: Study | None = None,
     rule: Rule = WithinAccuracy(),  # noqa: B008  (frozen)
@@ -51,32 +50,34 @@ def coefficients_earned(
     seed: int = 0,
     halves: int = 100,
 ) -> pd.DataFrame:
-    """Whether coefficients kappa per language, modality or cell did better than a fairness weight alone.
+    """Compare loss coefficients kappa per language, modality or cell with a fairness weight alone.
 
-    The plain trials are those of ``plain`` with every coefficient alike, the tuned ones those of ``tuned`` that have
-    unequal ones; named configurations are of neither. Both kinds get the same budget: the first n trials of each, in
-    the order of the search, n being the smaller number (a search learns as it goes, so its first n trials are what a
-    search of n would have been). The rule chooses on dev among each n and ERM; the two choices are compared on
-    ``split``. How much of it is the luck of one search is shown by ``better_in_halves``.
+    Plain trials are those of ``plain`` with equal coefficients, tuned trials those of ``tuned`` with unequal ones;
+    labelled configurations are neither. Both kinds have the same budget: the first n trials in the order of the search,
+    where n is the smaller number of trials. (A sampler learns from earlier trials, so the first n trials are a search
+    of n trials.) The rule selects on dev among each n trials and ERM, and the two choices are compared on ``split``.
+    ``better_in_halves`` indicates how much the result depends on this one search.
 
     Args:
-        plain: a search of the schedule alone; its ERM is the rule's reference.
-        tuned: a search of schedule and coefficients, on the same corpus, backbone, seeds and settings; by default the
+        plain: a search of the schedule alone; the rule uses its ERM.
+        tuned: a search of schedule and coefficients with the same corpus, backbone, seeds and settings; by default the
             same study.
+        rule: the selection rule.
         split: "dev" or "test".
+        by: unit of resampling; by default that of the corpus.
         resamples, seed: of the intervals.
-        halves: how often half of each n trials are drawn at random and chosen from again.
+        halves: number of random halves of the trials in which the selection is repeated.
 
     Returns:
-        ``COEFFICIENT_COLUMNS``; one row a (kind of coefficients, scope, quantity), fractions: ``reference`` is of the
-        plain choice, ``value`` of the tuned one, the rest as :class:`analysis.comparison.paired.Comparison` has it,
-        Holm over the cells of one quantity. ``better_in_halves``, of W-F1 and AVG over all cells, is the share of
-        halves in which the tuned choice is the better one (a tie counts a half); halves share trials, so it is no p
-        value. ``reason`` says why a question has no answer, else ``None``.
+        ``COEFFICIENT_COLUMNS``, one row per (kind of coefficients, scope, quantity), fractions. ``reference`` is the
+        plain choice and ``value`` the tuned one; other columns are those of
+        :class:`analysis.comparison.paired.Comparison`, with Holm over the cells of a quantity. ``better_in_halves``,
+        for W-F1 and AVG over all cells, is the share of halves in which the tuned choice is better; a tie counts one
+        half. Halves overlap, so it is not a p value. ``reason`` states why there is no answer, else ``None``.
     """
     tuned = plain if tuned is None else tuned
-    if unlike := _unlike(plain, tuned):
-        return _frame([{"coefficients": "all", "reason": unlike}], COEFFICIENT_COLUMNS)
+    if mismatch := _mismatch(plain, tuned):
+        return _frame([{"coefficients": "all", "reason": mismatch}], COEFFICIENT_COLUMNS)
     of_plain, of_tuned = _searched(plain), _searched(tuned)
     plain_trials = of_plain[of_plain["varied"] == ""]
     named = eligible(plain.configurations)
@@ -92,37 +93,37 @@ def coefficients_earned(
         if budget < MIN_BUDGET:
             reason = (
                 f"{len(plain_trials)} searched trials have equal coefficients and {len(tuned_trials)} differ in those "
-                f"of {kind} alone; {MIN_BUDGET} of each are needed"
+                f"of {kind} alone; at least {MIN_BUDGET} of each are needed"
             )
             rows.append(row | {"reason": reason})
             continue
         first, second = plain_trials.head(budget), tuned_trials.head(budget)
         try:
             chosen = _choice(rule, erm, first), _choice(rule, erm, second)
-        except NoChoice as none:
-            rows.append(row | {"reason": f"{rule.words}: {none}"})
+        except NoChoice as error:
+            rows.append(row | {"reason": f"{rule.description}: {error}"})
             continue
-        for side, found in zip(("plain", "tuned"), chosen, strict=True):
-            row |= {f"{side}_id": found["config_id"], f"{side}_name": found["name"]}
+        for side, choice in zip(("plain", "tuned"), chosen, strict=True):
+            row |= {f"{side}_id": choice["config_id"], f"{side}_name": choice["name"]}
         if chosen[0]["config_id"] == chosen[1]["config_id"]:
-            rows.append(row | {"reason": f"both searches choose {chosen[0]['name']}: nothing was earned"})
+            rows.append(row | {"reason": f"both searches select {chosen[0]['name']}"})
             continue
         owners = (plain, plain if chosen[1]["label"] == ERM else tuned)
         base, counts = (
-            counts_of(study, found["config_id"], split, cluster_by(study.plan, by)).of_seeds(plain.seeds)
-            for study, found in zip(owners, chosen, strict=True)
+            counts_of(study, choice["config_id"], split, cluster_by(study.plan, by)).of_seeds(plain.seeds)
+            for study, choice in zip(owners, chosen, strict=True)
         )
         if not same_utterances(counts, base):
-            rows.append(row | {"reason": f"the studies have {split} predictions of other utterances"})
+            rows.append(row | {"reason": f"the studies have {split} predictions of different utterances"})
             continue
         better = _better_in_halves((plain, tuned), rule, erm, (first, second), split, halves, seed)
-        made = list(_paired(counts, base, resamples, seed))
-        overall = made[-1]["scope"]
+        differences = list(_paired(counts, base, resamples, seed))
+        overall = differences[-1]["scope"]
         rows += [
             row | each | {"better_in_halves": better[each["quantity"]]}
             if each["scope"] == overall and each["quantity"] in better
             else row | each
-            for each in made
+            for each in differences
         ]
     return _frame(rows, COEFFICIENT_COLUMNS, ["coefficients", "quantity"])
 
@@ -135,19 +136,23 @@ def transcript_effect(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Whether the transcript shrinks the gap: speech with it against speech alone, by language.
+    """Compare speech with transcript to speech alone, by language.
 
-    Both are answers of the same trained models about the same utterances, so they are paired over utterances and
-    seeds. A language whose utterances were not all scored in both ways is left out, with the reason.
+    Both are predictions of the same trained models for the same utterances, so they are paired over utterances and
+    seeds. A language is left out, with the reason, unless all its utterances were evaluated in both modalities.
 
     Args:
-        config_ids: of these configurations; by default ERM, the paper's setting and the front on dev.
+        study: with predictions from speech and from speech with transcript.
+        config_ids: configurations to compare; by default ERM, the paper's setting and the front on dev.
         split: "dev" or "test".
+        by: unit of resampling; by default that of the corpus.
+        resamples, seed: of the intervals.
 
     Returns:
-        ``TRANSCRIPT_COLUMNS``; one row a (configuration, language, quantity), fractions: ``reference`` is speech
-        alone, ``value`` speech with the transcript, the rest as :class:`analysis.comparison.paired.Comparison` has it,
-        Holm over the languages of one configuration and quantity; "multilingual" is the mean over the languages.
+        ``TRANSCRIPT_COLUMNS``, one row per (configuration, language, quantity), fractions. ``reference`` is speech
+        alone and ``value`` speech with transcript; other columns are those of
+        :class:`analysis.comparison.paired.Comparison`, with Holm over the languages of a configuration and quantity.
+        "multilingual" is the mean over the languages.
     """
     missing = [m.value for m in (Modality.SPEECH, Modality.SPEECH_TEXT) if m.value not in study.plan["modalities"]]
     if missing:
@@ -164,7 +169,12 @@ def transcript_effect(
         counts = counts_of(study, config_id, split, cluster_by(study.plan, by))
         speech, both, without = _by_modality(counts)
         rows += [
-            row | {"language": language, "is_cell": True, "reason": "its utterances were not all scored in both ways"}
+            row
+            | {
+                "language": language,
+                "is_cell": True,
+                "reason": "not all of its utterances were evaluated in both modalities",
+            }
             for language in without
         ]
         for each in _paired(both, speech, resamples, seed) if both.cells else ():
@@ -173,7 +183,7 @@ def transcript_effect(
 
 
 def varied_coefficients(study: Study, hyperparameters: dict[str, Any]) -> str:
-    """Which coefficients of a trial are unequal, such as "languages and modalities"; empty where all are alike."""
+    """Return the kinds of coefficients that are unequal, such as "languages and modalities"; empty if all are equal."""
     settings = ((study.plan["settings"].get("loss") or {}).get("coefficients")) or {}
     used = {"languages": study.plan["languages"], "modalities": study.plan["modalities"]}
     used["cells"] = [f"{language}/{modality}" for modality in used["modalities"] for language in used["languages"]]
@@ -187,10 +197,10 @@ def varied_coefficients(study: Study, hyperparameters: dict[str, Any]) -> str:
     return " and ".join(unequal)
 
 
-def _unlike(plain: Study, tuned: Study) -> str | None:
-    """Why two studies cannot be compared trial for trial, if so."""
-    for what, hashed in (("corpus", "hash"), ("backbone", "hash")):
-        if plain.plan[what][hashed] != tuned.plan[what][hashed]:
+def _mismatch(plain: Study, tuned: Study) -> str | None:
+    """Return why two studies cannot be compared, or None."""
+    for what in ("corpus", "backbone"):
+        if plain.plan[what]["hash"] != tuned.plan[what]["hash"]:
             return f"the studies differ in their {what}"
     for what in ("seeds", "languages", "modalities"):
         if list(plain.plan[what]) != list(tuned.plan[what]):
@@ -200,7 +210,7 @@ def _unlike(plain: Study, tuned: Study) -> str | None:
 
 
 def _searched(study: Study) -> pd.DataFrame:
-    """The eligible trials without a name, of the method that has coefficients, with ``varied``."""
+    """Return eligible unlabelled trials of the method with coefficients; ``varied`` names the unequal ones."""
     method = (study.plan["settings"].get("loss") or {}).get("method", "minmaxgap")
     hyperparameters = study.configurations.set_index("config_id")["hyperparameters"]
     rows = eligible(study.configurations)
@@ -211,7 +221,7 @@ def _searched(study: Study) -> pd.DataFrame:
 
 
 def _choice(rule: Rule, erm: pd.DataFrame, trials: pd.DataFrame) -> pd.Series:
-    """What a rule chooses among some trials and ERM."""
+    """Return the choice of a rule among trials and ERM."""
     candidates = pd.concat([erm, trials], ignore_index=True)
     return candidates[candidates["config_id"] == rule.pick(candidates)].iloc[0]
 
@@ -225,38 +235,38 @@ def _better_in_halves(
     halves: int,
     seed: int,
 ) -> dict[str, float]:
-    """By quantity, the share of random halves of the trials in which the tuned choice is the better one."""
+    """Return by quantity the share of random halves of the trials in which the tuned choice is better."""
     rng = np.random.default_rng([seed, 2])
-    names = {"w_f1": 1.0, "avg": -1.0}
+    signs = {"w_f1": 1.0, "avg": -1.0}
     columns = [f"{split}_w_f1", f"{split}_gap"]
     figures = pd.concat([study.configurations.set_index("config_id")[columns] for study in studies])
     figures = figures[~figures.index.duplicated()]
-    won = []
+    scores = []
     for _ in range(halves):
         drawn = [of_kind.iloc[np.sort(rng.permutation(len(of_kind))[: len(of_kind) // 2])] for of_kind in trials]
         try:
             both = [figures.loc[_choice(rule, erm, half)["config_id"]].to_numpy(dtype=float) for half in drawn]
         except NoChoice:
             continue
-        won.append((1 + np.sign((both[1] - both[0]) * list(names.values()))) / 2)
-    return dict(zip(names, np.mean(won, axis=0).tolist(), strict=True)) if won else dict.fromkeys(names, np.nan)
+        scores.append((1 + np.sign((both[1] - both[0]) * list(signs.values()))) / 2)
+    return dict(zip(signs, np.mean(scores, axis=0).tolist(), strict=True)) if scores else dict.fromkeys(signs, np.nan)
 
 
 def _by_modality(counts: ClusterCounts) -> tuple[ClusterCounts, ClusterCounts, list[str]]:
-    """Speech alone and speech with the transcript, over the same utterances, and the languages where they differ."""
+    """Return the counts of speech and of speech with transcript, and the languages that cannot be paired."""
     cells = {cell: i for i, cell in enumerate(counts.cells)}
     pairs, without = [], []
     for language in dict.fromkeys(cell.language for cell in counts.cells):
-        places = [i for cell, i in cells.items() if cell.language == language]  # speech first, as the cells are
-        if len(places) == 2 and np.array_equal(counts.labels[:, places[0]], counts.labels[:, places[1]]):
-            pairs.append(places)
+        indices = [i for cell, i in cells.items() if cell.language == language]  # speech first, as the cells are
+        if len(indices) == 2 and np.array_equal(counts.labels[:, indices[0]], counts.labels[:, indices[1]]):
+            pairs.append(indices)
         else:
             without.append(language)
     speech, both = (
         replace(
             counts,
-            cells=tuple(counts.cells[places[side]] for places in pairs),
-            counts=counts.counts[:, :, [places[side] for places in pairs]],
+            cells=tuple(counts.cells[pair[side]] for pair in pairs),
+            counts=counts.counts[:, :, [pair[side] for pair in pairs]],
         )
         for side in (0, 1)
     )
@@ -270,9 +280,9 @@ def _paired(counts: ClusterCounts, base: ClusterCounts, resamples: int, seed: in
 
 
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str], keys: Sequence[str] = ()) -> pd.DataFrame:
-    """Rows as a table, adjusted over the cells that share ``keys``; words stay objects, so that ``None`` stays so."""
+    """Return rows as a table, adjusted over the cells that share ``keys``; text columns keep ``None``."""
     table = pd.DataFrame([dict.fromkeys(columns) | row for row in rows], dtype=object)
-    numbers = [name for name in columns if name not in _WORDS and not name.endswith(("_id", "name", "is_cell"))]
+    numbers = [name for name in columns if name not in _TEXT_COLUMNS and not name.endswith(("_id", "name", "is_cell"))]
     table = table.assign(p_holm=np.nan).astype(dict.fromkeys(numbers, float))
     table["is_cell"] = table["is_cell"].eq(True)
-    return (over_cells(table, keys) if keys else table)[list(columns)]
+    return (adjust_over_cells(table, keys) if keys else table)[list(columns)]

@@ -30,7 +30,7 @@ from IPython.display import Image, display
 from analysis.formatting import formatted
 from analysis.loading.study import load_epochs, load_study
 from analysis.pareto.attainment import attainment, hypervolume_history, probability_nondominated
-from analysis.pareto.selection import choose, shown
+from analysis.pareto.selection import choose, selection_table
 from analysis.plots.pareto import cells_figure, cells_info
 from analysis.plots.search import attainment_figure, hypervolume_figure
 from analysis.plots.style import render
@@ -66,7 +66,7 @@ formatted(configurations_table(points, len(study.seeds), uncertainty.intervals))
 # Each rule sees dev alone; test is what its choice then showed, once.
 
 # %%
-formatted(shown(choose(study)))
+formatted(selection_table(choose(study)))
 
 # %% [markdown]
 # ## How sure the front is

@@ -1,6 +1,6 @@
-"""How sure a front is: what it attains over training seeds, who is on it in resamples, how it grew over a search.
+"""Stability of the front on dev: attainment over training seeds, membership in resamples, growth over a search.
 
-All on dev, of configurations that have finished every seed and have a gap.
+Configurations with all seeds and a defined gap enter.
 """
 
 from __future__ import annotations
@@ -22,61 +22,64 @@ LEVELS = (25.0, 50.0, 75.0)
 
 
 def attainment(study: Study, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
-    """The empirical attainment surfaces of a study over its training seeds.
+    """Compute the empirical attainment surfaces of a study over its training seeds.
 
-    Each seed gives a front of its own, of all configurations trained with it. The surface of level 50 is the edge of
-    what at least half of these fronts attain (Grunert da Fonseca et al. 2001); of S seeds, that of level q is attained
-    by at least q S / 100 of them, so two seeds have two different surfaces and five seeds three.
+    Each seed has a front of the configurations trained with it. The surface of level 50 bounds the region that at least
+    half of these fronts attain (Grunert da Fonseca et al. 2001). With S seeds, the surface of level q is attained by at
+    least q S / 100 of them, so two seeds have two distinct surfaces and five seeds have three.
 
     Args:
-        levels: per cent of the seeds.
+        study: a study with several seeds.
+        levels: percentages of the seeds.
 
     Returns:
-        ``level, gap, w_f1``, fractions: the corners of each surface, the gap rising. A step line through them that
-        keeps W-F1 until the next gap is the surface. No rows where there are fewer than two seeds.
+        ``level, gap, w_f1`` (fractions): the corners of each surface, sorted by gap. The surface is the step line that
+        keeps W-F1 until the next gap. No rows for fewer than two seeds.
     """
     runs = study.runs[study.runs["config_id"].isin(eligible(study.configurations)["config_id"])]
     return surfaces(runs.rename(columns={"dev_w_f1": "w_f1", "dev_gap": "gap"}), levels)
 
 
 def surfaces(runs: pd.DataFrame, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
-    """The surfaces of :func:`attainment`, of any ``seed, w_f1, gap``."""
+    """Compute the surfaces of :func:`attainment` from the columns ``seed, w_f1, gap``."""
     if runs["seed"].nunique() < 2:
         return pd.DataFrame(columns=["level", "gap", "w_f1"], dtype=float)
-    runs = runs.sort_values("seed", kind="stable")  # moocore wants each set in one piece
-    points = np.column_stack([runs["gap"], -runs["w_f1"]])  # and minimises both
+    runs = runs.sort_values("seed", kind="stable")  # moocore expects the points of a set to be contiguous
+    points = np.column_stack([runs["gap"], -runs["w_f1"]])  # moocore minimises
     sets = runs["seed"].astype("category").cat.codes.to_numpy()
     corners = moocore.eaf(points, sets, percentiles=list(levels))
-    made = pd.DataFrame({"level": corners[:, 2], "gap": corners[:, 0], "w_f1": -corners[:, 1]})
-    return made.sort_values(["level", "gap"], ignore_index=True)
+    table = pd.DataFrame({"level": corners[:, 2], "gap": corners[:, 0], "w_f1": -corners[:, 1]})
+    return table.sort_values(["level", "gap"], ignore_index=True)
 
 
 def probability_nondominated(
     study: Study, resamples: int = 500, seed: int = 0, by: ClusterBy | None = None, most: int = 100
 ) -> pd.DataFrame:
-    """How often each configuration is on the front, had other clusters and other training seeds been drawn.
+    """Estimate the probability that each configuration is on the front under resampling of clusters and seeds.
 
-    In every draw the same clusters and the same training seeds are taken for all configurations, so what they share
-    does not blur the front. Of S seeds S - 1 are drawn with replacement: the mean of so many varies as that of S new
-    seeds does, where S of S would vary too little (Rao and Wu 1988). With one seed the draws are of clusters alone.
+    In each resample all configurations share the same clusters and the same training seeds, so variation common to them
+    does not affect the front. Of S seeds S − 1 are drawn with replacement: their mean has the variance of the mean of S
+    new seeds, while that of S drawn seeds would vary too little (Rao and Wu 1988). With one seed only clusters are
+    resampled.
 
-    A gap is a mean of absolute values, so a resample, whose cells are noisier than the sample, shows a larger one; the
-    more so, the smaller the gap. Left alone that would push fair configurations off the front. So the draws of a
-    configuration are moved until their mean is the observed figure; ``gap_bias`` is by how much they had to be. What
-    stays is the bias of the observed gap itself, of about the same size: it is the noise floor's business
-    (:func:`analysis.stats.permutation.noise_floor`), and where gaps lie within it the shares say little. This centring
-    is ours.
+    A gap is a mean of absolute values, so it is larger in resamples, whose cells are noisier than the sample, and the
+    more so the smaller it is. Uncorrected, this would push fair configurations off the front. The draws of each
+    configuration are therefore shifted so that their mean is the observed figure; ``gap_bias`` is the size of the
+    shift. This centring is our choice. It does not remove the bias of the observed gap itself, which is of similar size
+    and which the noise floor describes (:func:`analysis.stats.permutation.noise_floor`); probabilities of
+    configurations with gaps below the floor carry little information.
 
     Args:
-        resamples: how many draws.
-        seed: of the draws.
-        by: what is resampled as a whole; by default what suits the corpus.
-        most: configurations to draw. Where there are more, they are those of the outermost layers: the front, then
-            the front without it, and so on; the rest are left out and keep nobody off the front.
+        study: a study with finished runs.
+        resamples: number of resamples.
+        seed: random seed.
+        by: unit of resampling; by default that of the corpus.
+        most: largest number of configurations to resample. If there are more, the outermost non-dominated layers are
+            taken; the others are left out and dominate none.
 
     Returns:
-        One row a configuration that was drawn: ``config_id, name, on_front`` (as observed), ``probability`` (the share
-        of draws), ``w_f1_bias, gap_bias`` (mean of the draws minus observed, fractions), ``resamples`` (those in which
+        One row per resampled configuration: ``config_id, name, on_front`` (as observed), ``probability`` (share of the
+        resamples), ``w_f1_bias, gap_bias`` (mean of the draws minus observed, fractions), ``resamples`` (those in which
         every gap is defined).
     """
     marked = front(eligible(study.configurations)).reset_index(drop=True)
@@ -98,7 +101,7 @@ def probability_nondominated(
         for axis, name in enumerate(draws.names):
             points, resampled = draws.of(name, range(len(counts.cells)))
             of_draws = (shares * resampled).sum(0)
-            defined = of_draws[~np.isnan(of_draws)]  # none, where every draw leaves a cell without a gender
+            defined = of_draws[~np.isnan(of_draws)]  # empty if in every draw some cell lacks a gender
             bias[row, axis] = (defined.mean() if defined.size else np.nan) - points.mean()
             figures[row, :, axis] = of_draws - bias[row, axis]
     figures = figures[:, ~np.isnan(figures).any((0, 2))]
@@ -114,44 +117,47 @@ def probability_nondominated(
 
 
 def hypervolume_history(study: Study) -> pd.DataFrame:
-    """How the hypervolume of the front grew, trial by trial, in the order of the trials' numbers.
+    """Compute the hypervolume of the front after each trial, in the order of the trial numbers.
 
-    Failed and unfinished trials have no place in it, nor has their time. ``hours`` are those of training and scoring
-    times the ranks of a run: GPU-hours where a rank is a GPU, else hours of a rank on a CPU.
+    Failed and unfinished trials and their time are excluded. ``hours`` are worker-hours of training and evaluation,
+    which are GPU-hours if workers run on GPUs.
 
     Returns:
-        One row a configuration: ``n_trials`` (1, 2, …), ``hours`` (of these trials, together) and ``hypervolume``
-        (squared fractions, up to :data:`analysis.pareto.front.REFERENCE_POINT`).
+        One row per configuration: ``n_trials`` (1, 2, …), ``hours`` (cumulative) and ``hypervolume`` (squared
+        fractions, bounded by :data:`analysis.pareto.front.REFERENCE_POINT`).
     """
-    done = eligible(study.configurations)
-    seconds = study.configurations.set_index("config_id")["seconds"].reindex(done["config_id"]).to_numpy(dtype=float)
+    finished = eligible(study.configurations)
+    seconds = (
+        study.configurations.set_index("config_id")["seconds"].reindex(finished["config_id"]).to_numpy(dtype=float)
+    )
     num_workers = int((study.plan.get("parallelism") or {}).get("num_workers", 1))
     volume = moocore.Hypervolume(ref=REFERENCE_POINT, maximise=[True, False])
-    points = done[["dev_w_f1", "dev_gap"]].to_numpy(dtype=float)
+    points = finished[["dev_w_f1", "dev_gap"]].to_numpy(dtype=float)
     return pd.DataFrame(
         {
-            "n_trials": np.arange(1, len(done) + 1),
+            "n_trials": np.arange(1, len(finished) + 1),
             "hours": num_workers * np.cumsum(seconds) / 3600,
-            "hypervolume": [float(volume(points[: i + 1])) for i in range(len(done))],
+            "hypervolume": [float(volume(points[: i + 1])) for i in range(len(finished))],
         }
     )
 
 
 def objectives_history(points: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
-    """How the hypervolume over the study's own objectives grew, trial by trial.
+    """Compute the hypervolume over the search objectives after each trial.
 
-    Each objective runs from the worst (0) to the best (1) that any allowed configuration of the study has, so that the
-    figure compares nothing but the study with itself; one that all have alike counts as 1.
+    Each objective is scaled from the worst (0) to the best (1) value among the feasible configurations of the study, so
+    hypervolumes of different studies do not compare. An objective with a single value is scaled to 1.
 
     Args:
-        points: from :func:`analysis.pareto.objectives_front.goals_front`.
+        points: output of :func:`analysis.pareto.objectives_front.objectives_front`.
+        plan: content of ``study.json``.
 
     Returns:
-        One row an allowed configuration, in the order of the trials: ``n_trials`` and ``hypervolume``, from 0 to 1.
+        One row per feasible configuration, in the order of the trials: ``n_trials`` and ``hypervolume``, from 0 to 1.
     """
-    allowed = points[~points["missed"].astype(bool)].sort_values("number")
+    feasible = points[~points["violations"].astype(bool)].sort_values("number")
     signs = np.array([1.0 if mode == "max" else -1.0 for _, mode in objectives_of(plan)])
-    values = signs * allowed[[metric for metric, _ in objectives_of(plan)]].to_numpy(dtype=float)
+    values = signs * feasible[[metric for metric, _ in objectives_of(plan)]].to_numpy(dtype=float)
     low, span = values.min(axis=0), np.ptp(values, axis=0)
     scaled = np.where(span > 0, (values - low) / np.where(span > 0, span, 1.0), 1.0)
     volume = moocore.Hypervolume(ref=np.zeros(len(signs)), maximise=[True] * len(signs))

@@ -1,4 +1,4 @@
-"""The Pareto front: chosen on dev alone, test figures beside it."""
+"""The Pareto front of W-F1 and gender gap on dev, and its hypervolume."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import moocore
 import pandas as pd
 
 REFERENCE_POINT = (0.0, 0.5)
-"""W-F1 0 and a gap of 50 points: worse than anything that a study is expected to hold, so hypervolumes compare."""
+"""Reference point of the hypervolume: W-F1 0 and a gap of 50 points. It is fixed so that hypervolumes of different
+studies compare; configurations are expected to be better."""
+
+_DEV_COLUMNS = ["config_id", "number", "label", "name", "family", "complete"]
 
 
 def front(configurations: pd.DataFrame) -> pd.DataFrame:
-    """Mark the configurations that no other one beats on dev W-F1 (higher) and dev gap (lower) at once.
+    """Mark the configurations that no other one dominates on dev W-F1 (higher is better) and dev gap (lower is better).
 
-    Two configurations with the same two figures are both on the front. A configuration that is not ``complete``, or
-    whose gap is undefined, neither enters the front nor keeps another one out.
+    Configurations with identical figures are all on the front. A configuration that is not ``complete``, or whose gap
+    is undefined, is not on the front and dominates none.
 
     Args:
-        configurations: has ``dev_w_f1``, ``dev_gap`` (fractions) and ``complete``.
+        configurations: with the columns ``dev_w_f1``, ``dev_gap`` (fractions) and ``complete``.
 
     Returns:
-        A copy with the boolean column ``on_front``; no other column is used or changed.
+        A copy with the boolean column ``on_front``.
     """
-    eligible = configurations["complete"] & configurations[["dev_w_f1", "dev_gap"]].notna().all(axis=1)
+    candidate = _is_candidate(configurations)
     on_front = pd.Series(False, index=configurations.index)
-    if eligible.any():
-        points = configurations.loc[eligible, ["dev_w_f1", "dev_gap"]].to_numpy(dtype=float)
-        on_front[eligible] = moocore.is_nondominated(points, maximise=[True, False], keep_weakly=True)
+    if candidate.any():
+        points = configurations.loc[candidate, ["dev_w_f1", "dev_gap"]].to_numpy(dtype=float)
+        on_front[candidate] = moocore.is_nondominated(points, maximise=[True, False], keep_weakly=True)
     return configurations.assign(on_front=on_front.astype(bool))
 
 
 def hypervolume(points: pd.DataFrame, reference: tuple[float, float] = REFERENCE_POINT) -> float:
-    """The area of (W-F1, gap) that the front dominates, up to the reference point; bigger is better.
+    """Return the area of (W-F1, gap) dominated by the front, bounded by the reference point; larger is better.
 
     Args:
-        points: output of :func:`front`; dev figures of its front are used.
-        reference: (W-F1, gap) as fractions; a point beyond it adds nothing.
+        points: output of :func:`front`.
+        reference: (W-F1, gap) as fractions; a point worse than it contributes nothing.
 
     Returns:
         An area in squared fractions; 0 without a front.
@@ -43,18 +46,20 @@ def hypervolume(points: pd.DataFrame, reference: tuple[float, float] = REFERENCE
     return float(moocore.hypervolume(chosen, ref=reference, maximise=[True, False])) if len(chosen) else 0.0
 
 
-KNOWN = ("config_id", "number", "label", "name", "family", "complete")
-
-
 def eligible(configurations: pd.DataFrame) -> pd.DataFrame:
-    """What a rule may see: configurations with every seed and a dev gap, their dev figures, nothing of test.
+    """Return the configurations that a selection rule may choose, with dev figures and without test figures.
 
     Args:
         configurations: of :class:`analysis.loading.study.Study`.
 
     Returns:
-        ``KNOWN`` and the columns that begin with ``dev_``, in the order of the trials.
+        Configurations with all seeds and a dev gap, in the order of the trials: ``config_id, number, label, name,
+        family, complete`` and all columns that begin with ``dev_``.
     """
-    usable = configurations["complete"] & configurations[["dev_w_f1", "dev_gap"]].notna().all(axis=1)
-    columns = [*KNOWN, *(column for column in configurations if str(column).startswith("dev_"))]
-    return configurations.loc[usable, columns].sort_values("number", kind="stable", ignore_index=True)
+    columns = [*_DEV_COLUMNS, *(column for column in configurations if str(column).startswith("dev_"))]
+    chosen = configurations.loc[_is_candidate(configurations), columns]
+    return chosen.sort_values("number", kind="stable", ignore_index=True)
+
+
+def _is_candidate(configurations: pd.DataFrame) -> pd.Series:
+    return configurations["complete"] & configurations[["dev_w_f1", "dev_gap"]].notna().all(axis=1)

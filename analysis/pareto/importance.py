@@ -1,21 +1,20 @@
-"""Which knobs of a search mattered, for each objective: ``python -m analysis importance STUDY_DIR``.
+"""The importance of each hyperparameter of a search for each search objective: ``python -m analysis importance``.
 
-By fANOVA and PED-ANOVA, as Optuna computes them.
+Two methods are used, as Optuna implements them. fANOVA (Hutter et al. 2014) fits a random forest to the trials and
+computes the share of its variance that each hyperparameter explains by itself. PED-ANOVA (Watanabe et al. 2023; for
+conditional hyperparameters 2026) compares the distribution of a hyperparameter among the best trials with that among
+all trials; the best are a tenth of the trials, and at least five.
 
-fANOVA (Hutter et al. 2014) fits a forest to the trials and asks how much of its variance each knob makes by itself.
-PED-ANOVA (Watanabe et al. 2023; of conditional knobs 2026) asks how differently a knob is spread among the best trials
-and among all; "the best" are a tenth of the trials, and at least five.
+Conditional hyperparameters, such as the length of a ramp, exist in some trials only. Optuna's PED-ANOVA uses all trials
+and treats those without the hyperparameter as a regime of their own. Its fANOVA omits such a hyperparameter unless it
+is named, and then uses only the trials that have every named one. Each conditional hyperparameter is therefore assessed
+among the trials that have it, together with the hyperparameters that all of these have. Its share refers to the
+variance among these trials and must not be added to shares of unconditional ones. ``n`` is the number of these trials.
 
-Each treats a conditional knob, such as the length of a ramp, in its own way. Optuna's PED-ANOVA handles it: all trials
-enter, and those without the knob are a regime of their own. Its fANOVA leaves such a knob out unless it is named, and
-then uses only trials that have every knob named. So each conditional knob is assessed among the trials that have it,
-beside the knobs that all of those have: its share is of the variance *there*, and is not to be added to the shares of
-knobs that every trial has. ``n`` says how many trials have the knob.
-
-Shares of one evaluator, objective and set of trials sum to 1 even where no knob matters at all: they say which knob
-mattered most, not that any did. Where all that matters is a conditional knob, fANOVA would spread the whole over the
-unconditional ones, of which none matters. So its shares are given only where a forest of the same knobs predicts trials
-that it has not seen (out of bag) better than their mean does, by ``MIN_EXPLAINED`` of the variance.
+The shares of one method, objective and set of trials sum to 1 even if no hyperparameter has any effect: they rank
+hyperparameters and do not show that one matters. If only a conditional hyperparameter has an effect, fANOVA would
+distribute all of the variance among unconditional ones without effect. Its shares are therefore reported only if a
+forest of the same hyperparameters predicts out-of-bag trials with an R² of at least ``MIN_EXPLAINED``.
 """
 
 from __future__ import annotations
@@ -48,92 +47,73 @@ EVALUATORS = ("fANOVA", "PED-ANOVA")
 COLUMNS = ("objective", "evaluator", "hyperparameter", "importance", "n", "reason")
 
 MIN_TRIALS = 20
-"""Below this, shares are those of chance. A guess at what is bearable, not a measurement: with fewer, the five best
-trials that PED-ANOVA wants are more than a quarter of all."""
+"""Fewest trials for shares; with fewer, the five best trials of PED-ANOVA are more than a quarter of all. The value is
+our choice and not the result of a measurement."""
 
 MIN_EXPLAINED = 0.1
-"""R² out of bag below which a forest has nothing to share out. In simulated searches of 40 trials the shares without it
-went up to 48 % for knobs that do nothing."""
+"""Smallest out-of-bag R² for which fANOVA shares are reported. Without this limit, simulated searches of 40 trials gave
+shares of up to 48 % to hyperparameters without effect."""
 
+FANOVA_TREES = 64
+"""Trees of the forest of fANOVA, Optuna's default."""
+OUT_OF_BAG_TREES = 200
+"""Trees of the forest whose out-of-bag R² is computed."""
 _BEST = 5
 
 
 def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATORS) -> pd.DataFrame:
-    """The importance of each knob of the study's space for each objective that the study searched for.
+    """Compute the importance of each hyperparameter of the study's space for each search objective.
 
-    Values are those of the trials' records (of W-F1 and gap, the same means over seeds, by the study's class average).
-    Trials of settings outside the space (plain ERM, arms with a name) do not enter, nor those of a knob outside its
-    range.
+    Objective values are those of the trial records; of W-F1 and gap, the means over seeds with the study's class
+    average. Excluded are configurations outside the space (ERM, named arms) and trials with a hyperparameter outside
+    its range.
 
     Args:
-        seed: of the forest; PED-ANOVA has no chance in it.
-        evaluators: of ``EVALUATORS``; the forest takes long where there are hundreds of trials.
+        study: a search.
+        seed: random seed of the forests; PED-ANOVA is deterministic.
+        evaluators: among ``EVALUATORS``; fANOVA is slow with hundreds of trials.
 
     Returns:
-        One row an (objective, evaluator, knob), with ``COLUMNS``: ``importance`` is a share, ``n`` the number of trials
-        with this knob. Where there are too few of them, or they explain too little, ``importance`` is NaN and
-        ``reason`` says so; a study without a searched space has one row, of no knob.
+        One row per (objective, evaluator, hyperparameter), with ``COLUMNS``: ``importance`` is a share, ``n`` the
+        number of trials with the hyperparameter. Where they are too few or explain too little, ``importance`` is NaN
+        and ``reason`` states why. A study without a searched space has one row, without a hyperparameter.
     """
-    plan = study.plan
-    hyperparameters = [
-        Hyperparameter.model_validate(hyperparameter) for hyperparameter in plan.get("hyperparameters", [])
-    ]
+    hyperparameters = [Hyperparameter.model_validate(values) for values in study.plan.get("hyperparameters", [])]
     if not hyperparameters:
-        reason = f"the space {plan['space']!r} has no knobs: nothing was searched"
+        reason = f"the space {study.plan['space']!r} has no hyperparameters: nothing was searched"
         return _table([{"hyperparameter": None, "n": 0, "reason": reason}])
-    objectives = objectives_of(plan)
+    objectives = objectives_of(study.plan)
     trials = list(_trials(study, hyperparameters, [metric for metric, _ in objectives]))
-    having = {
-        hyperparameter.name: [trial for trial in trials if hyperparameter.name in trial.params]
-        for hyperparameter in hyperparameters
-    }
+    trials_by_name = {h.name: [trial for trial in trials if h.name in trial.params] for h in hyperparameters}
     rows: list[dict[str, Any]] = []
     for axis, (objective, mode) in enumerate(objectives):
         for evaluator in evaluators:
             unexplained: dict[str, float] = {}
             if evaluator == "fANOVA":
-                shares, unexplained = _fanova(having, axis, seed)
+                shares, unexplained = _fanova(trials_by_name, axis, seed)
             else:
                 shares = _ped_anova(trials, axis, -1 if mode == "max" else 1)
-            for hyperparameter, of_hyperparameter in having.items():
-                n = len(of_hyperparameter)
-                row = {
-                    "objective": objective,
-                    "evaluator": evaluator,
-                    "hyperparameter": hyperparameter,
-                    "n": n,
-                    "reason": None,
-                }
-                if n < MIN_TRIALS:
-                    row["reason"] = f"{n} trials have this knob, at least {MIN_TRIALS} are needed"
-                elif len({trial.values[axis] for trial in of_hyperparameter}) == 1:
-                    row["reason"] = f"the {n} trials with this knob do not differ in this objective"
-                elif hyperparameter in unexplained:
-                    share = max(0.0, unexplained[hyperparameter])
-                    row["reason"] = (
-                        f"the knobs that all {n} trials with this one have explain {share:.0%} of this objective out "
-                        f"of bag, at least {MIN_EXPLAINED:.0%} is needed"
-                    )
-                else:
-                    row["importance"] = shares[hyperparameter]
-                rows.append(row)
+            for name, with_it in trials_by_name.items():
+                row = {"objective": objective, "evaluator": evaluator, "hyperparameter": name, "n": len(with_it)}
+                reason = _reason_without_share(with_it, axis, unexplained.get(name))
+                rows.append(row | ({"reason": reason} if reason else {"importance": shares[name]}))
     return _table(rows)
 
 
-def shown(found: pd.DataFrame) -> pd.DataFrame:
-    """The shares in %, a row a knob and a column an (objective, evaluator); knobs without any share have no row.
+def importance_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return shares in %: a row per hyperparameter with any share, a column per (objective, evaluator).
 
     Args:
-        found: output of :func:`importance`.
+        rows: output of :func:`importance`.
     """
-    known = found.dropna(subset=["importance"])
+    known = rows.dropna(subset=["importance"])
     known = known.assign(column=known["objective"].replace(OBJECTIVE_NAMES) + ", " + known["evaluator"])
     table = known.pivot_table(index=["hyperparameter", "n"], columns="column", values="importance", sort=False)
     return (POINTS * table).reset_index().rename_axis(columns=None)
 
 
 def distribution(hyperparameter: Hyperparameter) -> BaseDistribution:
-    """A knob's range as Optuna writes it."""
+    """Return the range of a hyperparameter as an Optuna distribution."""
     if hyperparameter.choices:
         return CategoricalDistribution(hyperparameter.choices)
     low, high = (float(end) for end in hyperparameter.ends())
@@ -142,65 +122,79 @@ def distribution(hyperparameter: Hyperparameter) -> BaseDistribution:
     return FloatDistribution(low, high, log=hyperparameter.scale == "log")
 
 
+def _reason_without_share(trials: Sequence[FrozenTrial], axis: int, unexplained: float | None) -> str | None:
+    """Return why the trials with a hyperparameter give no share of it, if so."""
+    n = len(trials)
+    if n < MIN_TRIALS:
+        return f"{n} trials have this hyperparameter, at least {MIN_TRIALS} are needed"
+    if len({trial.values[axis] for trial in trials}) == 1:
+        return f"the {n} trials with this hyperparameter do not differ in this objective"
+    if unexplained is not None:
+        return (
+            f"the hyperparameters common to the {n} trials with this one explain {max(0.0, unexplained):.0%} of this "
+            f"objective out of bag, at least {MIN_EXPLAINED:.0%} is needed"
+        )
+    return None
+
+
 def _trials(study: Study, hyperparameters: Sequence[Hyperparameter], metrics: Sequence[str]) -> Iterator[FrozenTrial]:
-    """The complete trials that lie in the space, with their objectives."""
+    """Yield the complete trials within the space, with their objective values."""
     by_name = {hyperparameter.name: hyperparameter for hyperparameter in hyperparameters}
-    distributions = {hyperparameter.name: distribution(hyperparameter) for hyperparameter in hyperparameters}
+    distributions = {name: distribution(hyperparameter) for name, hyperparameter in by_name.items()}
     if set(objectives_of(study.plan)) != set(OBJECTIVES):
         rows = objectives_front(study.plan, study.trials)
     else:
-        rows = eligible(study.configurations).merge(
-            study.configurations[["config_id", "hyperparameters"]], on="config_id"
-        )
+        columns = study.configurations[["config_id", "hyperparameters"]]
+        rows = eligible(study.configurations).merge(columns, on="config_id")
     for row in rows.to_dict("records"):
-        known = row["hyperparameters"]
-        if known and all(name in by_name and by_name[name].allows(value) for name, value in known.items()):
+        params = row["hyperparameters"]
+        if params and all(name in by_name and by_name[name].allows(value) for name, value in params.items()):
             yield create_trial(
-                params=known,
-                distributions={name: distributions[name] for name in known},
+                params=params,
+                distributions={name: distributions[name] for name in params},
                 values=[row[metric] for metric in metrics],
             )
 
 
-def _fanova(having: dict[str, list[FrozenTrial]], axis: int, seed: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Shares by knob, each among the trials that have it; the knobs of enough trials only.
+def _fanova(
+    trials_by_name: dict[str, list[FrozenTrial]], axis: int, seed: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Compute fANOVA shares, each among the trials with the hyperparameter.
 
     Returns:
-        The shares, and by knob the R² out of bag of those whose forest explains too little to have any.
+        The shares, and the out-of-bag R² of the hyperparameters whose forest explains too little. Hyperparameters of
+        too few trials are in neither.
     """
     shares: dict[str, float] = {}
     unexplained: dict[str, float] = {}
-    of_trials: dict[tuple[int, ...], dict[str, float]] = {}  # knobs of the same trials share one forest
+    shares_of: dict[tuple[int, ...], dict[str, float]] = {}  # hyperparameters of the same trials share one forest
     explained: dict[tuple[int, ...], float] = {}
-    for hyperparameter, trials in having.items():
+    for name, trials in trials_by_name.items():
         key = tuple(map(id, trials))
         if len(trials) < MIN_TRIALS or len({trial.values[axis] for trial in trials}) == 1:
             continue
-        if key not in of_trials:
-            common = [other for other, theirs in having.items() if set(key) <= set(map(id, theirs))]
-            evaluator = FanovaImportanceEvaluator(seed=seed)
-            of_trials[key] = _shares(trials, evaluator, lambda trial: trial.values[axis], common)
+        if key not in explained:
+            common = [other for other, with_it in trials_by_name.items() if set(key) <= set(map(id, with_it))]
             explained[key] = _explained(trials, common, axis, seed)
-        if explained[key] < MIN_EXPLAINED:
-            unexplained[hyperparameter] = explained[key]
+            if explained[key] >= MIN_EXPLAINED:
+                evaluator = FanovaImportanceEvaluator(n_trees=FANOVA_TREES, seed=seed)
+                shares_of[key] = _shares(trials, evaluator, lambda trial: trial.values[axis], common)
+        if key in shares_of:
+            shares[name] = shares_of[key][name]
         else:
-            shares[hyperparameter] = of_trials[key][hyperparameter]
+            unexplained[name] = explained[key]
     return shares, unexplained
 
 
-def _explained(trials: Sequence[FrozenTrial], hyperparameters: Sequence[str], axis: int, seed: int) -> float:
-    """R² out of bag of a forest that predicts an objective from these knobs."""
-    known = pd.get_dummies(
-        pd.DataFrame(
-            [{hyperparameter: trial.params[hyperparameter] for hyperparameter in hyperparameters} for trial in trials]
-        )
-    )
-    forest = RandomForestRegressor(n_estimators=200, oob_score=True, random_state=seed)
-    return float(forest.fit(known, [trial.values[axis] for trial in trials]).oob_score_)
+def _explained(trials: Sequence[FrozenTrial], names: Sequence[str], axis: int, seed: int) -> float:
+    """Return the out-of-bag R² of a forest that predicts an objective from these hyperparameters."""
+    features = pd.get_dummies(pd.DataFrame([{name: trial.params[name] for name in names} for trial in trials]))
+    forest = RandomForestRegressor(n_estimators=OUT_OF_BAG_TREES, oob_score=True, random_state=seed)
+    return float(forest.fit(features, [trial.values[axis] for trial in trials]).oob_score_)
 
 
 def _ped_anova(trials: Sequence[FrozenTrial], axis: int, sign: int) -> dict[str, float]:
-    """Shares by knob; ``sign`` makes less better, as the evaluator wants it."""
+    """Compute PED-ANOVA shares; ``sign`` is −1 for an objective to maximise, since the evaluator minimises."""
     if len(trials) < MIN_TRIALS:
         return {}
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, _BEST / len(trials)))
@@ -214,12 +208,12 @@ def _shares(
     names: list[str] | None = None,
 ) -> dict[str, float]:
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce the study
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # hide the message about a new study
     study = optuna.create_study(directions=["minimize"] * len(trials[0].values))
     optuna.logging.set_verbosity(verbosity)
     study.add_trials(trials)
     with warnings.catch_warnings():
-        # PED-ANOVA reminds of what ``target`` already does, and of regimes of a single trial, which n shows
+        # PED-ANOVA warns that ``target`` sets the direction, and of regimes with a single trial, which n shows
         warnings.simplefilter("ignore", UserWarning)
         return get_param_importances(study, evaluator=evaluator, params=names, target=target)
 

@@ -1,4 +1,4 @@
-"""The front of a study over its own objectives, whatever they are, with its requirements kept."""
+"""The Pareto front over the search objectives of a study, subject to its constraints."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from typing import Any
 import moocore
 import pandas as pd
 
-from analysis.formatting import format_hyperparameters
+from analysis.formatting import POINTS, format_hyperparameters
 from study.storage.schemas import OBJECTIVES, objectives_of
 
-POINTS = 100
-COLUMNS = ("number", "name", "config_id", "hyperparameters", "missed", "spread")
+COLUMNS = ("number", "name", "config_id", "hyperparameters", "violations", "spread")
 
 
-def own_objectives(plan: dict[str, Any]) -> bool:
-    """Whether a study searched for anything but W-F1 and gap: other objectives, or requirements beside them."""
+def has_custom_objectives(plan: dict[str, Any]) -> bool:
+    """Check whether a study has search objectives other than W-F1 and gap, or constraints."""
     return bool(plan.get("constraints")) or set(objectives_of(plan)) != set(OBJECTIVES)
 
 
-def in_words(plan: dict[str, Any]) -> str:
-    """What a study searched for.
+def describe_objectives(plan: dict[str, Any]) -> str:
+    """Describe the search objectives and constraints of a study.
 
-    >>> in_words({"objectives": [["dev_uar", "max"], ["seconds", "min"]], "constraints": ["dev_gap<=0.1"]})
+    >>> plan = {"objectives": [["dev_uar", "max"], ["seconds", "min"]], "constraints": ["dev_gap<=0.1"]}
+    >>> describe_objectives(plan)
     'dev_uar max, seconds min, with dev_gap<=0.1'
     """
-    required = f", with {' and '.join(plan['constraints'])}" if plan.get("constraints") else ""
-    return ", ".join(f"{metric} {mode}" for metric, mode in objectives_of(plan)) + required
+    constraints = f", with {' and '.join(plan['constraints'])}" if plan.get("constraints") else ""
+    return ", ".join(f"{metric} {mode}" for metric, mode in objectives_of(plan)) + constraints
 
 
-def scale_of(metric: str) -> int:
-    """From a value, or a bound on it, to what a reader is shown: points for rates and gaps, seconds as they are."""
-    return 1 if metric.startswith("seconds") else POINTS
+def display_scale(metric: str) -> float:
+    """Return the factor from a value of a metric, or a bound on it, to its display: points for rates, or seconds."""
+    return 1.0 if metric.startswith("seconds") else POINTS
 
 
 def objectives_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The finished trials, and which of them no other one beats on every objective at once.
+    """List the finished trials and mark those that no other one dominates on all search objectives.
 
-    A trial that misses a requirement, or has not all seeds of the plan yet, neither enters the front nor keeps another
-    out. A configuration that was proposed twice counts once, under the label that it has, if any.
+    A trial that violates a constraint or lacks seeds of the plan is not on the front and dominates none. A
+    configuration of several trials is listed once, under its label if it has one.
 
     Args:
-        plan: ``study.json``.
-        trials: its records.
+        plan: content of ``study.json``.
+        trials: trial records.
 
     Returns:
-        One row a configuration: ``number, name, config_id, knobs``, ``missed`` (the requirements that it misses, with
-        by how much), ``spread`` (the standard deviation of each objective over seeds; None of a single seed), a column
-        for each objective (fractions; seconds) and ``on_front``.
+        One row per configuration: ``number, name, config_id, hyperparameters``, ``violations`` (amount by violated
+        constraint), ``spread`` (standard deviation of each objective over seeds; None for a single seed), one column
+        per objective (fractions or seconds) and ``on_front``.
     """
     objectives = objectives_of(plan)
     names = [metric for metric, _ in objectives]
@@ -56,34 +56,35 @@ def objectives_front(plan: dict[str, Any], trials: Sequence[dict[str, Any]]) -> 
     for trial in sorted(trials, key=lambda trial: (trial["label"] is None, trial["number"])):
         if trial["state"] != "finished" or len(trial.get("by_seed", plan["seeds"])) < len(plan["seeds"]):
             continue
-        missed = {words: by for words, by in trial.get("violations", {}).items() if by > 0}
-        row = {key: trial[key] for key in ("number", "config_id", "hyperparameters")} | {"missed": missed}
+        violations = {constraint: by for constraint, by in trial.get("violations", {}).items() if by > 0}
+        row = {key: trial[key] for key in ("number", "config_id", "hyperparameters")} | {"violations": violations}
         row |= {"name": trial["label"] or f"trial {trial['number']}", "spread": trial.get("spread")}
         row |= dict(zip(names, trial["values"], strict=True))
         rows.setdefault(trial["config_id"], row)
     frame = pd.DataFrame(list(rows.values()), columns=[*COLUMNS, *names])
-    able = frame["missed"].map(lambda missed: not missed).astype(bool)
+    feasible = frame["violations"].map(lambda violations: not violations).astype(bool)
     frame["on_front"] = False
-    if able.any():
-        points = frame.loc[able, names].to_numpy(dtype=float)
+    if feasible.any():
+        points = frame.loc[feasible, names].to_numpy(dtype=float)
         maximise = [mode == "max" for _, mode in objectives]
-        frame.loc[able, "on_front"] = moocore.is_nondominated(points, maximise=maximise, keep_weakly=True)
+        frame.loc[feasible, "on_front"] = moocore.is_nondominated(points, maximise=maximise, keep_weakly=True)
     return frame
 
 
 def objectives_table(front: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
-    """The front for a reader, best first by the first objective; rates and gaps in points, of several seeds with their
-    standard deviation."""
+    """Return the front as a table for display, best value of the first objective first.
+
+    Rates and gaps are in points, with their standard deviation over seeds if there are several.
+    """
     objectives = objectives_of(plan)
     names = [metric for metric, _ in objectives]
     chosen = front[front["on_front"]].sort_values(names[0], ascending=objectives[0][1] == "min")
     table = pd.DataFrame({"configuration": chosen["name"]})
     for i, name in enumerate(names):
+        scale = display_scale(name)
         table[name] = [
-            f"{scale_of(name) * value:.1f}" + (f" ± {scale_of(name) * spread[i]:.1f}" if spread else "")
+            f"{scale * value:.1f}" + (f" ± {scale * spread[i]:.1f}" if spread else "")
             for value, spread in zip(chosen[name], chosen["spread"], strict=True)
         ]
-    table["hyperparameters"] = [
-        format_hyperparameters(hyperparameters) for hyperparameters in chosen["hyperparameters"]
-    ]
+    table["hyperparameters"] = [format_hyperparameters(values) for values in chosen["hyperparameters"]]
     return table

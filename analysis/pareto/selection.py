@@ -1,7 +1,7 @@
-"""Which configuration to take: rules that look at dev alone, and the single look at test that each one earns.
+"""Model selection: rules that choose a configuration by dev figures (``python -m analysis select STUDY_DIR``).
 
-``python -m analysis select STUDY_DIR`` prints one row a rule. A rule is given a table without test figures, so it
-cannot choose by them; what it chose is then looked up once (the manner of DomainBed's selection methods).
+A rule receives a table without test figures. The test figures of its choice are looked up afterwards, once, as in the
+model selection methods of DomainBed (Gulrajani and Lopez-Paz 2021).
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ COLUMNS = (
 
 
 class NoChoice(ValueError):
-    """Nothing fits a rule; the message says why."""
+    """No configuration satisfies a rule; the message states why."""
 
 
 class Rule(Protocol):
-    """A rule of choice."""
+    """A rule that selects a configuration."""
 
     @property
-    def words(self) -> str:
-        """The rule, as a reader would say it."""
+    def description(self) -> str:
+        """The rule in a few words."""
         ...
 
     def pick(self, dev: pd.DataFrame) -> str:
-        """The config_id of the choice.
+        """Return the config_id of the selected configuration.
 
         Args:
-            dev: output of :func:`eligible`.
+            dev: output of :func:`analysis.pareto.front.eligible`.
 
         Raises:
-            NoChoice: nothing fits.
+            NoChoice: no configuration satisfies the rule.
         """
         ...
 
 
 @dataclass(frozen=True)
 class WithinGap:
-    """The best W-F1 among configurations whose gap is at most ``limit`` (a fraction)."""
+    """Select the best W-F1 among configurations with a gap of at most ``limit`` (a fraction)."""
 
     limit: float = MAX_GAP
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         return f"best W-F1 with a gap of at most {POINTS * self.limit:.1f} points"
 
     def pick(self, dev: pd.DataFrame) -> str:
@@ -67,15 +67,15 @@ class WithinGap:
 
 @dataclass(frozen=True)
 class WithinAccuracy:
-    """The smallest gap among configurations whose W-F1 is at most ``loss`` (a fraction) below that of ERM.
+    """Select the smallest gap among configurations with a W-F1 at most ``loss`` (a fraction) below that of ERM.
 
-    ERM fits its own rule, so it is the choice where nothing else is as fair and as good.
+    ERM itself is a candidate.
     """
 
     loss: float = MAX_W_F1_LOSS
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         return f"smallest gap with W-F1 at most {POINTS * self.loss:.1f} points below ERM"
 
     def pick(self, dev: pd.DataFrame) -> str:
@@ -88,37 +88,37 @@ class WithinAccuracy:
 
 @dataclass(frozen=True)
 class Knee:
-    """The configuration of the front that bulges farthest over the line between the front's two ends.
+    """Select the configuration of the front with the largest distance from the line between the front's two ends.
 
-    W-F1 and gap are first scaled to the range of the front, so the distance has no unit (Das 1999, "On characterizing
-    the knee of the Pareto curve based on normal-boundary intersection").
+    W-F1 and gap are scaled to the range of the front (Das 1999, "On characterizing the knee of the Pareto curve based
+    on normal-boundary intersection").
     """
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         return "knee of the front"
 
     def pick(self, dev: pd.DataFrame) -> str:
         chosen = _ordered_front(dev)
         if len(chosen) < 3:
-            raise NoChoice("the front has fewer than three different configurations, so no knee")
+            raise NoChoice("the front has fewer than three distinct points, so it has no knee")
         w_f1, gap = (chosen[name].to_numpy(dtype=float) for name in ("dev_w_f1", "dev_gap"))
-        # both ends lie on w_f1 = gap once each is scaled to 0 … 1 along the front
-        bulge = (w_f1 - w_f1[0]) / (w_f1[-1] - w_f1[0]) - (gap - gap[0]) / (gap[-1] - gap[0])
-        if bulge.max() <= 1e-12:
-            raise NoChoice("the front bulges nowhere over the line between its ends, so no knee")
-        return str(chosen["config_id"].iloc[int(bulge.argmax())])
+        # scaled to 0 … 1 along the front, both ends lie on the line w_f1 = gap
+        distance = (w_f1 - w_f1[0]) / (w_f1[-1] - w_f1[0]) - (gap - gap[0]) / (gap[-1] - gap[0])
+        if distance.max() <= 1e-12:
+            raise NoChoice("no point of the front is above the line between its ends, so it has no knee")
+        return str(chosen["config_id"].iloc[int(distance.argmax())])
 
 
 @dataclass(frozen=True)
 class HypervolumeContribution:
-    """The configuration without which the hypervolume would fall most.
+    """Select the configuration whose removal reduces the hypervolume most.
 
-    What the two ends contribute depends on the reference point, :data:`analysis.pareto.front.REFERENCE_POINT`.
+    The contributions of the two ends depend on :data:`analysis.pareto.front.REFERENCE_POINT`.
     """
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         return "largest contribution to the hypervolume"
 
     def pick(self, dev: pd.DataFrame) -> str:
@@ -134,20 +134,21 @@ RULES: tuple[Rule, ...] = (WithinGap(), WithinAccuracy(), Knee(), HypervolumeCon
 
 
 def choose(study: Study, rules: Sequence[Rule] = RULES) -> pd.DataFrame:
-    """What each rule chooses on dev, with its one look at test.
+    """Apply selection rules on dev and look up the test figures of each choice.
 
     Args:
+        study: a study with its configurations.
         rules: in the order of the rows.
 
     Returns:
-        One row a rule, with ``COLUMNS``; fractions. ``optimism_`` is dev minus test: above 0 for W-F1 and below 0 for
-        the gap, dev promised more than test keeps. Where a rule cannot choose, ``reason`` says why, the choice is
-        ``None`` and the figures are NaN.
+        One row per rule, with ``COLUMNS``; fractions. ``optimism_`` is dev minus test: dev figures were optimistic if
+        it is positive for W-F1 or negative for the gap. If a rule selects nothing, ``reason`` states why, the
+        configuration is ``None`` and the figures are NaN.
     """
     dev = eligible(study.configurations)
     rows = []
     for rule in rules:
-        row = dict.fromkeys(COLUMNS) | {"rule": rule.words}
+        row = dict.fromkeys(COLUMNS) | {"rule": rule.description}
         try:
             if dev.empty:
                 raise NoChoice("no configuration has finished every seed with a gender gap")
@@ -155,19 +156,19 @@ def choose(study: Study, rules: Sequence[Rule] = RULES) -> pd.DataFrame:
         except NoChoice as none:
             rows.append(row | {"reason": str(none)})
             continue
-        found = study.configurations.set_index("config_id").loc[config_id]
-        row |= {"config_id": config_id, "name": found["name"]}
+        chosen = study.configurations.set_index("config_id").loc[config_id]
+        row |= {"config_id": config_id, "name": chosen["name"]}
         for figure in ("w_f1", "gap"):
-            of_dev, of_test = found[f"dev_{figure}"], found[f"test_{figure}"]
+            of_dev, of_test = chosen[f"dev_{figure}"], chosen[f"test_{figure}"]
             row |= {f"dev_{figure}": of_dev, f"test_{figure}": of_test, f"optimism_{figure}": of_dev - of_test}
         rows.append(row)
     figures = [name for name in COLUMNS if name.endswith(("w_f1", "gap"))]
-    # as objects, so that None stays None
+    # the object type keeps None
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(dict.fromkeys(figures, float))
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The choices as a reader wants them: points, words for names, the reason in place of a configuration."""
+def selection_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the output of :func:`choose` for display: figures in points, the reason in place of a configuration."""
     named = [f"none: {reason}" if name is None else name for name, reason in table[["name", "reason"]].to_numpy()]
     out = pd.DataFrame({"rule": table["rule"], "configuration": named})
     for split in ("dev", "test"):
@@ -179,11 +180,11 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ordered_front(dev: pd.DataFrame) -> pd.DataFrame:
-    """The front from the fairest to the most accurate; of equal points, the first trial."""
+    """Return the distinct points of the front, sorted by gap; of identical points, the first trial."""
     marked = front(dev)
     return marked[marked["on_front"]].drop_duplicates(["dev_w_f1", "dev_gap"]).sort_values("dev_gap")
 
 
 def _first(rows: pd.DataFrame, by: list[str], ascending: list[bool]) -> str:
-    """The first row in this order; ties go to the earlier trial."""
+    """Return the config_id of the first row in this order; ties go to the earlier trial."""
     return str(rows.sort_values([*by, "number"], ascending=[*ascending, True])["config_id"].iloc[0])

@@ -1,4 +1,4 @@
-"""What chance alone could do in a study, on dev: the noise floors and the intervals of W-F1."""
+"""Uncertainty of a study's dev figures: noise floors of the gap and confidence intervals of W-F1."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.loading.study import ERM, Study
+from analysis.constants import ERM
+from analysis.loading.study import Study
 from analysis.pareto.front import front
 from analysis.stats.bootstrap import bootstrap, interval
 from analysis.stats.cluster_counts import ClusterBy, cluster_by, counts_of
 from analysis.stats.permutation import NoiseFloor, noise_floor
 
 INTERVALS_OF_ALL = 64
-"""Up to this many configurations each has its interval; of more, only those with a label and the front."""
+"""Up to this many configurations all have an interval; with more, only labelled ones and the front have one."""
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What chance alone could do in a study, on dev.
+    """Uncertainty of a study's dev figures.
 
     Attributes:
-        reference: the name of the configuration whose predictions gave the floors.
-        by: what was resampled as a whole.
-        floor: its noise floor, ``None`` where no cell has both genders or too few clusters can exchange theirs.
-        floors: by cell (``en/speech``), its noise floor there; cells without both genders are absent.
-        intervals: by config_id, the interval of W-F1 as fractions, see ``INTERVALS_OF_ALL``.
-        fewest_clusters: clusters with the rarer gender, in the cell with a gap that has fewest; 0 where none has one.
+        reference: name of the configuration whose predictions the noise floors are computed from.
+        by: unit of resampling.
+        floor: noise floor of the mean gap over cells; ``None`` if no cell has both genders or too few clusters are
+            exchangeable.
+        floors: noise floor by cell (such as ``en/speech``); cells without one are absent.
+        intervals: by config_id, the 95 % interval of W-F1 as fractions; see ``INTERVALS_OF_ALL``.
+        fewest_clusters: number of clusters with the rarer gender, smallest over the cells with a gap; 0 without any.
     """
 
     reference: str
@@ -38,14 +40,16 @@ class Uncertainty:
 
 
 def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, seed: int = 0) -> Uncertainty:
-    """The noise floors of the reference configuration, and W-F1 intervals.
+    """Compute noise floors of the reference configuration and intervals of W-F1 on dev.
 
-    The reference is ERM, whose gap nothing was done about; without it, the complete configuration of the best dev
-    W-F1.
+    The reference is ERM, which is trained without a fairness term; if it is incomplete, the complete configuration with
+    the best dev W-F1.
 
     Args:
-        permutations: draws of a floor.
-        resamples: draws of an interval.
+        study: with at least one finished run.
+        permutations: number of permutations of each floor.
+        resamples: number of resamples of each interval.
+        seed: random seed.
     """
     reference = study.configuration(ERM)
     if reference is None or not reference["complete"]:
@@ -57,9 +61,9 @@ def uncertainty_of(study: Study, permutations: int = 200, resamples: int = 300, 
     for config_id in _with_interval(study.configurations):
         counts = counts_of(study, config_id, "dev", by)
         draws = bootstrap(counts, ("w_f1",), resamples, seed)
-        everywhere = range(len(counts.cells))
-        made = interval(*draws.of("w_f1", everywhere), draws.clusters("w_f1", everywhere)).within(0.0, 1.0)
-        intervals[config_id] = (made.low, made.high)
+        all_cells = range(len(counts.cells))
+        of_w_f1 = interval(*draws.of("w_f1", all_cells), draws.clusters("w_f1", all_cells)).within(0.0, 1.0)
+        intervals[config_id] = (of_w_f1.low, of_w_f1.high)
     of_reference = counts_of(study, str(reference["config_id"]), "dev", by)
     by_cell = {str(cell): noise_floor(of_reference.of_cells([cell]), permutations, seed) for cell in of_reference.cells}
     return Uncertainty(

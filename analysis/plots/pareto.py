@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from analysis.loading.study import COMPARISON, ERM, PAPER, Study
 from analysis.pareto.front import front
-from analysis.pareto.objectives_front import own_objectives
+from analysis.pareto.objectives_front import has_custom_objectives
 from analysis.plots.style import BAND, GREY, INK, PALE, SIZES, STYLE, canvas, family_legend, look, words
 from analysis.stats.permutation import NoiseFloor
 from study.common.groups import LANGUAGES, MODALITIES, cells
@@ -93,7 +93,7 @@ def cells_figure(info: CellsInfo) -> Figure:
                     axes.axvspan(low, high, color=BAND, lw=0, zorder=0)
                     axes.axvline(mean, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
                 points = info.points[info.points["cell"] == cell]
-                _front_line(axes, points[points["best_here"]])
+                _front_line(axes, points[points["on_cell_front"]])
                 _markers(axes, points[~points["named"]], "dev", filled=True, zorder=3)
                 _markers(axes, points[points["named"]], "dev", filled=True, zorder=4)
                 _rims(axes, points[points["on_front"]])
@@ -254,7 +254,7 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
             f"(mean {100 * floor.mean:.1f}, {100 * floor.low:.1f} to {100 * floor.high:.1f} in 90 % of "
             f"{floor.permutations} deals of the genders, cluster by cluster, their label priors kept)."
         )
-    also = "Also: e" if own_objectives(plan) else "E"
+    also = "Also: e" if has_custom_objectives(plan) else "E"
     return ParetoInfo(
         points=points,
         test_of_named_only=many,
@@ -272,7 +272,7 @@ class CellsInfo:
 
     Attributes:
         points: one row a (configuration, cell): ``cell, name, label, family, complete, on_front, named, dev_w_f1,
-            dev_gap``. ``on_front`` is that of the study, over all cells; ``best_here`` that of the cell alone.
+            dev_gap``. ``on_front`` is that of the study, over all cells; ``on_cell_front`` that of the cell alone.
         sizes: by cell, its dev utterances of women and of men.
         floors: by cell, 5 %, mean and 95 % of its noise floor, where it could be computed.
         title, subtitle, caption: sentences.
@@ -301,7 +301,7 @@ def cells_info(study: Study, floors: Mapping[str, NoiseFloor]) -> CellsInfo:
     points = means.merge(chosen, on="config_id").dropna(subset=["dev_gap"])
     best = [front(rows)["on_front"] for _, rows in points.groupby("cell", sort=False)]
     points = points.assign(
-        best_here=pd.concat(best) if best else False,
+        on_cell_front=pd.concat(best) if best else False,
         named=_named(points),
         dev_w_f1=100 * points["dev_w_f1"],
         dev_gap=100 * points["dev_gap"],

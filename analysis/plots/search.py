@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.formatting import POINTS
-from analysis.pareto.objectives_front import scale_of
+from analysis.pareto.objectives_front import display_scale
 from analysis.plots.style import COLOURS, DASHES, GREY, INK, PALE, STYLE, canvas, short, words
 from study.storage.schemas import objectives_of
 
@@ -113,7 +113,7 @@ def _axes_words(axes: Axes) -> None:
 def objectives_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
     """The first objective against each other one; a cross misses a requirement."""
     (first, mode), *others = objectives_of(plan)
-    missed = points["missed"].astype(bool)
+    missed = points["violations"].astype(bool)
     looks = (
         (points[~missed & ~points["on_front"]], {"marker": "o", "color": PALE, "label": "beaten"}),
         (points[missed], {"marker": "x", "color": GREY, "label": "misses a requirement"}),
@@ -124,9 +124,9 @@ def objectives_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
         for axes, (other, other_mode) in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
             for rows, look in looks:
                 if len(rows):
-                    axes.scatter(scale_of(other) * rows[other], scale_of(first) * rows[first], s=40, **look)
+                    axes.scatter(display_scale(other) * rows[other], display_scale(first) * rows[first], s=40, **look)
             for row in points[points["on_front"]].to_dict("records"):
-                at = (scale_of(other) * row[other], scale_of(first) * row[first])
+                at = (display_scale(other) * row[other], display_scale(first) * row[first])
                 axes.annotate(short(row["name"], 20), at, xytext=(5, 4), textcoords="offset points", fontsize="x-small")
             axes.margins(0.15, 0.12)
             axes.xaxis.set_inverted(other_mode == "min")

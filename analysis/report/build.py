@@ -25,7 +25,7 @@ from analysis.constants import ERM
 from analysis.formatting import formatted
 from analysis.loading.study import Study, load_study
 from analysis.pareto.front import front
-from analysis.pareto.objectives_front import objectives_front, own_objectives
+from analysis.pareto.objectives_front import has_custom_objectives, objectives_front
 from analysis.pareto.uncertainty import uncertainty_of
 from analysis.plots.pareto import pareto_figure, pareto_info
 from analysis.plots.style import render
@@ -153,7 +153,7 @@ def make_context(
         study=study,
         confirmation=confirmation,
         points=points,
-        objectives=objectives_front(study.plan, study.trials) if own_objectives(study.plan) else None,
+        objectives=objectives_front(study.plan, study.trials) if has_custom_objectives(study.plan) else None,
         selected=selected,
         uncertainty=uncertainty,
         pareto=pareto_figure(pareto_info(study, uncertainty.floor)),

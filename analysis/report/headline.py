@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.formatting import POINTS
 from analysis.loading.study import Study
-from analysis.pareto.objectives_front import in_words
+from analysis.pareto.objectives_front import describe_objectives
 from analysis.pareto.uncertainty import Uncertainty
 from analysis.report.context import ReportContext
 from analysis.stats.cluster_counts import FEW_CLUSTERS
@@ -26,7 +26,7 @@ def headline(context: ReportContext) -> str:
     n_front, n_all = int(context.objectives["on_front"].sum()), len(context.objectives)
     return (
         f"{n_front} of {n_all} configurations {_are(n_front)} on the Pareto front of the search objectives "
-        f"({in_words(context.study.plan)}), on dev. For W-F1 and the gender gap: {result}"
+        f"({describe_objectives(context.study.plan)}), on dev. For W-F1 and the gender gap: {result}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.pareto.attainment import objectives_history
-from analysis.pareto.objectives_front import in_words, objectives_table, scale_of
+from analysis.pareto.objectives_front import describe_objectives, display_scale, objectives_table
 from analysis.plots.search import history_figure, objectives_figure
 from analysis.plots.style import render
 from analysis.report.context import ReportContext
@@ -17,10 +17,12 @@ def objectives_sections(context: ReportContext) -> list[Section]:
     plan, points = context.study.plan, context.objectives
     if points is None or points.empty:
         return []
-    violating = points[points["missed"].astype(bool)]
+    violating = points[points["violations"].astype(bool)]
     names = "; ".join(points.loc[points["on_front"], "name"])
     blocks: list[Picture | Table] = [
-        Picture(render(objectives_figure(points, plan), "svg"), f"Front on dev over {in_words(plan)}: {names}."),
+        Picture(
+            render(objectives_figure(points, plan), "svg"), f"Front on dev over {describe_objectives(plan)}: {names}."
+        ),
         Table(objectives_table(points, plan)),
     ]
     if len(violating):
@@ -35,8 +37,9 @@ def objectives_sections(context: ReportContext) -> list[Section]:
     return [
         Section(
             "Search objectives",
-            f"This study searched {in_words(plan)}. The front below is over these objectives, on dev.{constraints} "
-            "Rates and gaps are in points. The sections after this one are about W-F1 and the gender gap.",
+            f"This study searched {describe_objectives(plan)}. The front below is over these objectives, on "
+            f"dev.{constraints} Rates and gaps are in points. The sections after this one are about W-F1 and "
+            "the gender gap.",
             tuple(blocks),
         )
     ]
@@ -44,7 +47,7 @@ def objectives_sections(context: ReportContext) -> list[Section]:
 
 def _violations_table(violating: pd.DataFrame) -> pd.DataFrame:
     violations = [
-        "; ".join(f"{constraint}, by {scale_of(constraint) * excess:.1f}" for constraint, excess in each.items())
-        for each in violating["missed"]
+        "; ".join(f"{constraint}, by {display_scale(constraint) * excess:.1f}" for constraint, excess in each.items())
+        for each in violating["violations"]
     ]
     return pd.DataFrame({"configuration": violating["name"], "violates": violations})

@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.comparison.arms import adjusted, arms_table
 from analysis.comparison.confirmation import confirmation, confirmation_table, with_objectives
 from analysis.comparison.paired import QUANTITIES, Comparison, compare
-from analysis.comparison.questions import coefficients_earned, transcript_effect
+from analysis.comparison.questions import coefficient_effect, transcript_effect
 from analysis.formatting import POINTS, format_interval, format_p
 from analysis.loading.study import Study
 from analysis.report.context import RESAMPLES_PER_ARM, ReportContext
@@ -32,7 +32,7 @@ VERDICT_NOTE = (
 
 
 def coefficients_table(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the output of :func:`analysis.comparison.questions.coefficients_earned` in points, without the reasons."""
+    """Return the output of :func:`analysis.comparison.questions.coefficient_effect` in points, without the reasons."""
     rows = answers[answers["reason"].isna()]
     first = pd.DataFrame(
         {
@@ -117,7 +117,7 @@ def question_sections(context: ReportContext) -> list[Section]:
     resamples, seed = context.resamples, context.seed
     sections = []
     if any("coefficients" in hyperparameter["name"] for hyperparameter in study.plan.get("hyperparameters", [])):
-        answers = coefficients_earned(study, resamples=resamples, seed=seed)
+        answers = coefficient_effect(study, resamples=resamples, seed=seed)
         text = (
             "The first n trials with equal coefficients are compared with the first n trials with unequal ones. A "
             "configuration of each kind is chosen on dev, and the two choices are compared on test, paired. Separate "

@@ -8,10 +8,8 @@ import pandas as pd
 from analysis.formatting import POINTS
 from analysis.loading.published import LABEL, published
 from analysis.pareto.attainment import attainment, hypervolume_history, probability_nondominated
-from analysis.pareto.importance import EVALUATORS, MIN_TRIALS, importance
-from analysis.pareto.importance import shown as importance_table
-from analysis.pareto.selection import choose
-from analysis.pareto.selection import shown as selection_table
+from analysis.pareto.importance import EVALUATORS, MIN_TRIALS, importance, importance_table
+from analysis.pareto.selection import choose, selection_table
 from analysis.plots.search import attainment_figure, hypervolume_figure, published_figure
 from analysis.plots.style import render
 from analysis.report.context import ReportContext

@@ -68,5 +68,5 @@ def show_objectives(console: Console, state: StudyState) -> None:
     console.print(f"\nPareto front on dev over {objectives} (rates and gaps in percentage points)")
     console.print(as_text(objectives_table(points, plan)))
     if plan.get("constraints"):
-        missed = int(points["missed"].astype(bool).sum())
+        missed = int(points["violations"].astype(bool).sum())
         console.print(f"{missed} of {len(points)} configurations violate {' or '.join(plan['constraints'])}")

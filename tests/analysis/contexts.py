@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.loading.study import Study
 from analysis.pareto.front import front
-from analysis.pareto.objectives_front import objectives_front, own_objectives
+from analysis.pareto.objectives_front import has_custom_objectives, objectives_front
 from analysis.pareto.uncertainty import Uncertainty
 from analysis.report.context import ReportContext, select_configurations
 from analysis.tables.benchmark import benchmark
@@ -22,7 +22,7 @@ def report_context(study: Study, **changes: Any) -> ReportContext:
         "study": study,
         "confirmation": None,
         "points": points,
-        "objectives": objectives_front(study.plan, study.trials) if own_objectives(study.plan) else None,
+        "objectives": objectives_front(study.plan, study.trials) if has_custom_objectives(study.plan) else None,
         "selected": selected,
         "uncertainty": Uncertainty("ERM", "speaker", None, {}, {}, 0),
         "pareto": Figure(),

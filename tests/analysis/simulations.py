@@ -15,7 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.stats.cluster_counts import ClusterCounts, figures
+from analysis.stats.cluster_counts import ClusterCounts
+from analysis.stats.figures import figures
 from study.common.groups import LANGUAGES, Cell
 from study.evaluation.metrics import Counts
 

@@ -1,4 +1,4 @@
-"""Whether coefficients earned anything and whether the transcript helps, on studies whose truth is planted."""
+"""Research questions on studies with planted effects of coefficients and transcript."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.comparison.questions import (
     MIN_BUDGET,
     QUANTITIES,
     TRANSCRIPT_COLUMNS,
-    coefficients_earned,
+    coefficient_effect,
     transcript_effect,
     varied_coefficients,
 )
@@ -27,7 +27,7 @@ SEEDS = (0, 1, 2)
 WEIGHT = {"loss.fairness_weight.schedule": "constant", "loss.fairness_weight.weight": 0.3}
 EQUAL = {f"loss.coefficients.languages.{name}": 1.0 for name in LANGUAGES}
 UNEQUAL = EQUAL | {"loss.coefficients.languages.de": 2.0}
-Model = tuple[str | None, dict[str, Any], float, float]  # label, knobs, accuracy, advantage of men
+Model = tuple[str | None, dict[str, Any], float, float]  # label, hyperparameters, accuracy, advantage of men
 ERM: Model = ("ERM", {"loss.method": "erm"}, 0.62, 0.25)
 
 
@@ -46,8 +46,10 @@ def searched(path: Path, models: Sequence[Model], seeds: Sequence[int] = SEEDS) 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Study]:
-    """Plain trials leave the gap at 20 points of recall; the sixth of the tuned ones closes it, the eighth is beyond
-    the budget."""
+    """Return a plain search with a gap of 20 points of recall, and a tuned one whose sixth trial closes it.
+
+    The eighth tuned trial has equal coefficients and does not count as tuned.
+    """
     folder = tmp_path_factory.mktemp("made")
     plain = [ERM, *[(None, WEIGHT, 0.62, 0.20)] * 6]
     gaps = (0.2, 0.2, 0.2, 0.2, 0.2, 0.0, 0.2)
@@ -55,8 +57,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Study]:
     return searched(folder / "plain", plain), searched(folder / "tuned", tuned)
 
 
-def test_coefficients_that_close_a_gap_are_seen(pair: tuple[Study, Study]) -> None:
-    table = coefficients_earned(*pair, resamples=200, halves=60)
+def test_coefficients_that_close_a_gap_are_significant(pair: tuple[Study, Study]) -> None:
+    table = coefficient_effect(*pair, resamples=200, halves=60)
 
     assert list(table) == list(COEFFICIENT_COLUMNS)
     languages = table[table["coefficients"] == "languages"]
@@ -70,7 +72,7 @@ def test_coefficients_that_close_a_gap_are_seen(pair: tuple[Study, Study]) -> No
     assert gap["n_seeds"].iloc[0] == 3
     avg = languages[(languages["quantity"] == "avg") & ~languages["is_cell"].astype(bool)].iloc[0]
     assert avg["p"] < 0.05 and pd.isna(avg["low"])
-    # trial 6 is in a half of the six with probability 1/2, and then it wins; else it is chance
+    # a half of the trials contains trial 6 with probability 1/2, and then it wins; otherwise the result is random
     assert 0.5 < avg["better_in_halves"] < 1
     assert languages.loc[languages["is_cell"].astype(bool), "better_in_halves"].isna().all()
 
@@ -78,9 +80,9 @@ def test_coefficients_that_close_a_gap_are_seen(pair: tuple[Study, Study]) -> No
     assert other["reason"] == "the study has one modality" and pd.isna(other["p"])
 
 
-def test_figures_are_those_of_the_records(pair: tuple[Study, Study]) -> None:
+def test_figures_agree_with_the_records(pair: tuple[Study, Study]) -> None:
     plain, tuned = pair
-    table = coefficients_earned(plain, tuned, split="dev", resamples=100, halves=0)
+    table = coefficient_effect(plain, tuned, split="dev", resamples=100, halves=0)
 
     row = table[(table["quantity"] == "w_f1") & (table["scope"] == "de/speech+text")].iloc[0]
     for study, side, figure in ((plain, "plain", "reference"), (tuned, "tuned", "value")):
@@ -94,14 +96,14 @@ def test_figures_are_those_of_the_records(pair: tuple[Study, Study]) -> None:
     assert min(cells["p_holm"]) == pytest.approx(min(1.0, 3 * min(cells["p"])))
 
 
-def test_one_study_of_both_kinds_may_lack_trials(pair: tuple[Study, Study]) -> None:
-    made = coefficients_earned(pair[1], resamples=50)
+def test_one_study_with_too_few_plain_trials_has_a_reason(pair: tuple[Study, Study]) -> None:
+    made = coefficient_effect(pair[1], resamples=50)
     assert "1 searched trials have equal coefficients and 7 differ" in made["reason"].iloc[0]
 
 
-def test_a_budget_below_the_least_has_no_answer(pair: tuple[Study, Study], tmp_path: Path) -> None:
+def test_budget_below_minimum_has_a_reason(pair: tuple[Study, Study], tmp_path: Path) -> None:
     few = searched(tmp_path / "few", [ERM, *[(None, WEIGHT, 0.6, 0.2)] * (MIN_BUDGET - 1)])
-    row = coefficients_earned(few, pair[1], resamples=50).iloc[0]
+    row = coefficient_effect(few, pair[1], resamples=50).iloc[0]
     assert row["coefficients"] == "languages" and row["budget"] == MIN_BUDGET - 1
     assert row["reason"].startswith(f"{MIN_BUDGET - 1} searched trials have equal coefficients and 7 differ")
 
@@ -117,32 +119,32 @@ def test_a_budget_below_the_least_has_no_answer(pair: tuple[Study, Study], tmp_p
         ),
     ],
 )
-def test_studies_that_differ_have_no_answer(pair: tuple[Study, Study], change: Callable, reason: str) -> None:
+def test_studies_that_differ_have_a_reason(pair: tuple[Study, Study], change: Callable, reason: str) -> None:
     plain, tuned = pair
     tuned = replace(tuned, plan=tuned.plan | change(tuned.plan))
-    table = coefficients_earned(plain, tuned)
+    table = coefficient_effect(plain, tuned)
     assert table["reason"].tolist() == [reason]
 
 
-def test_without_erm_or_with_one_choice_there_is_a_reason(tmp_path: Path) -> None:
+def test_missing_erm_or_identical_choices_have_a_reason(tmp_path: Path) -> None:
     models = [(None, WEIGHT, 0.4, 0.3)] * 5 + [(None, WEIGHT | UNEQUAL, 0.4, 0.3)] * 5
-    without = coefficients_earned(searched(tmp_path / "a", models, (0,)), resamples=50)
+    without = coefficient_effect(searched(tmp_path / "a", models, (0,)), resamples=50)
     assert "ERM has not finished" in without["reason"].iloc[0]
-    same = coefficients_earned(searched(tmp_path / "b", [ERM, *models], (0,)), resamples=50)
-    assert same["reason"].iloc[0] == "both searches choose ERM: nothing was earned"
+    same = coefficient_effect(searched(tmp_path / "b", [ERM, *models], (0,)), resamples=50)
+    assert same["reason"].iloc[0] == "both searches select ERM"
 
 
-def test_which_coefficients_vary(pair: tuple[Study, Study]) -> None:
+def test_varied_coefficients(pair: tuple[Study, Study]) -> None:
     study = pair[0]
     assert varied_coefficients(study, {}) == "" and varied_coefficients(study, EQUAL) == ""
     assert varied_coefficients(study, {"loss.coefficients.languages.de": 2.0}) == "languages"
     twice = {f"loss.coefficients.languages.{name}": 2.0 for name in LANGUAGES}
-    assert varied_coefficients(study, twice) == ""  # only ratios count
+    assert varied_coefficients(study, twice) == ""  # only ratios matter
 
 
 @pytest.fixture(scope="module")
 def bimodal(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """ERM answers in two ways: speech alone favours men by 30 points of recall, with the transcript by 2."""
+    """ERM favours men by 30 points of recall from speech alone and by 2 with the transcript."""
     folder = studies.write_plan(
         tmp_path_factory.mktemp("made") / "s", SEEDS, modalities=["speech", "speech+text"], trials=1
     )
@@ -152,13 +154,13 @@ def bimodal(tmp_path_factory: pytest.TempPathFactory) -> Study:
     for seed in SEEDS:
         speech = studies.predict(known, 0.55, 0.30, seed=seed, modality="speech")
         both = studies.predict(known, 0.65, 0.02, seed=10 + seed)
-        # a German clip whose transcript was not scored: German cannot be paired
+        # one German clip lacks a prediction with transcript, so German cannot be paired
         both = both[both["utterance_id"] != "test-de-f-0"]
         studies.write_predictions(folder, known, "erm", seed, pd.concat([speech, both], ignore_index=True))
     return load_study(folder)
 
 
-def test_a_transcript_that_shrinks_the_gap_is_seen_by_language(bimodal: Study) -> None:
+def test_transcript_that_shrinks_the_gap_is_significant_by_language(bimodal: Study) -> None:
     table = transcript_effect(bimodal, resamples=300)
 
     assert list(table) == list(TRANSCRIPT_COLUMNS)
@@ -170,10 +172,9 @@ def test_a_transcript_that_shrinks_the_gap_is_seen_by_language(bimodal: Study) -
     assert gaps.loc["multilingual", "n_seeds"] == 3 and gaps.loc["en", "n_female"] == 80
     levels = answered[answered["quantity"] == "w_f1"].set_index("language")
     assert levels.loc["multilingual", "verdict"] == "higher"
-    # Holm over the two languages; a mean over them is no cell
+    # Holm over the two languages; their mean is not a cell
     p, adjusted = gaps.loc[["en", "ja"], "p"], gaps.loc[["en", "ja"], "p_holm"]
     assert adjusted.min() == pytest.approx(2 * p.min()) and pd.isna(gaps.loc["multilingual", "p_holm"])
-    # the figures are those of the records
     cells = bimodal.cells.query("split == 'test' and language == 'en'").groupby("modality")["w_f1"].mean()
     assert levels.loc["en", ["reference", "value"]].tolist() == pytest.approx([cells["speech"], cells["speech+text"]])
 
@@ -185,12 +186,12 @@ def test_a_language_is_significant_by_holm(bimodal: Study) -> None:
     assert ((languages["p"] < 0.05) & (languages["p_holm"] >= 0.05)).any()
 
 
-def test_a_language_that_cannot_be_paired_says_so(bimodal: Study) -> None:
+def test_language_that_cannot_be_paired_has_a_reason(bimodal: Study) -> None:
     row = transcript_effect(bimodal, resamples=50).query("language == 'de'").iloc[0]
-    assert row["reason"] == "its utterances were not all scored in both ways" and pd.isna(row["p"])
+    assert row["reason"] == "not all of its utterances were evaluated in both modalities" and pd.isna(row["p"])
     assert "de" in set(transcript_effect(bimodal, split="dev", resamples=50).query("p == p")["language"])
 
 
-def test_one_modality_has_no_answer(pair: tuple[Study, Study]) -> None:
+def test_one_modality_has_a_reason(pair: tuple[Study, Study]) -> None:
     table = transcript_effect(pair[0])
     assert table["reason"].tolist() == ["the study has no predictions from speech"]

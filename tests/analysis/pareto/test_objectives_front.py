@@ -30,7 +30,7 @@ def test_front_is_over_the_studys_own_objectives_and_constraints():
     ]
     points = objectives_front(PLAN, trials)
     assert points.set_index("config_id")["on_front"].to_dict() == {"0": True, "1": True, "2": False, "3": False}
-    assert points.set_index("config_id").loc["3", "missed"] == {"dev_gap<=0.1": 0.02}
+    assert points.set_index("config_id").loc["3", "violations"] == {"dev_gap<=0.1": 0.02}
     table = objectives_table(points, PLAN)
     assert table[["configuration", "dev_uar", "seconds"]].to_numpy().tolist() == [
         ["trial 0", "50.0", "20.0"],

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.comparison.arms import adjusted
-from analysis.comparison.paired import Comparison, compare, over_cells
+from analysis.comparison.paired import Comparison, adjust_over_cells, compare
 from analysis.loading.study import load_study
 from analysis.plots.forest import forest_figure, forest_info
 from analysis.plots.style import render
@@ -53,7 +53,7 @@ def test_an_arm_that_heard_other_cells_has_no_empty_row(comparison: Comparison) 
 
 def test_a_marker_is_filled_by_holm(comparison: Comparison) -> None:
     table = comparison.table.assign(p=0.03, verdict="higher")  # of three cells Holm makes it 0.09
-    table = over_cells(table, ["config_id", "quantity"])
+    table = adjust_over_cells(table, ["config_id", "quantity"])
     info = forest_info(replace(comparison, table=table), ("w_f1",))
     filled = info.points.groupby("scope")["significant"].unique()
     assert filled.map(list).to_dict() == {scope: [scope == comparison.overall] for scope in info.scopes}

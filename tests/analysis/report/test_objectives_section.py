@@ -8,7 +8,7 @@ import pytest
 
 from analysis.loading.study import load_study
 from analysis.pareto.attainment import objectives_history
-from analysis.pareto.objectives_front import objectives_front, own_objectives
+from analysis.pareto.objectives_front import has_custom_objectives, objectives_front
 from analysis.plots.search import objectives_figure
 from analysis.report.build import write_report
 from analysis.report.html import Picture, Table
@@ -84,7 +84,7 @@ def test_confirmation_shows_the_search_objectives(tmp_path):
     (fresh,) = confirmation_sections(report_context(load_study(folder), confirmation=confirmation))
     table = fresh.blocks[0].frame.set_index("configuration")
     assert table.loc["ERM", ["dev_uar", "seconds"]].tolist() == ["50.0 → 50.0", "20.0 → 20.0"]
-    assert table.loc["trial 2", "misses"] == "dev_gap<=0.1 → dev_gap<=0.1"
+    assert table.loc["trial 2", "violations"] == "dev_gap<=0.1 → dev_gap<=0.1"
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_confirmation_shows_the_search_objectives(tmp_path):
 )
 def test_w_f1_and_gap_are_not_own_objectives(tmp_path, objectives):
     plan = {"objectives": objectives, "constraints": []}
-    assert not own_objectives(plan) and own_objectives(plan | {"constraints": ["dev_gap<=0.1"]})
+    assert not has_custom_objectives(plan) and has_custom_objectives(plan | {"constraints": ["dev_gap<=0.1"]})

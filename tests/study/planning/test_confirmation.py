@@ -49,12 +49,12 @@ def test_search_objectives_of_the_study_are_confirmed(tmp_path):
     searched, confirmed = load_study(search), load_study(fresh)
     table = confirmation_table(with_objectives(confirmation(searched, confirmed), searched, confirmed))
     assert table["dev_uar"].item() == "50.0 → 45.0" and table["seconds"].item() == "20.0 → 21.0"
-    assert table["misses"].item() == "nothing → dev_gap<=0.1"
+    assert table["violations"].item() == "none → dev_gap<=0.1"
     unfinished = write_plan(tmp_path / "s" / "cut", seeds=(10, 11), **OBJECTIVES)  # one of two seeds has finished
     write_run(unfinished, "aaa", 10, figures(0.5, 0.05), figures(0.45, 0.06))
     confirmed = load_study(unfinished)
     table = confirmation_table(with_objectives(confirmation(searched, confirmed), searched, confirmed))
-    assert table["misses"].item() == "nothing → –"
+    assert table["violations"].item() == "none → –"
     assert "dev_uar" not in confirmation_table(confirmation(searched, confirmed))
 
 
