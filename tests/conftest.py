@@ -196,7 +196,7 @@ def run_here(small_corpus, tmp_path_factory):
         with (
             mock.patch.dict(os.environ, updated(environment, variables), clear=True),
             mock.patch("ray.init", partial(ray.init, num_cpus=1, ignore_reinit_error=True)),
-            mock.patch("study.ray_backend.cluster.leave"),
+            mock.patch("study.ray_backend.cluster.disconnect"),
             redirect_stdout(out),
             redirect_stderr(err),
         ):
