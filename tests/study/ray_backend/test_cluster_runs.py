@@ -1,7 +1,6 @@
-"""Sweeps on a Ray cluster of several nodes, and as a job of one.
+"""Faults of a Ray cluster of several nodes during a sweep: a node goes or is slow, workers cannot start, a job is stopped.
 
-By default one job is run. ``make test-faults`` also stops a job, and removes a node and slows one down during a sweep;
-each must end with the metrics of a sweep without faults, without having repeated a finished trial.
+The sweep must end with the metrics of a sweep without faults, without repeating a finished trial.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from tests.study.ray_backend.sweeps import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * PATIENCE)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(4 * PATIENCE)]
 SEARCH = ("--sampler", "random", "--space", "schedules", "--num-workers", "1", "--trials", "4")
 SEARCH += ("--epochs", "20", "--set", "optimisation.patience=20")  # long enough for a fault in the middle
 SLOW_SECONDS = 20.0
@@ -130,14 +129,6 @@ def wait_for_job(jobs, name):
     return output
 
 
-def test_job_runs_a_sweep_on_all_nodes(run_sweep, jobs):
-    jobs.submit("short", "--study", "short", "--num-workers", "2", "--trials", "1")
-    output = wait_for_job(jobs, "short")
-    assert "the Ray cluster: 2 cores" in output and "Pareto front on dev" in output
-    (trial,) = StudyState(StudyFolder.at(str(run_sweep.storage), "short")).trials.values()
-    assert trial["state"] == "finished"
-
-
 @pytest.fixture(scope="module")
 def expected(run_sweep):
     """Return the values of each configuration of a sweep without faults."""
@@ -158,7 +149,6 @@ def trained_under(raylet):
     return None
 
 
-@pytest.mark.faults
 def test_removed_node_is_replaced(run_sweep, start_sweep, expected, cluster):
     folder = StudyFolder.at(str(run_sweep.storage), "nodes")
     process = start_sweep(*SEARCH, "--study", "nodes", variables={**cluster.variables, "RAY_ADDRESS": cluster.address})
@@ -188,7 +178,6 @@ sys.stdin.read()
 """Another user of the cluster, who reserves one of its two cores."""
 
 
-@pytest.mark.faults
 def test_trial_whose_workers_never_start_fails_with_the_reason(run_sweep, cluster):
     variables = {**cluster.variables, "RAY_ADDRESS": cluster.address}
     limit = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3"}
@@ -215,7 +204,6 @@ def slow_down(processes, seconds):
             time.sleep(pause)
 
 
-@pytest.mark.faults
 def test_node_may_be_ten_times_slower_for_a_while(run_sweep, start_sweep, expected, cluster):
     folder = StudyFolder.at(str(run_sweep.storage), "slow")
     process = start_sweep(*SEARCH, "--study", "slow", variables={**cluster.variables, "RAY_ADDRESS": cluster.address})
@@ -227,7 +215,6 @@ def test_node_may_be_ten_times_slower_for_a_while(run_sweep, start_sweep, expect
     assert_nothing_lost(folder, kept, expected)
 
 
-@pytest.mark.faults
 def test_stopped_job_resumes_when_submitted_again(run_sweep, jobs, expected):
     folder = StudyFolder.at(str(run_sweep.storage), "job")
     jobs.submit("first", *SEARCH, "--study", "job")
