@@ -1,4 +1,4 @@
-"""Faults of a Ray cluster of several nodes during a sweep: a node goes or is slow, workers cannot start, a job is stopped.
+"""Faults of a Ray cluster of several nodes: a node goes or is slow, workers cannot start, a job is stopped.
 
 The sweep must end with the metrics of a sweep without faults, without repeating a finished trial.
 """
