@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 from search_spaces import SpaceMaker
 from study.cli.app import handle_sigterm, name_full_disk
@@ -152,7 +153,7 @@ def _run_trials(plan: StudyPlan, state: StudyState, command: StudyCommand, conso
     if incomplete:
         trials = plural(len(incomplete), "finished trial")
         console.print(f"{'seeds':11}adding seeds to {trials} first: the study has {len(request.seeds)} seeds now")
-        progress = StudyProgress(console, len(incomplete), 0, epochs, command.describe_trial)
+        progress = StudyProgress(progress_bar(console), len(incomplete), 0, epochs, command.describe_trial)
         run = partial(tuner.run_missing_seeds, template, incomplete, request.retries, [progress])
         _run_with_progress(progress, run)
         state.refresh()
@@ -167,11 +168,17 @@ def _run_trials(plan: StudyPlan, state: StudyState, command: StudyCommand, conso
         request.retries,
         template.cells,
     )
-    progress = StudyProgress(console, request.trials, state.trials_done, epochs, command.describe_trial)
+    progress = StudyProgress(progress_bar(console), request.trials, state.trials_done, epochs, command.describe_trial)
     directory = request.folder.uri if request.folder.is_local else "."
     callbacks = [progress, *make_trackers(request.trackers, request.name, directory)]
     run = partial(tuner.run_trials, template, search, state, request.trials, callbacks, request.early_stopping)
     _run_with_progress(progress, run)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return a bar with a description, which is shown on terminals only and leaves no line."""
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _run_with_progress(progress: StudyProgress, run: Callable[[], None]) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from study.common.errors import RecordError, SettingsError, plural
 from study.planning.plan import StudyPlan
 from study.storage.study_folder import StudyFolder
 from study.storage.study_state import StudyState
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RUNS_PER_STUDY = 30  # at most so many runs of a study are measured
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from rich.console import Console
 from transformers import AutoConfig, Qwen2AudioConfig
 
 from study.common.environment import free_memory
@@ -18,6 +18,9 @@ from study.models.memory_estimate import GB, MemoryNeed, Workload, memory_need
 from study.models.pretrained import require_folder
 from study.models.tiny import tiny_config
 from study.planning.plan import StudyPlan
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 BYTES_PER_TOKEN = 3  # of UTF-8 text, approximately
 TEMPLATE_TOKENS = 25  # of the chat template around the prompt

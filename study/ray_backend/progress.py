@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class StudyProgress(Callback):
     """Shows trial, epoch, W-F1, gap and the estimated time left.
 
     Args:
+        bar: shows the live line; trials are printed on its console.
         trials: of the whole study.
         finished: trials that were done before this call.
         epochs_per_trial: the most epochs that a trial can have, over all seeds.
@@ -23,31 +25,24 @@ class StudyProgress(Callback):
 
     def __init__(
         self,
-        console: Console,
+        bar: Progress,
         trials: int,
         finished: int,
         epochs_per_trial: int,
         describe: Callable[[Mapping[str, Any]], str],
     ):
-        self.console, self.trials, self.finished = console, trials, finished
+        self.bar, self.trials, self.finished = bar, trials, finished
         self.epochs_per_trial, self.describe = epochs_per_trial, describe
         self.started = time.monotonic()
         self.completed = 0
         self.failed = 0
         self.epochs: dict[str, int] = {}
-        self.bar = Progress(
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
         self.task = self.bar.add_task(
             f"trial {finished + 1}/{trials}: starting workers", total=trials * epochs_per_trial
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its callbacks for a restore that is never used, and a console cannot be."""
+        """Return nothing: Tune pickles its callbacks for a restore that is never used, and a bar cannot be."""
         return {}
 
     def setup(self, *args: Any, **info: Any) -> None:
@@ -88,7 +83,7 @@ class StudyProgress(Callback):
         self.bar.stop()
 
     def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _description(self, suggestion: dict[str, Any]) -> str:
         hyperparameters = {key: value for key, value in suggestion.items() if key not in ("number", "label")}

@@ -32,7 +32,7 @@ from study.ray_backend.cluster import MAX_GPUS_RESOURCE
 from study.storage.study_folder import StudyFolder
 from study.storage.study_state import StudyState
 from tests import REPO
-from tests.conftest import PLANTED
+from tests.conftest import CREDENTIALS
 
 CLUSTER = REPO / "cluster"
 HEADS = {"r7i.4xlarge": 128, "n2-highmem-16": 128, "Standard_E16s_v5": 128}  # GiB, as their makers list them
@@ -415,7 +415,7 @@ def doors(process: psutil.Process) -> set[str]:
 def test_a_job_runs_the_sweep_on_a_running_cluster_of_one_machine_behind_locked_doors(small_corpus, tmp_path):
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    environment |= {"RAY_TMPDIR": temporary, "RAY_AUTH_TOKEN": secrets.token_hex(32), **exported(), **PLANTED}
+    environment |= {"RAY_TMPDIR": temporary, "RAY_AUTH_TOKEN": secrets.token_hex(32), **exported(), **CREDENTIALS}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     dashboard = free_port()
     head = subprocess.Popen(
@@ -449,7 +449,7 @@ def test_a_job_runs_the_sweep_on_a_running_cluster_of_one_machine_behind_locked_
             with contextlib.suppress(OSError):  # of a Ray that lives: sockets, and files that go
                 held[path] = path.read_bytes()
         assert {"study.json", "report.html", "worker-0.log", "runtime_env_agent.log"} <= {path.name for path in held}
-        for name, secret in PLANTED.items():
+        for name, secret in CREDENTIALS.items():
             assert secret not in done.stdout + done.stderr, name
             assert not [str(path) for path, content in held.items() if secret.encode() in content], name
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import os
@@ -19,7 +18,8 @@ from packaging.utils import canonicalize_name
 
 from analysis.loading.study import load_study
 from analysis.report.build import write_report
-from study.cli.options import add_search_flags, add_study_flags, read_flags
+from study.cli.request import search_request
+from study.cli.sweep import make_parser
 from study.common.errors import RecordError, SettingsError
 from study.config.settings import CorpusSettings, Parallelism
 from study.data.corpora import load_corpus
@@ -100,11 +100,8 @@ SECRET = "wJalrXUtnFEMI/K7MDENG+bPx"
     ],
 )
 def test_storage_url_with_a_credential_is_refused_and_not_printed(url):
-    parser = argparse.ArgumentParser()
-    add_study_flags(parser)
-    add_search_flags(parser)
     with pytest.raises(RecordError, match="environment") as caught:
-        read_flags(parser.parse_args(["--storage", url]), cores=2)
+        search_request(*make_parser().read(["--storage", url]), cores=2)
     assert SECRET not in str(caught.value) and "AKIA" not in str(caught.value)
     with pytest.raises(RecordError):
         load_study(url)

@@ -94,14 +94,13 @@ def test_comparison_table_uses_holm_adjusted_p_values(tmp_path, monkeypatch, cap
         assert (holm, verdict) == (format_p(row["p_holm"]), row["verdict"])
 
 
-def test_arms_are_compared_and_can_be_added(sweep):
-    folder = StudyFolder.at(str(sweep.storage), "arms")
+@pytest.mark.slow
+def test_arms_are_trained_compared_and_can_be_added(run_here):
+    folder = StudyFolder.at(str(run_here.storage), "arms")
 
-    def run(arms: str):
-        done = sweep(
-            "--study", "arms", "--num-workers", "1", "--seeds", "0,1", "--arms", arms, script=("study/ablation.py",)
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    def run(arms: str) -> str:
+        done = run_here(main, "--study", "arms", "--num-workers", "1", "--seeds", "0,1", "--arms", arms)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
     out = run("minimax")
@@ -111,8 +110,8 @@ def test_arms_are_compared_and_can_be_added(sweep):
     assert read_study(folder)["settings"]["control"]["fraction"] == 0.5
     run("V-REx; minimax")
     after = StudyState(folder).trials
-    assert {n: trial for n, trial in after.items() if n in before} == before  # nothing is run twice
+    assert {n: trial for n, trial in after.items() if n in before} == before  # no arm is trained again
     assert [trial["label"] for n, trial in after.items() if n not in before] == ["V-REx"]
     study = load_study(folder)
     assert set(study.configurations["n_seeds"]) == {2}
-    assert "V-REx" in run("V-REx")  # complete: shown, not run
+    assert "V-REx" in run("V-REx")  # the study is complete, so it is shown

@@ -38,7 +38,7 @@ from study.storage.study_state import StudyState
 from study.training.engine import join_process_group
 from study.training.trainer import Trainer, train
 from tests import REPO
-from tests.conftest import without_times
+from tests.conftest import PATIENCE, without_times
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def finished(command):
     """(output, study folder) of a run under torchrun with two ranks, both modalities."""
     flags = ("--study", "one", "--epochs", "1", "--modalities", "speech,speech+text", "--set", "loss.method=erm")
     process = start(command(*flags), torchrun=2)
-    out, err = process.communicate(timeout=250)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
     return out, StudyFolder.at(str(command.storage), "one")
 
@@ -288,12 +288,12 @@ def test_study_without_an_epoch_accepts_a_repaired_backbone(command, small_study
 
 
 @pytest.mark.slow
-def test_resume_after_sigkill_gives_same_metrics(command):
+def test_resume_after_sigkill_gives_same_metrics(command, capsys):
     folder = StudyFolder.at(str(command.storage), "killed")
     length = ("--epochs", "12", "--set", "optimisation.patience=12")  # no early stop: the last epoch is the twelfth
     arguments = command("--study", "killed", *length)
     process = start(arguments, start_new_session=True)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PATIENCE
     while not list(Path(folder.uri).glob("runs/*/0/checkpoint.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
@@ -301,11 +301,11 @@ def test_resume_after_sigkill_gives_same_metrics(command):
     process.communicate()
     assert not StudyState(folder).finished_runs
     process = start(arguments)
-    out, err = process.communicate(timeout=250)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
     assert "epoch  12" in out and "epoch   1" not in out
     process = start(command("--study", "unbroken", *length))
-    _, err = process.communicate(timeout=250)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
     uninterrupted_folder = StudyFolder.at(str(command.storage), "unbroken")
     ((config_id, seed),) = StudyState(folder).finished_runs
@@ -314,15 +314,17 @@ def test_resume_after_sigkill_gives_same_metrics(command):
         study.read_json(f"runs/{config_id}/{seed}/finished.json") for study in (folder, uninterrupted_folder)
     )
     assert without_times(resumed) == without_times(uninterrupted)
-    process = start(arguments)
-    repeated, _ = process.communicate(timeout=250)
+    join_process_group()
+    capsys.readouterr()
+    assert main(arguments[1:]) == 0
+    repeated = capsys.readouterr().out
     assert "has finished" in repeated and out.splitlines()[-20:] == repeated.splitlines()[-20:]
 
 
 @pytest.mark.slow
 def test_zero_3_exports_whole_weights(command):
     process = start(command("--study", "sharded", "--epochs", "1", "--zero-stage", "3"), torchrun=2)
-    _, err = process.communicate(timeout=250)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
     folder = StudyFolder.at(str(command.storage), "sharded")
     ((config_id, seed),) = StudyState(folder).finished_runs
@@ -339,7 +341,7 @@ def test_zero_3_exports_whole_weights(command):
         predictions_file,
     ]
     process = start(["study/evaluate.py", *flags])
-    _, err = process.communicate(timeout=250)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
     run = folder.read_parquet(f"runs/{config_id}/{seed}/predictions.parquet").query("split == 'test'")
     repeated = folder.read_parquet("kept.parquet").set_index(["utterance_id", "modality"])

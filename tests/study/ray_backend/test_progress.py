@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from study.cli.run_study import progress_bar
 from study.ray_backend import progress
 
 
@@ -27,7 +28,7 @@ def trial_of(trial_id, label=None, **result):
 def test_progress_of_finished_stopped_and_failed_trials(clock):
     out = io.StringIO()
     shown = progress.StudyProgress(
-        Console(file=out), 4, 1, 2, lambda hyperparameters: f"power {hyperparameters['loss.power']}"
+        progress_bar(Console(file=out)), 4, 1, 2, lambda hyperparameters: f"power {hyperparameters['loss.power']}"
     )
     metrics = {"dev_w_f1": 0.456, "dev_gap": 0.051, "epoch": 1}
     for _ in range(2):
@@ -46,7 +47,7 @@ def test_progress_of_finished_stopped_and_failed_trials(clock):
 
 
 def test_time_left_is_unknown_before_the_first_epoch(clock):
-    shown = progress.StudyProgress(Console(file=io.StringIO()), 2, 0, 2, str)
+    shown = progress.StudyProgress(progress_bar(Console(file=io.StringIO())), 2, 0, 2, str)
     assert shown._time_left() == "time left unknown"
     clock.seconds = 10.0
     shown.on_trial_result(1, [], trial_of("aa"), {"dev_w_f1": 0.4, "dev_gap": 0.1, "epoch": 1})

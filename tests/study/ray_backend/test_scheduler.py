@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from analysis.loading.study import load_study
+from study.cli.sweep import main
 from study.ray_backend.scheduler import MoAshaScheduler
 from study.search.mo_asha import MoAshaConfig, Rungs
 from study.search.objectives import epoch_metrics
@@ -103,14 +104,14 @@ def test_pruned_trials_are_not_on_the_front(tmp_path):
 
 
 @pytest.mark.slow
-def test_sweep_stops_trials_but_not_baselines_and_can_be_extended(sweep):
+def test_sweep_stops_trials_but_not_baselines_and_can_be_extended(run_here):
     # With this factor one configuration continues at the rung, so every searched trial that another one beats stops
-    # after the first epoch. On two cores, a stopped trial that kept its workers would block the next one.
+    # after the first epoch. A stopped trial that kept its workers would block the next one on the single core.
     stopping = ("--early-stopping", "mo-asha:reduction_factor=99")
-    flags = ("--study", "stopping", "--epochs", "2", "--num-workers", "2", *stopping)
-    done = sweep(*flags, "--trials", "5")
+    flags = ("--study", "stopping", "--epochs", "2", "--num-workers", "1", *stopping)
+    done = run_here(main, *flags, "--trials", "5")
     assert done.returncode == 0, done.stderr[-3000:]
-    folder = StudyFolder.at(str(sweep.storage), "stopping")
+    folder = StudyFolder.at(str(run_here.storage), "stopping")
     trials = StudyState(folder).trials
     pruned = {number for number, trial in trials.items() if trial["state"] == "pruned"}
     assert len(trials) == 5 and pruned
@@ -125,8 +126,8 @@ def test_sweep_stops_trials_but_not_baselines_and_can_be_extended(sweep):
     exported = optuna.load_study(study_name="stopping", storage=storage).trials
     assert {trial.number for trial in exported if trial.state == TrialState.PRUNED} == pruned
     before = {name: folder.read_bytes(f"trials/{name}") for name in folder.names("trials")}
-    assert "is complete: 5 trials" in sweep(*flags, "--trials", "5").stdout
-    extended = sweep(*flags, "--trials", "6")
+    assert "is complete: 5 trials" in run_here(main, *flags, "--trials", "5").stdout
+    extended = run_here(main, *flags, "--trials", "6")
     assert extended.returncode == 0 and len(StudyState(folder).trials) == 6, extended.stderr[-2000:]
     assert before == {name: folder.read_bytes(f"trials/{name}") for name in before}
     last = StudyState(folder).trials[5]  # compared with the trials of the first call
