@@ -1,7 +1,7 @@
-"""A model of step time and communication: ZeRO-2 against ZeRO-3, and trials at once against ranks a trial.
+"""Model the time and communication of a step: ZeRO-2 or ZeRO-3, more trials at once or more workers per trial.
 
-``python -m cluster.scaling_model`` prints the tables of ``cluster/README.md``. Traffic follows from parameter counts;
-the seconds of a step are arithmetic at an assumed utilisation plus an assumed overhead, and have not been measured.
+``python -m cluster.scaling_model`` prints the tables of docs/clusters.md as Markdown. Communication follows from
+parameter counts. The time of a step is arithmetic at an assumed utilisation plus an assumed overhead; none is measured.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import sys
 from dataclasses import dataclass
 
 BF16 = 2  # bytes
-FLOP_AN_EXAMPLE = 3.73e12  # Qwen2-Audio-7B, LoRA, states of the tower kept, 3.6 s of speech and 50 tokens of text
-CARD_FLOPS = 790e12  # an H200 in bf16
+FLOP_PER_EXAMPLE = 3.73e12  # Qwen2-Audio-7B, LoRA, cached encoder states, 3.6 s of speech and 50 tokens of text
+GPU_FLOPS = 790e12  # an H200 in bf16
 
 
 @dataclass(frozen=True)
 class Model:
-    """Attributes: parameters of the backbone, and those that are trained."""
+    """Parameters of the backbone, and those that are trained."""
 
     parameters: float
     trained: float
@@ -27,11 +27,12 @@ SEVEN_B = Model(parameters=8.4e9, trained=16.8e6)
 
 @dataclass(frozen=True)
 class Machine:
-    """Attributes:
+    """How fast a step is.
 
-    bandwidth: bytes a second that a GPU sends to others.
-    utilisation: share of ``CARD_FLOPS`` that a step reaches while it computes.
-    overhead: seconds of a step that no GPU shortens: launches, gathering losses, the optimiser.
+    Attributes:
+        bandwidth: bytes per second that a GPU sends to others.
+        utilisation: share of ``GPU_FLOPS`` that a step reaches while it computes.
+        overhead: seconds of a step that no further GPU shortens: kernel launches, gathering losses, the optimiser.
     """
 
     bandwidth: float
@@ -42,49 +43,50 @@ class Machine:
 NVLINK, NETWORK = Machine(450e9), Machine(50e9)
 
 
-def traffic(model: Model, zero_stage: int, num_workers: int, passes: int = 1) -> float:
-    """Bytes that a rank sends in one step, by ring algorithms.
+def bytes_sent(model: Model, zero_stage: int, num_workers: int, micro_batches: int = 1) -> float:
+    """Return the bytes that a worker sends in one step, with ring algorithms.
 
-    Stages 0 and 1 and 2 reduce the trained gradients (2, once each pass) and share the new weights; stage 3 also
-    gathers every weight for each forward and each backward pass, with several passes for the one without gradient too.
+    Stages 0 to 2 reduce the trained gradients (stage 2 once per micro-batch) and share the new weights. Stage 3 also
+    gathers every weight for each forward and each backward pass, and if there are several micro-batches for the forward
+    pass without gradient too.
 
-    >>> f"{traffic(SEVEN_B, 2, 8) / 1e6:.0f} MB, {traffic(SEVEN_B, 3, 8) / 1e9:.1f} GB"
+    >>> f"{bytes_sent(SEVEN_B, 2, 8) / 1e6:.0f} MB, {bytes_sent(SEVEN_B, 3, 8) / 1e9:.1f} GB"
     '59 MB, 29.4 GB'
     """
     share = (num_workers - 1) / num_workers
     trained = share * BF16 * model.trained
     if zero_stage < 3:
-        return trained * ((passes if zero_stage == 2 else 1) + 1)
-    gathers = 2 * passes if passes == 1 else 3 * passes
-    return share * BF16 * model.parameters * gathers + trained * passes
+        return trained * ((micro_batches if zero_stage == 2 else 1) + 1)
+    gathers = 2 if micro_batches == 1 else 3 * micro_batches
+    return share * BF16 * model.parameters * gathers + trained * micro_batches
 
 
 def step_seconds(model: Model, machine: Machine, zero_stage: int, num_workers: int, batch_size: int = 64) -> float:
-    """Of a batch over ``ranks``, nothing of the communication hidden behind arithmetic."""
-    arithmetic = batch_size / num_workers * FLOP_AN_EXAMPLE / (machine.utilisation * CARD_FLOPS)
-    return arithmetic + machine.overhead + traffic(model, zero_stage, num_workers) / machine.bandwidth
+    """Return the seconds of a step if no communication overlaps with arithmetic."""
+    arithmetic = batch_size / num_workers * FLOP_PER_EXAMPLE / (machine.utilisation * GPU_FLOPS)
+    return arithmetic + machine.overhead + bytes_sent(model, zero_stage, num_workers) / machine.bandwidth
 
 
-def traffic_table() -> str:
-    """Markdown: bytes a rank sends in a step, and how long that takes."""
+def communication_table() -> str:
+    """Return a Markdown table of the bytes that a worker sends in a step, and of the time that it takes."""
     lines = [
-        "| ranks | ZeRO-2 a step | NVLink | network | ZeRO-3 a step | NVLink | network |",
+        "| workers | ZeRO-2 per step | NVLink | network | ZeRO-3 per step | NVLink | network |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for num_workers in (2, 8, 64):
         cells = []
         for stage in (2, 3):
-            sent = traffic(SEVEN_B, stage, num_workers)
+            sent = bytes_sent(SEVEN_B, stage, num_workers)
             times = [f"{1000 * sent / machine.bandwidth:.1f} ms" for machine in (NVLINK, NETWORK)]
             cells += [f"{sent / 1e6:,.0f} MB", *times]
         lines.append(f"| {num_workers} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def trials_table() -> str:
-    """Markdown: GPUs shared as trials at once times ranks a trial, by a trial's step and by steps a second of all."""
+def throughput_table() -> str:
+    """Return a Markdown table of how GPUs are shared by trials: time of a step, and steps per second of all trials."""
     lines = [
-        "| GPUs | trials at once × ranks | a step of a trial | steps/s of all, ZeRO-2 | ZeRO-3 |",
+        "| GPUs | trials at once × workers | step of a trial | steps/s of all trials, ZeRO-2 | ZeRO-3 |",
         "| ---: | --- | ---: | ---: | ---: |",
     ]
     for gpus in (8, 64):
@@ -98,4 +100,4 @@ def trials_table() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{traffic_table()}\n{trials_table()}")
+    sys.stdout.write(f"{communication_table()}\n{throughput_table()}")

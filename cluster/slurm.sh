@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# sbatch cluster/slurm.sh --corpus meld-st:DIR --storage DIR ...     A sweep in one allocation: flags go to sweep.py.
-# Put in: account, partition, time, and the sizes below. Start it from the repository; its folder and --storage must be
-# seen by all nodes. Signalled before the end of its time, it queues itself again; the sweep goes on where it stopped.
+# sbatch cluster/slurm.sh --corpus meld-st:DIR --storage DIR ...
+# A sweep in one allocation; the options go to sweep.py. See docs/clusters.md.
+# Fill in: account, partition, time and the sizes below. Submit it from the repository. All nodes must see the repository
+# and --storage. Before its time ends, Slurm signals the job, which requeues itself and then resumes the sweep.
 #SBATCH --job-name=fair-ser
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -13,46 +14,46 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@300
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:?run me with sbatch}"
+cd "${SLURM_SUBMIT_DIR:?submit this script with sbatch}"
 # shellcheck disable=SC1091
 . .venv/bin/activate
 
-# Nobody else's Ray is touched: ports and temporary folder are this job's, and only processes that it started are ended.
-export RAY_AUTH_MODE=token # the token is ~/.ray/auth_token: ray get-auth-token --generate
+# Other Rays are not affected: the job has its own ports and temporary folder, and ends only processes that it started.
+export RAY_AUTH_MODE=token # with ~/.ray/auth_token, which `ray get-auth-token --generate` writes
 export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
 port=$((20000 + SLURM_JOB_ID % 20000))
-folder="/tmp/ray-$SLURM_JOB_ID" # on every node, for this user alone: Ray lets everybody write in its own, inside it
+folder="/tmp/ray-$SLURM_JOB_ID" # on every node, mode 700, because everybody can write to Ray's own folder inside it
 cores="${SLURM_CPUS_PER_TASK:-1}"
 gpus="${SLURM_GPUS_ON_NODE:-0}"
-export SRUN_CPUS_PER_TASK="$cores" # srun does not take it over from sbatch (Slurm >= 22.05): Ray would have one core
+export SRUN_CPUS_PER_TASK="$cores" # since Slurm 22.05 srun does not inherit it from sbatch; Ray would get one core
 ulimit -Sn "$(ulimit -Hn)"
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head="${nodes[0]}" # this script runs there
+head="${nodes[0]}" # the node of this script
 address="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')"
 
 steps=()
 end() {
   trap - EXIT USR1
-  for ((i = ${#steps[@]} - 1; i >= 0; i--)); do # the sweep before its Ray, each within a minute
+  for ((i = ${#steps[@]} - 1; i >= 0; i--)); do # the sweep before Ray, each within a minute
     kill "${steps[i]}" 2>/dev/null || continue
     seconds=0
     while ((seconds++ < 60)) && kill -0 "${steps[i]}" 2>/dev/null; do sleep 1; done
     kill -9 "${steps[i]}" 2>/dev/null || true
     wait "${steps[i]}" || true
   done
-  for _ in 1 2 3; do # Ray's agents write a little longer
+  for _ in 1 2 3; do # Ray's agents write for some more seconds
     if srun --overlap rm -rf "$folder"; then break; fi
     sleep 2
   done
 }
 trap end EXIT
-again() {
-  echo "the time is nearly over: queued again"
+requeue() {
+  echo "the time limit is near: requeued"
   end
   scontrol requeue "$SLURM_JOB_ID"
   exit 0
 }
-trap again USR1
+trap requeue USR1
 
 srun --overlap rm -rf "$folder"
 srun --overlap mkdir -m 700 "$folder"
@@ -63,8 +64,8 @@ srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
   "${resources[@]}" &
 steps+=($!)
 export RAY_ADDRESS="$address:$port"
-answers="exec 3<>/dev/tcp/$address/$port"
-timeout 300 bash -c "until $answers; do kill -0 $! || exit; sleep 1; done" 2>/dev/null # a head that has ended says why
+connect="exec 3<>/dev/tcp/$address/$port"
+timeout 300 bash -c "until $connect; do kill -0 $! || exit; sleep 1; done" 2>/dev/null # stop waiting if the head has ended
 
 if ((${#nodes[@]} > 1)); then
   others=$((${#nodes[@]} - 1))
