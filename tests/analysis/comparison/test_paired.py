@@ -240,11 +240,9 @@ def test_command_prints_the_table_and_writes_csv(tmp_path: Path, capsys: pytest.
 
     said = capsys.readouterr().out
     assert status == 0
-    assert "test, in points, against ERM; 50 resamples of whole speakers" in said
-    assert (
-        "The verdict on a cell rests on p after Holm over the cells of its configuration" in said
-        and SIGN_UNCERTAIN_NOTE in said
-    )
+    assert "On test, in points, compared with ERM; 50 bootstrap resamples of whole speakers" in said
+    assert "p adjusted by Holm's method over the cells of its configuration" in said
+    assert SIGN_UNCERTAIN_NOTE in said
     assert "ja/speech+text" not in said and "W-F1 gap, common priors" in said
     assert studies.NOTE in said
     read = pd.read_csv(csv)
