@@ -80,8 +80,8 @@ def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATO
     """
     hyperparameters = [Hyperparameter.model_validate(values) for values in study.plan.get("hyperparameters", [])]
     if not hyperparameters:
-        reason = f"the space {study.plan['space']!r} has no hyperparameters: nothing was searched"
-        return _table([{"hyperparameter": None, "n": 0, "reason": reason}])
+        no_search = f"the space {study.plan['space']!r} has no hyperparameters: nothing was searched"
+        return _table([{"hyperparameter": None, "n": 0, "reason": no_search}])
     objectives = objectives_of(study.plan)
     trials = list(_trials(study, hyperparameters, [metric for metric, _ in objectives]))
     trials_by_name = {h.name: [trial for trial in trials if h.name in trial.params] for h in hyperparameters}
@@ -94,9 +94,10 @@ def importance(study: Study, seed: int = 0, evaluators: Sequence[str] = EVALUATO
             else:
                 shares = _ped_anova(trials, axis, -1 if mode == "max" else 1)
             for name, with_it in trials_by_name.items():
-                row = {"objective": objective, "evaluator": evaluator, "hyperparameter": name, "n": len(with_it)}
+                row: dict[str, Any] = {"objective": objective, "evaluator": evaluator, "hyperparameter": name}
                 reason = _reason_without_share(with_it, axis, unexplained.get(name))
-                rows.append(row | ({"reason": reason} if reason else {"importance": shares[name]}))
+                row |= {"n": len(with_it), "reason": reason, "importance": None if reason else shares[name]}
+                rows.append(row)
     return _table(rows)
 
 
