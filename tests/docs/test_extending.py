@@ -27,7 +27,7 @@ def example(title: str, **names) -> SimpleNamespace:
     """Run the Python block whose first line names this file; return its names."""
     (block,) = re.findall(rf"```python\n# {re.escape(title)}\n(.*?)```", TEXT, re.DOTALL)
     scope = {"__name__": "example", **names}
-    exec(block, scope)
+    exec(compile(block, title, "exec", dont_inherit=True), scope)
     return SimpleNamespace(**scope)
 
 
@@ -68,7 +68,7 @@ def test_the_search_spaces_are_found(tmp_path, monkeypatch):
 def test_the_sampler_is_made_with_its_seed(monkeypatch):
     samplers = dict(SAMPLERS)
     example("study/search/optuna_study.py", SAMPLERS=samplers)
-    assert samplers["qmc"](3)._seed == 3
+    assert samplers["patient_tpe"](3)._n_startup_trials == 20
 
 
 def test_the_section_draws_its_figure():
