@@ -62,7 +62,7 @@ def test_report_of_a_search_contains_its_confirmation(tmp_path, monkeypatch, cap
     quick = partial(write_report, permutations=20, resamples=20)
     monkeypatch.setattr("analysis.report.build.write_report", quick)
     folder = write_whole_study(tmp_path / "s", per_cell=12, configurations=3)
-    report = Path(quick(folder).html)
+    report = Path(quick(load_study(folder)).html)
     assert "On fresh seeds" not in report.read_text()
 
     fresh = write_whole_study(tmp_path / "s" / "confirm", per_cell=12, configurations=2, seeds=(10, 11))
