@@ -63,7 +63,7 @@ def test_report_of_a_search_contains_its_confirmation(tmp_path, monkeypatch, cap
     monkeypatch.setattr("analysis.report.build.write_report", quick)
     folder = write_whole_study(tmp_path / "s", per_cell=12, configurations=3)
     report = Path(quick(load_study(folder)).html)
-    assert "On fresh seeds" not in report.read_text()
+    assert "Confirmation on fresh seeds" not in report.read_text()
 
     fresh = write_whole_study(tmp_path / "s" / "confirm", per_cell=12, configurations=2, seeds=(10, 11))
     request = SimpleNamespace(folder=fresh)
@@ -71,7 +71,7 @@ def test_report_of_a_search_contains_its_confirmation(tmp_path, monkeypatch, cap
     assert show_confirmation(console, StudyState(folder), request, StudyState(fresh), write=True) == 0
 
     page, printed = report.read_text(), capsys.readouterr().out
-    assert "<h2>On fresh seeds</h2>" in page and "1 → 2" in page
+    assert "<h2>Confirmation on fresh seeds</h2>" in page and "1 → 2" in page
     assert f"{report} (search and fresh seeds)" in printed
     assert f"{fresh.path('report', 'report.html')} (fresh seeds alone)" in printed
     assert Path(fresh.path("report", "report.html")).exists()
