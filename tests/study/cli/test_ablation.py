@@ -85,7 +85,7 @@ def test_comparison_table_uses_holm_adjusted_p_values(tmp_path, monkeypatch, cap
     quick = partial(compare, resamples=40)
     monkeypatch.setattr("study.cli.ablation.compare", quick)
     folder = write_whole_study(tmp_path / "s", per_cell=24, speakers=12, seeds=(0, 1), configurations=4)
-    assert show(Console(width=300), SimpleNamespace(folder=folder), write=False) == 0
+    assert show(Console(width=300), SimpleNamespace(folder=folder), StudyState(folder), write=False) == 0
     arms = adjusted(quick(load_study(folder)))
     table = arms.table[(arms.table["scope"] == arms.overall) & arms.table["quantity"].isin(["w_f1", "avg"])]
     lines = [line for line in capsys.readouterr().out.splitlines() if arms.overall in line]

@@ -75,7 +75,7 @@ def test_corpus_without_a_split_is_evaluated_as_a_whole(adapter, small_corpus, t
     assert main([*flags, *corpus, "--subset", "test"]) == 2
     assert "has no split; add --split speaker" in capsys.readouterr().err
     assert main([*flags, *corpus, "--split", "speaker"]) == 2
-    assert "leave no voice" in capsys.readouterr().err
+    assert "are too few for train, dev and test" in capsys.readouterr().err
     assert main([*flags, *corpus, "--split", "speaker", "--subset", "all"]) == 2
     assert "leave out --split speaker" in capsys.readouterr().err
 
@@ -114,7 +114,7 @@ def test_moved_backbone_is_accepted_and_another_is_refused(adapter, small_study,
         (["--adapter", "/nowhere"], "has no adapter_config.json"),
         (["--modalities", "sight"], "--modalities sight"),
         (["--backbone", "/nowhere/at/all"], "there is no such folder"),
-        (["--corpus", "tape:x"], "is not a corpus"),
+        (["--corpus", "tape:x"], "unknown corpus"),
         (["--batch-size", "0"], "--batch-size: "),
     ],
 )

@@ -267,7 +267,7 @@ def test_unfinished_run_of_another_parallelism_is_not_restarted(command, finishe
     )
     flags = ["--config", unfinished.path("trials", "00000.json"), "--storage", str(command.storage), "--study", "cut"]
     assert main(flags) == 2
-    assert "is an unfinished run of 2 worker(s), ZeRO-2, not of 1, ZeRO-2" in capsys.readouterr().err
+    assert "is an unfinished run of 2 workers, ZeRO-2, but this call has 1 worker, ZeRO-2" in capsys.readouterr().err
     assert unfinished.exists(f"{directory}/checkpoint.json")
 
 
