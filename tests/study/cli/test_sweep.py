@@ -175,10 +175,7 @@ SMALL_SPACE += ("--set", "loss.reduction=mean", "--study", "small")
 
 def test_more_trials_than_the_space_has_points_are_refused(run_here):
     refused = run_here(main, *SMALL_SPACE, "--trials", "10")
-    assert (
-        refused.returncode == 2
-        and "the space penalty has 2 points, with the baseline configurations 5; use at most 5" in refused.stderr
-    )
+    assert refused.returncode == 2 and "2 points, with the baseline configurations 5; use at most 5" in refused.stderr
 
 
 @pytest.mark.slow
