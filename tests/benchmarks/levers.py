@@ -1,13 +1,15 @@
-"""What each lever of a training step is worth alone: the same batches with and without it, in turn.
+"""Measure each optimisation of a training step alone: the same batches with and without it, alternating.
 
-``python -m tests.benchmarks.levers`` on a small model with the proportions of Qwen2-Audio-7B (tower to language model
-1 to 10); ``--shape 7b`` takes its full size, on a GPU. Clips last as utterances of a conversation do: log-normal around
-3.6 s on average, up to 30 s, or to what a GPU holds of one padded batch. On a CPU one thread's processor time is
-compared, which other work on the machine disturbs less than the clock. Neither Ray nor DeepSpeed is needed.
+``python -m tests.benchmarks.levers`` uses a small model with the proportions of Qwen2-Audio-7B (audio encoder to
+language model 1 to 10); ``--shape 7b`` uses its full size, on a GPU. The lengths of clips are like those of utterances
+in a conversation: log-normal, 3.6 s on average, up to 30 s, or up to what a GPU can hold of one padded batch. On a CPU
+the processor time of one thread is compared, which other work disturbs less than wall-clock time. Neither Ray nor
+DeepSpeed is needed.
 
-- buckets: passes of clips of like length (``computation.length_buckets``).
-- tower states kept: those of a frozen tower (``computation.encoder_states``).
-- tower on 30 s, head everywhere: as the stock model does (``computation.encoder_input``, ``computation.head``).
+- buckets: forward passes over clips of similar length (``computation.length_buckets``).
+- cached encoder states: those of a frozen audio encoder (``computation.encoder_states``).
+- encoder on 30 s, head at every position: as the stock model does (``computation.encoder_input``,
+  ``computation.head``).
 """
 
 from __future__ import annotations
@@ -58,13 +60,13 @@ SMALL = Qwen2AudioConfig(
 )
 
 
-def seconds_of_clips(size: int, rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
-    """Log-normal, 3.6 s on average, from 0.5 s to ``longest``."""
+def clip_seconds(size: int, rng: np.random.Generator, longest: float = LONGEST) -> np.ndarray:
+    """Return log-normal lengths of clips, 3.6 s on average, from 0.5 s to ``longest``."""
     return np.clip(rng.lognormal(np.log(3.6) - 0.7**2 / 2, 0.7, size), 0.5, longest)
 
 
-def batch_of(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device) -> Batch:
-    """One padded batch of noise."""
+def noise_batch(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device) -> Batch:
+    """Return one padded batch of noise."""
     audio = [audio_tokens(int(length)) for length in frames]
     ids = torch.full((len(frames), TEXT_TOKENS + max(audio)), PAD)
     for row, tokens in zip(ids, audio, strict=True):
@@ -83,37 +85,41 @@ def batch_of(config: Qwen2AudioConfig, frames: np.ndarray, device: torch.device)
 
 
 def fitting_seconds(config: Qwen2AudioConfig, size: int, free: float) -> float:
-    """The longest clips, up to 30 s, of which a padded batch fits in ``free`` bytes with logits at every position."""
-    logits = config.text_config.vocab_size * (2 * BF16 + 2 * FLOAT32)  # and their gradients, in both types
-    a_token = bytes_per_token(config, BackboneSettings(), BF16) + logits
-    tokens = (1 - RESERVED_FRACTION) * free / a_token / size - TEXT_TOKENS - 2  # two of the answer
+    """Return the longest clips, up to 30 s, with which a padded batch fits in ``free`` bytes.
+
+    Logits are computed at every position.
+    """
+    logits = config.text_config.vocab_size * (2 * BF16 + 2 * FLOAT32)  # with their gradients, in both types
+    bytes_of_token = bytes_per_token(config, BackboneSettings(), BF16) + logits
+    tokens = (1 - RESERVED_FRACTION) * free / bytes_of_token / size - TEXT_TOKENS - 2  # two for the answer
     return min(LONGEST, max(0.5, tokens / audio_tokens(100)))
 
 
-def timed(step: Callable[[], None], on_gpu: bool) -> float:
+def timed(step: Callable[[], object], on_gpu: bool) -> float:
+    """Return the seconds of a step: wall-clock time on a GPU, else processor time."""
     clock = time.perf_counter if on_gpu else time.process_time
-    began = clock()
+    start = clock()
     step()
     if on_gpu:
         torch.cuda.synchronize()
-    return clock() - began
+    return clock() - start
 
 
-def read_flags(name: str, doc: str | None, shape: str, batch_size: int) -> argparse.Namespace:
-    """Flags of a benchmark of steps on this shape or the 7B's; without a GPU for that, the program ends."""
+def parse_options(name: str, doc: str | None, shape: str, batch_size: int) -> argparse.Namespace:
+    """Parse the options of a benchmark of steps; exit if the shape of the 7B has no GPU."""
     parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=(doc or "").split("\n")[0])
     parser.add_argument("--shape", choices=(shape, "7b"), default=shape)
-    parser.add_argument("--batch-size", type=int, default=None, help=f"default: {batch_size}, of the 7B 64")
+    parser.add_argument("--batch-size", type=int, default=None, help=f"default: {batch_size}, or 64 for the 7B")
     parser.add_argument("--rounds", type=int, default=5)
-    flags = parser.parse_args()
-    if flags.shape == "7b" and not torch.cuda.is_available():
-        parser.error("the shape of the 7B needs a GPU; leave out --shape")
-    flags.batch_size = flags.batch_size or (64 if flags.shape == "7b" else batch_size)
-    return flags
+    options = parser.parse_args()
+    if options.shape == "7b" and not torch.cuda.is_available():
+        parser.error("--shape 7b needs a GPU; leave it out")
+    options.batch_size = options.batch_size or (64 if options.shape == "7b" else batch_size)
+    return options
 
 
 def random_model(config: Qwen2AudioConfig) -> tuple[Qwen2AudioForConditionalGeneration, torch.device]:
-    """Random weights on the GPU, in bfloat16, or on one thread of the CPU."""
+    """Return a model with random weights: bfloat16 on the GPU, or float32 on one thread of the CPU."""
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     if not on_gpu:
@@ -127,10 +133,10 @@ def random_model(config: Qwen2AudioConfig) -> tuple[Qwen2AudioForConditionalGene
 
 
 def main() -> int:
-    flags = read_flags("levers", __doc__, "small", 16)
-    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
+    options = parse_options("levers", __doc__, "small", 16)
+    config = SMALL if options.shape == "small" else Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
     base, device = random_model(config)
-    on_gpu, size = device.type == "cuda", flags.batch_size
+    on_gpu, size = device.type == "cuda", options.batch_size
     peft_model = with_lora(base, BackboneSettings())
     model = (
         EmotionModel(peft_model, [[20 + 2 * i, 5] for i in range(len(EMOTIONS))], pad_token_id=PAD).to(device).train()
@@ -138,7 +144,7 @@ def main() -> int:
     encoder = base.model.audio_tower
     rng = np.random.default_rng(0)
 
-    def kept(batch: Batch) -> Batch:
+    def with_states(batch: Batch) -> Batch:
         with torch.no_grad():
             return replace(batch, log_mel=None, encoder_states=encoder_states(encoder, batch.log_mel, batch.frames))
 
@@ -146,7 +152,7 @@ def main() -> int:
         sum(model(batch, score=False)[0].sum() for batch in batches).backward()
         model.zero_grad(set_to_none=True)
 
-    def train_as_stock(computation: Computation) -> Callable[[list[Batch]], None]:
+    def train_with(computation: Computation) -> Callable[[list[Batch]], None]:
         def work(batches: list[Batch]) -> None:
             model.computation = computation
             train(batches)
@@ -155,8 +161,8 @@ def main() -> int:
         return work
 
     as_stock = {
-        "tower on 30 s": train_as_stock(Computation(encoder_input="30_seconds")),
-        "head everywhere": train_as_stock(Computation(head="every_position")),
+        "encoder on 30 s": train_with(Computation(encoder_input="30_seconds")),
+        "head at every position": train_with(Computation(head="every_position")),
     }
 
     def score(batches: list[Batch]) -> None:
@@ -165,35 +171,38 @@ def main() -> int:
                 model(batch, score=True)
 
     longest = fitting_seconds(config, size, torch.cuda.mem_get_info()[0]) if on_gpu else LONGEST
-    print(f"clips of {longest:.1f} s at most")
+    print(f"clips of at most {longest:.1f} s")
     times: dict[str, list[float]] = {}
     padding: dict[str, list[float]] = {"one batch": [], "buckets": []}
-    for _ in range(flags.rounds + 1):
-        frames = np.round(100 * seconds_of_clips(size, rng, longest)).astype(np.int64)
+    for _ in range(options.rounds + 1):
+        frames = np.round(100 * clip_seconds(size, rng, longest)).astype(np.int64)
         lengths = np.array([TEXT_TOKENS + audio_tokens(int(length)) for length in frames])
         plans: dict[str, MicroBatches] = {
             "one batch": [[np.arange(size)]],
             "buckets": make_micro_batches([np.arange(size)], lengths, size, None, OVERHEAD)[0],
         }
-        for plan, passes in plans.items():
-            padding[plan].append(padded_tokens(passes, lengths) / lengths.sum())
-            heard = [batch_of(config, frames[bucket], device) for bucket in passes[0]]
-            stored = [kept(batch) for batch in heard]
-            for encoder_runs, batches in (("tower run", heard), ("tower states kept", stored)):
+        for plan, micro_batches in plans.items():
+            padding[plan].append(padded_tokens(micro_batches, lengths) / lengths.sum())
+            batches_with_mel = [noise_batch(config, frames[bucket], device) for bucket in micro_batches[0]]
+            batches_with_states = [with_states(batch) for batch in batches_with_mel]
+            for encoder_runs, batches in (
+                ("encoder run", batches_with_mel),
+                ("cached encoder states", batches_with_states),
+            ):
                 for name, work in (("training", train), ("scoring", score)):
                     seconds = timed(lambda work=work, batches=batches: work(batches), on_gpu)
                     times.setdefault(f"{name}, {plan}, {encoder_runs}", []).append(seconds)
             if plan == "one batch":
                 for name, work in as_stock.items():
-                    seconds = timed(lambda work=work, batches=heard: work(batches), on_gpu)
+                    seconds = timed(lambda work=work, batches=batches_with_mel: work(batches), on_gpu)
                     times.setdefault(f"training, {plan}, {name}", []).append(seconds)
     for name in ("training", "scoring"):
-        plain = times[f"{name}, one batch, tower run"][1:]
+        plain = times[f"{name}, one batch, encoder run"][1:]
         for key in [key for key in times if key.startswith(name)]:
             ratios = [before / after for before, after in zip(plain, times[key][1:], strict=True)]
             print(f"{key:45} {1000 * statistics.median(times[key][1:]):8.0f} ms, {statistics.median(ratios):.2f} times")
     for plan, each in padding.items():
-        print(f"{plan}: {statistics.median(each):.2f} padded tokens a token")
+        print(f"{plan}: {statistics.median(each):.2f} padded tokens per token")
     return 0
 
 

@@ -1,11 +1,11 @@
-"""A sweep of ours against a plain one of Hugging Face's ``Trainer`` with Optuna around it, on the same work.
+"""Compare our sweep with a plain sweep of Hugging Face's ``Trainer`` under Optuna on the same work.
 
-``python -m tests.benchmarks.peer`` with the tiny backbone; ``--shape 7b`` takes random weights in the shape of
-Qwen2-Audio-7B, on a GPU. Both sides have the same checkpoint, clips, prompt, LoRA, batch and epochs, one rank, and
-processes of their own, in turn; medians are printed. The peer is what a user writes today: the stock processor with its
-30 s of padding, the stock forward pass with labels of -100 on the prompt, the fastest of a few micro-batches, the model
-loaded for every trial. Its evaluation is one forward pass with a loss, ours scores seven labels. Rates alone, without
-Ray, DeepSpeed and Optuna: ``tests.benchmarks.peer_step``.
+``python -m tests.benchmarks.peer`` uses the tiny backbone; ``--shape 7b`` uses random weights of Qwen2-Audio-7B's
+shape, on a GPU. Both sides have the same checkpoint, clips, prompt, LoRA, batch size and epochs, one worker, and
+separate processes that alternate; medians are printed. The peer is what a user would write today: the stock processor
+with padding to 30 s, the stock forward pass with labels of -100 on the prompt, the fastest of a few micro-batch sizes,
+and the model loaded for every trial. It evaluates with one forward pass and a loss; our side scores seven labels.
+``tests.benchmarks.peer_step`` compares single steps, without Ray, DeepSpeed and Optuna.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ import torch
 from tests import REPO
 
 CHECKPOINT, CORPUS = "checkpoint", "corpus"
-MICRO = (4, 8, 16, 24, 32, 64)  # what the peer tries, as far as they divide the batch
+MICRO = (4, 8, 16, 24, 32, 64)  # micro-batch sizes that the peer tries, if they divide the batch
 TRIED_STEPS = 2
-FIGURES = ("training examples/s", "evaluation examples/s", "seconds a trial", "seconds a sweep", "peak memory, GB")
+FIGURES = ("training examples/s", "evaluation examples/s", "seconds per trial", "seconds per sweep", "peak memory, GB")
 
 
 def make_work(place: Path, shape: str) -> None:
-    """The checkpoint and the clips of both sides."""
+    """Write the checkpoint and the clips of both sides."""
     from transformers import AutoProcessor, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
     from study.config.settings import Prompt
@@ -65,7 +65,7 @@ def make_work(place: Path, shape: str) -> None:
 
 
 class Clips(torch.utils.data.Dataset):
-    """Conversations with their answers, and the clips as the stock processor wants them."""
+    """Conversations with answers, and waveforms for the stock processor."""
 
     def __init__(self, place: Path, split: str, processor: Any):
         from study.config.settings import CorpusSettings, Prompt
@@ -87,7 +87,7 @@ class Clips(torch.utils.data.Dataset):
 
 
 def collate(examples: list[dict[str, Any]], processor: Any) -> dict[str, torch.Tensor]:
-    """The stock processor's batch, padded on the right, with labels on the answers."""
+    """Return a batch of the stock processor, padded on the right, with labels on the answers."""
     texts = [example["prompt"] + example["answer"] for example in examples]
     batch = processor(
         text=texts,
@@ -106,7 +106,7 @@ def collate(examples: list[dict[str, Any]], processor: Any) -> dict[str, torch.T
 
 
 def peer(flags: argparse.Namespace) -> dict[str, float]:
-    """The sweep of ``Trainer`` and Optuna."""
+    """Run the sweep of ``Trainer`` and Optuna; return its figures."""
     from functools import partial
 
     import optuna
@@ -161,7 +161,7 @@ def peer(flags: argparse.Namespace) -> dict[str, float]:
 
     seconds = {}
     tries = [m for m in MICRO if not flags.batch_size % m]
-    for micro in [tries[0], *tries]:  # the first one warms up and is not counted
+    for micro in [tries[0], *tries]:  # the first try is a warm-up
         try:
             tried = trainer(micro, 5e-5, TRIED_STEPS)
             started = time.perf_counter()
@@ -170,9 +170,9 @@ def peer(flags: argparse.Namespace) -> dict[str, float]:
         except torch.OutOfMemoryError:
             break
         finally:
-            tried = None  # or its model would stay in the GPU's memory
+            tried = None  # frees the memory of its model
     micro = min(seconds, key=seconds.__getitem__)
-    choosing, began = time.perf_counter() - began, time.perf_counter()  # a user chooses once: not of the sweep
+    choosing, began = time.perf_counter() - began, time.perf_counter()  # a user chooses once, so it does not count
     training, evaluating, trials = [], [], []
 
     def objective(trial: Any) -> float:
@@ -202,7 +202,7 @@ def peer(flags: argparse.Namespace) -> dict[str, float]:
 
 
 def ours(flags: argparse.Namespace) -> dict[str, float]:
-    """The sweep of this project; rates are those of its records."""
+    """Run our sweep; return its figures, with rates from its records."""
     from study.storage.study_folder import StudyFolder
     from study.storage.study_state import StudyState
 
@@ -240,15 +240,15 @@ def ours(flags: argparse.Namespace) -> dict[str, float]:
 
 
 def measured(arguments: list[str]) -> dict[str, float]:
-    """The figures of one side in a process of its own, with the most memory that it and its children held."""
+    """Return the figures of one side, run in a separate process, with the peak memory of it and its children."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.peer", *arguments], cwd=REPO, stdout=subprocess.PIPE, text=True
     )
-    most = [0.0]
+    peak = [0.0]
 
     def watch() -> None:
         while process.poll() is None:
-            most[0] = max(most[0], _held(process.pid))
+            peak[0] = max(peak[0], _used_memory(process.pid))
             time.sleep(0.5)
 
     watcher = threading.Thread(target=watch)
@@ -257,22 +257,22 @@ def measured(arguments: list[str]) -> dict[str, float]:
     watcher.join()
     if process.returncode:
         raise SystemExit(f"error: {' '.join(arguments)} ended with {process.returncode}")
-    return {**json.loads(out.splitlines()[-1]), FIGURES[4]: most[0]}
+    return {**json.loads(out.splitlines()[-1]), FIGURES[4]: peak[0]}
 
 
-def _held(pid: int) -> float:
-    """GB of a GPU in use, where there is one; else memory of a process and its children, shared pages counted once."""
+def _used_memory(pid: int) -> float:
+    """Return GB in use: of the GPU, or else of a process and its children without shared pages."""
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         return (total - free) / 1e9
-    held = 0.0
+    used = 0.0
     try:
         root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
-            held += process.memory_full_info().uss / 1e9
+            used += process.memory_full_info().uss / 1e9
     except psutil.NoSuchProcess:
         pass
-    return held
+    return used
 
 
 def main() -> int:
@@ -282,20 +282,20 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--place", default=None, help="where the work is kept (default: a temporary folder)")
-    parser.add_argument("--side", choices=("peer", "ours"), default=None, help="one side's figures as JSON")
-    parser.add_argument("--ours", action="append", default=[], help="a further flag of our sweep; repeatable")
+    parser.add_argument("--place", default=None, help="folder for the work (default: a temporary one)")
+    parser.add_argument("--side", choices=("peer", "ours"), default=None, help="print the figures of one side as JSON")
+    parser.add_argument("--ours", action="append", default=[], help="another option of our sweep; repeatable")
     flags = parser.parse_args()
     if flags.side:
         print(json.dumps({"peer": peer, "ours": ours}[flags.side](flags)))
         return 0
     if flags.shape == "7b" and not torch.cuda.is_available():
-        print("error: the shape of the 7B needs a GPU; try --shape tiny", file=sys.stderr)
+        print("error: --shape 7b needs a GPU; use --shape tiny", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(dir=flags.place) as folder:
         os.environ |= {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
         maker = multiprocessing.get_context("spawn").Process(target=make_work, args=(Path(folder), flags.shape))
-        maker.start()  # in a process of its own, which leaves nothing in the GPU's memory
+        maker.start()  # a separate process, so that the GPU's memory is free afterwards
         maker.join()
         if maker.exitcode:
             return maker.exitcode

@@ -1,12 +1,12 @@
-"""Training and scoring of ours against a stock ``Trainer``'s: examples a second, memory, utilisation, on one device.
+"""Compare our training and scoring with a stock ``Trainer``: examples per second, memory, utilisation, on one device.
 
-``python -m tests.benchmarks.peer_step`` on the small model of ``levers``; ``--shape 7b`` takes the size of
-Qwen2-Audio-7B, on a GPU. Neither Ray nor DeepSpeed nor Optuna is needed (``peer`` compares whole sweeps, with them).
-Both sides have the same random weights, LoRA and clips of 3.6 s of noise, and take turns; medians are printed. The peer
-hears 30 s in the stock processor's padding and has the stock loss, at the fastest of several micro-batches with and
-without activation checkpointing. Ours is the study's forward pass, objective and AdamW with the tower's states kept, in
-bf16 on a GPU as DeepSpeed keeps it; the peer scores one label by its loss, ours seven. On a CPU one thread's processor
-time is compared.
+``python -m tests.benchmarks.peer_step`` uses the small model of ``levers``; ``--shape 7b`` uses the size of
+Qwen2-Audio-7B, on a GPU. Neither Ray nor DeepSpeed nor Optuna is needed (``peer`` compares whole sweeps with them).
+Both sides have the same random weights, LoRA and clips of 3.6 s of noise, and alternate; medians are printed. The peer
+pads clips to 30 s with the stock processor and uses the stock loss, with the fastest of several micro-batch sizes, with
+and without activation checkpointing. Our side is the study's forward pass, loss and AdamW with cached encoder states,
+on a GPU in bf16 as with DeepSpeed. The peer scores one label by its loss, our side seven. On a CPU the processor time
+of one thread is compared.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from study.models.audio_encoder import encoder_states
 from study.models.lora import with_lora
 from study.models.memory_estimate import GB, TEXT_CONFIG_7B
 from study.models.qwen2_audio import IGNORED, EmotionModel
-from tests.benchmarks.levers import PAD, SMALL, TEXT_TOKENS, Qwen2AudioConfig, random_model, read_flags, timed
-from tests.benchmarks.training_step import CARD_FLOPS, FLOP_AN_EXAMPLE, SECONDS
+from tests.benchmarks.levers import PAD, SMALL, TEXT_TOKENS, Qwen2AudioConfig, parse_options, random_model, timed
+from tests.benchmarks.training_step import FLOP_PER_EXAMPLE, GPU_FLOPS, SECONDS
 
-MICRO = (4, 8, 16, 32, 64)  # what the peer tries
-STEPS = 3  # of a turn; the first one is not counted
-END = 5  # the token behind a label word
+MICRO = (4, 8, 16, 32, 64)  # micro-batch sizes that the peer tries
+STEPS = 3  # per measurement; the first one is a warm-up
+END = 5  # the token after a label word
 ANSWERS = [[20 + 2 * i, END] for i in range(len(EMOTIONS))]
 
 
 class Clips(torch.utils.data.Dataset):
-    """Noise, its label, and a prompt with as many audio tokens as it has."""
+    """Clips of noise with a label, and a prompt with the right number of audio tokens."""
 
     def __init__(self, size: int, config: Qwen2AudioConfig):
         self.size, self.config = size, config
@@ -63,7 +63,7 @@ class Clips(torch.utils.data.Dataset):
 
 
 class Stock:
-    """Collates as the stock processor does: every clip padded to 30 s."""
+    """Collate as the stock processor does, with every clip padded to 30 s."""
 
     def __init__(self, extractor: WhisperFeatureExtractor):
         self.extractor = extractor
@@ -89,7 +89,7 @@ class Stock:
 
 
 class Clock(TrainerCallback):
-    """The times at which steps ended."""
+    """Record when each step ended."""
 
     def __init__(self, on_gpu: bool):
         self.on_gpu, self.ends = on_gpu, []
@@ -101,16 +101,16 @@ class Clock(TrainerCallback):
 
 
 class Peer:
-    """The stock ``Trainer`` on the model that both sides share."""
+    """The stock ``Trainer`` on the model that both sides use."""
 
     def __init__(self, model: PeftModel, config: Qwen2AudioConfig, extractor: WhisperFeatureExtractor, on_gpu: bool):
         self.model, self.config, self.extractor, self.on_gpu = model, config, extractor, on_gpu
 
     def seconds(self, batch_size: int, micro: int, checkpointing: bool, score: bool) -> float:
-        """Of a median training step; or of scoring as many clips.
+        """Return the median seconds of a training step, or the seconds of scoring as many clips.
 
         Raises:
-            torch.OutOfMemoryError: on a GPU.
+            torch.OutOfMemoryError: the GPU is too small.
         """
         clock = Clock(self.on_gpu)
         with tempfile.TemporaryDirectory() as folder:
@@ -146,14 +146,14 @@ class Peer:
                     return timed(trainer.evaluate, self.on_gpu)
                 trainer.train()
             finally:
-                self.model.__dict__.pop("forward", None)  # accelerate's, in autocast
+                self.model.__dict__.pop("forward", None)  # accelerate replaces it by an autocast wrapper
                 self.model.gradient_checkpointing_disable()
                 self.model.zero_grad(set_to_none=True)
         return statistics.median(np.diff(clock.ends))
 
     def fastest(self, batch_size: int) -> tuple[int, bool]:
-        """Micro-batch, and whether with checkpointing; the first try warms up and is not counted."""
-        tries = [each for each in product(MICRO, (False, True)) if not batch_size % each[0]]
+        """Return the fastest micro-batch size, and whether it uses checkpointing. The first try is a warm-up."""
+        tries = [choice for choice in product(MICRO, (False, True)) if not batch_size % choice[0]]
         times: dict[tuple[int, bool], float] = {}
         for micro, checkpointing in [tries[0], *tries]:
             with suppress(torch.OutOfMemoryError):
@@ -162,7 +162,7 @@ class Peer:
 
 
 class Ours:
-    """The study's step on the same model, its batch put together beforehand, as a run does beside the step."""
+    """The study's step on the same model. The batch is collated beforehand, as a run does during the previous step."""
 
     def __init__(self, model: PeftModel, clips: Clips, extractor: WhisperFeatureExtractor, device: torch.device):
         self.model = EmotionModel(model, ANSWERS, pad_token_id=PAD).to(device)
@@ -173,27 +173,27 @@ class Ours:
 
     @torch.no_grad()
     def _collated(self, clips: Clips, extractor: WhisperFeatureExtractor, encoder: Any) -> Batch:
-        heard = [clips[i] for i in range(len(clips))]
-        mels, frames = zip(*(log_mel(clip["waveform"], extractor) for clip in heard), strict=True)
+        examples = [clips[i] for i in range(len(clips))]
+        mels, frames = zip(*(log_mel(clip["waveform"], extractor) for clip in examples), strict=True)
         lengths = torch.tensor(frames)
         mel = torch.from_numpy(np.stack(mels)).to(self.device)
         states = encoder_states(encoder, mel, lengths.to(self.device))
-        prompts = torch.stack([clip["prompt"] for clip in heard])
+        prompts = torch.stack([clip["prompt"] for clip in examples])
         return Batch(
             input_ids=prompts,
-            prompt_lengths=torch.full((len(heard),), prompts.shape[1]),
+            prompt_lengths=torch.full((len(examples),), prompts.shape[1]),
             frames=lengths,
-            labels=torch.tensor([clip["label"] for clip in heard]),
-            groups=torch.arange(len(heard)) % (2 * len(LANGUAGES)),
-            rows=torch.arange(len(heard)),
+            labels=torch.tensor([clip["label"] for clip in examples]),
+            groups=torch.arange(len(examples)) % (2 * len(LANGUAGES)),
+            rows=torch.arange(len(examples)),
             encoder_states=states.cpu(),
         )
 
     def step(self) -> None:
         batch = self.batch.to(self.device)
         losses, _ = self.model(batch, score=False)
-        whole = GlobalBatch(losses.detach(), batch.groups, self.cells)
-        weights, _ = sample_weights(ErmMinMaxGap(), whole, (0.1,), {})
+        global_batch = GlobalBatch(losses.detach(), batch.groups, self.cells)
+        weights, _ = sample_weights(ErmMinMaxGap(), global_batch, (0.1,), {})
         (weights.losses * losses).sum().backward()
         torch.nn.utils.clip_grad_norm_(self.trained, Optimisation().gradient_clipping)
         self.optimiser.step()
@@ -204,14 +204,14 @@ class Ours:
         self.model(self.batch.to(self.device), score=True)
 
     def seconds(self, score: bool) -> float:
-        """Of a median step; or of scoring as many clips."""
+        """Return the median seconds of a step, or of scoring as many clips."""
         on_gpu = self.device.type == "cuda"
         self.model.train(not score)
         return statistics.median([timed(self.score if score else self.step, on_gpu) for _ in range(STEPS)][1:])
 
 
 def features_ratio(clips: Clips, extractor: WhisperFeatureExtractor) -> float:
-    """Processor time of the stock log-mel over ours, a clip after the other."""
+    """Return the processor time of the stock log-mel divided by that of ours, as the median over clips."""
     waveforms = [clips[i]["waveform"] for i in range(len(clips))]
     stock = {"sampling_rate": 16_000, "padding": "max_length", "return_tensors": "np"}
     ratios = []
@@ -222,48 +222,48 @@ def features_ratio(clips: Clips, extractor: WhisperFeatureExtractor) -> float:
 
 
 def main() -> int:
-    warnings.simplefilter("ignore", FutureWarning)  # of checkpointing's old name, which older versions know too
-    flags = read_flags("peer_step", __doc__, "small", 16)
-    if flags.batch_size % MICRO[0]:
-        print(f"error: --batch-size {flags.batch_size} has to be a multiple of {MICRO[0]}", file=sys.stderr)
+    warnings.simplefilter("ignore", FutureWarning)  # an old name in checkpointing, which older versions need
+    options = parse_options("peer_step", __doc__, "small", 16)
+    if options.batch_size % MICRO[0]:
+        print(f"error: --batch-size {options.batch_size} must be a multiple of {MICRO[0]}", file=sys.stderr)
         return 2
-    config = SMALL if flags.shape == "small" else Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
+    config = SMALL if options.shape == "small" else Qwen2AudioConfig(text_config=TEXT_CONFIG_7B)
     base, device = random_model(config)
-    on_gpu, size = device.type == "cuda", flags.batch_size
+    on_gpu, size = device.type == "cuda", options.batch_size
     model = with_lora(base, BackboneSettings()).to(device)
     lora = [p for p in model.parameters() if p.requires_grad]
     extractor = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
-    print(f"log-mel: {features_ratio(Clips(16, config), extractor):.1f} times as fast as the stock one")
+    print(f"log-mel: {features_ratio(Clips(16, config), extractor):.1f} times as fast as the stock log-mel")
     peer = Peer(model, config, extractor, on_gpu)
     micro, checkpointing = peer.fastest(size)
     print(f"peer: micro-batch {micro}, {'with' if checkpointing else 'without'} checkpointing")
 
-    def of_peer(score: bool) -> float:
-        for parameter in lora:  # PEFT keeps them in float32, and the Trainer computes under autocast
+    def peer_seconds(score: bool) -> float:
+        for parameter in lora:  # PEFT has them in float32; the Trainer uses autocast
             parameter.data = parameter.data.float()
         return peer.seconds(size, micro, checkpointing, score)
 
-    def of_ours(score: bool) -> float:
+    def our_seconds(score: bool) -> float:
         for parameter in lora:
             parameter.data = parameter.data.to(base.dtype)
         return Ours(model, Clips(size, config), extractor, device).seconds(score)
 
     rates: dict[tuple[str, bool], list[float]] = {}
     memory = {"peer": 0.0, "ours": 0.0}
-    for _ in range(flags.rounds):
-        for (side, seconds), score in product((("peer", of_peer), ("ours", of_ours)), (False, True)):
+    for _ in range(options.rounds):
+        for (side, seconds), score in product((("peer", peer_seconds), ("ours", our_seconds)), (False, True)):
             if on_gpu:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             rates.setdefault((side, score), []).append(size / seconds(score))
             if on_gpu:
                 memory[side] = max(memory[side], torch.cuda.max_memory_allocated() / GB)
-    medians = {key: statistics.median(each) for key, each in rates.items()}
+    medians = {key: statistics.median(values) for key, values in rates.items()}
     for name, score in (("training", False), ("scoring", True)):
         stock, own = medians["peer", score], medians["ours", score]
         print(f"{name}: peer {stock:.2f}, ours {own:.2f} examples/s, {own / stock:.2f} times")
     if on_gpu:
-        share = medians["ours", False] * FLOP_AN_EXAMPLE / CARD_FLOPS
+        share = medians["ours", False] * FLOP_PER_EXAMPLE / GPU_FLOPS
         print(f"peak memory: peer {memory['peer']:.1f} GB, ours {memory['ours']:.1f} GB")
         print(f"utilisation of an H200 in bf16: {share:.2f}")
     return 0

@@ -1,7 +1,7 @@
-"""Time and memory of the report of a large study: ``python -m tests.benchmarks.report_size``.
+"""Measure time and memory of the report of a large study: ``python -m tests.benchmarks.report_size``.
 
-Makes a finished search of ``--trials`` configurations with one seed, 3,000 dev and 3,000 test predictions each, through
-the records' own writers, and runs the report in a process of its own.
+Writes a finished search of ``--trials`` configurations with one seed and 3,000 dev and 3,000 test predictions each, and
+creates the report in a separate process.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PER_CELL, SPEAKERS, EPOCHS = 500, 50, 20
 
 
 def write_large_study(path: Path, trials: int) -> StudyFolder:
-    """A finished search of the space ``fairness``; ERM and the paper's setting come first."""
+    """Write a finished search of the space ``fairness``, with ERM and the paper's setting first."""
     space = space_maker("fairness")(LANGUAGES, Settings())
     hyperparameters = [hyperparameter.model_dump(mode="json") for hyperparameter in space.hyperparameters]
     folder = studies.write_plan(path, trials=trials, space=space.name, hyperparameters=hyperparameters)
-    known = studies.utterances(PER_CELL, SPEAKERS)
-    folder.write_parquet("utterances.parquet", known)
+    utterances = studies.utterances(PER_CELL, SPEAKERS)
+    folder.write_parquet("utterances.parquet", utterances)
     rng = np.random.default_rng(0)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     proposals = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -46,11 +46,11 @@ def write_large_study(path: Path, trials: int) -> StudyFolder:
         config_id = f"{number:010x}"
         studies.write_trial(folder, number, config_id, label, hyperparameters)
         accuracy = 0.3 + 0.3 * rng.random()
-        made = studies.predict(known, accuracy, rng.uniform(-0.2, 0.2), seed=number)
-        folder.write_parquet(f"{run_directory(config_id, 0)}/predictions.parquet", made)
-        labels = np.array(EMOTIONS)[made[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
-        whole = known.assign(modality=made["modality"], predicted=labels)
-        dev, test = (evaluate(whole[whole["split"] == split]) for split in ("dev", "test"))
+        predictions = studies.predict(utterances, accuracy, rng.uniform(-0.2, 0.2), seed=number)
+        folder.write_parquet(f"{run_directory(config_id, 0)}/predictions.parquet", predictions)
+        labels = np.array(EMOTIONS)[predictions[list(SCORE_COLUMNS)].to_numpy().argmax(axis=1)]
+        table = utterances.assign(modality=predictions["modality"], predicted=labels)
+        dev, test = (evaluate(table[table["split"] == split]) for split in ("dev", "test"))
         studies.write_run(folder, config_id, 0, dev, test, weights=np.linspace(0, 1, EPOCHS))
     return folder
 
@@ -58,7 +58,7 @@ def write_large_study(path: Path, trials: int) -> StudyFolder:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--keep", metavar="DIR", help="make the study there, or use the one that is there")
+    parser.add_argument("--keep", metavar="DIR", help="folder for the study; an existing one is reused")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(options.keep or temporary) / "large"
@@ -72,7 +72,7 @@ def main() -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(
             f"report: {time.perf_counter() - start:.1f} s of wall clock, {used.ru_utime + used.ru_stime:.1f} s of "
-            f"processor time, {used.ru_maxrss / 2**20:.2f} GiB at most, "
+            f"processor time, {used.ru_maxrss / 2**20:.2f} GiB peak, "
             f"{(path / 'report' / 'report.html').stat().st_size / 2**20:.1f} MiB of HTML"
         )
 

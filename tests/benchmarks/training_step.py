@@ -1,9 +1,9 @@
-"""Training steps on the shape of Qwen2-Audio-7B with random weights: examples a second, memory, the loss going down.
+"""Measure training steps of Qwen2-Audio-7B's shape with random weights: examples per second, memory, falling loss.
 
-``python -m tests.benchmarks.training_step`` on a GPU; ``--shape tiny`` tries the same path on a CPU. Neither Ray nor
-DeepSpeed nor a checkpoint is needed: one rank, the study's own forward pass, objective and utterance weights, AdamW.
-The tower runs in every step (``tests.benchmarks.peer_step`` keeps its states, as a study does).
-Clips of 3.6 s are noise with labels that their level tells apart, so that there is something to learn.
+``python -m tests.benchmarks.training_step`` needs a GPU; ``--shape tiny`` runs the same code on a CPU. Neither Ray nor
+DeepSpeed nor a checkpoint is needed: one worker, the study's own forward pass, loss and sample weights, and AdamW. The
+audio encoder runs in every step (``tests.benchmarks.peer_step`` caches its states, as a study does). Clips of 3.6 s are
+noise whose level depends on the label, so that there is something to learn.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from study.models.qwen2_audio import EmotionModel
 from study.models.tiny import tiny_config
 
 SECONDS, TEXT_TOKENS = 3.6, 50
-FLOP_AN_EXAMPLE, CARD_FLOPS = 3.73e12, 790e12  # of the 7B at 3.6 s; of an H200 in bf16
+FLOP_PER_EXAMPLE, GPU_FLOPS = 3.73e12, 790e12  # of the 7B at 3.6 s; of an H200 in bf16
 
 
 def random_batch(config: Qwen2AudioConfig, size: int, device: torch.device, seed: int) -> Batch:
-    """``size`` clips, the groups in turn."""
+    """Return ``size`` clips of alternating groups."""
     generator = torch.Generator().manual_seed(seed)
     frames = round(100 * SECONDS)
     labels = torch.randint(0, len(EMOTIONS), (size,), generator=generator)
@@ -61,16 +61,18 @@ def main() -> int:
     parser.add_argument("--shape", choices=("7b", "tiny"), default="7b")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30)
-    flags = parser.parse_args()
+    options = parser.parse_args()
     on_gpu = torch.cuda.is_available()
     device, dtype = (torch.device("cuda"), torch.bfloat16) if on_gpu else (torch.device("cpu"), torch.float32)
-    if flags.shape == "7b" and not on_gpu:
-        print("error: the shape of the 7B needs a GPU; try --shape tiny", file=sys.stderr)
+    if options.shape == "7b" and not on_gpu:
+        print("error: --shape 7b needs a GPU; use --shape tiny", file=sys.stderr)
         return 2
     settings = BackboneSettings()
-    config = Qwen2AudioConfig(text_config=TEXT_CONFIG_7B) if flags.shape == "7b" else tiny_config()
-    load = Workload(flags.batch_size, 2 * flags.batch_size, SECONDS, TEXT_TOKENS)
-    print(memory_need(config, settings, Parallelism(num_workers=1, zero_stage=0), load, on_gpu, epochs=1).describe())
+    config = Qwen2AudioConfig(text_config=TEXT_CONFIG_7B) if options.shape == "7b" else tiny_config()
+    workload = Workload(options.batch_size, 2 * options.batch_size, SECONDS, TEXT_TOKENS)
+    print(
+        memory_need(config, settings, Parallelism(num_workers=1, zero_stage=0), workload, on_gpu, epochs=1).describe()
+    )
 
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
@@ -80,24 +82,24 @@ def main() -> int:
     answers = [[20 + 2 * i, 5] for i in range(len(EMOTIONS))]
     model = EmotionModel(with_lora(backbone, settings), answers, pad_token_id=0).to(device).train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-3 if flags.shape == "tiny" else 2e-4, fused=on_gpu)
-    objective, in_use = ErmMinMaxGap(), cells(LANGUAGES, ["speech+text"])
+    optimiser = torch.optim.AdamW(trained, lr=1e-3 if options.shape == "tiny" else 2e-4, fused=on_gpu)
+    loss, in_use = ErmMinMaxGap(), cells(LANGUAGES, ["speech+text"])
 
     seconds, losses = [], []
-    for step in range(flags.steps):
-        batch = random_batch(config, flags.batch_size, device, seed=step)
-        started = time.perf_counter()
-        each, _ = model(batch, score=False)
-        weights, parts = sample_weights(objective, GlobalBatch(each.detach(), batch.groups, in_use), (0.1,), {})
-        (weights.losses * each).sum().backward()
+    for step in range(options.steps):
+        batch = random_batch(config, options.batch_size, device, seed=step)
+        start = time.perf_counter()
+        example_losses, _ = model(batch, score=False)
+        weights, parts = sample_weights(loss, GlobalBatch(example_losses.detach(), batch.groups, in_use), (0.1,), {})
+        (weights.losses * example_losses).sum().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         losses.append(float(parts.risk))  # waits for the GPU
-        seconds.append(time.perf_counter() - started)
-    rate = flags.batch_size / statistics.median(seconds[len(seconds) // 3 :])
-    print(f"{rate:.1f} examples/s; loss {losses[0]:.2f} at first, {losses[-1]:.2f} at step {flags.steps}")
+        seconds.append(time.perf_counter() - start)
+    rate = options.batch_size / statistics.median(seconds[len(seconds) // 3 :])
+    print(f"{rate:.1f} examples/s; loss {losses[0]:.2f} at step 1, {losses[-1]:.2f} at step {options.steps}")
     if on_gpu:
-        share = rate * FLOP_AN_EXAMPLE / CARD_FLOPS
+        share = rate * FLOP_PER_EXAMPLE / GPU_FLOPS
         print(
             f"peak memory {torch.cuda.max_memory_allocated() / GB:.1f} GB; utilisation {share:.2f} of an H200 in bf16"
         )

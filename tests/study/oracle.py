@@ -1,9 +1,9 @@
-"""What an unplanted training set would give: which planted gaps can be closed at all.
+"""Measure which planted gaps can be closed at all, by training on the same corpus without gaps (the oracle).
 
-``python -m tests.study.oracle --seeds 0,1,2`` trains plain ERM on the corpus with one plant, and on its plant-free twin
-(the oracle), and scores both on the dev and test clips of the *planted* corpus. A plant that only bends training
-(scarcity, prior) is closable: the oracle does not show its gap. One that weakens the clips themselves (cue) is not: the
-oracle shows it too, and only a worse figure for the other gender would close it.
+``python -m tests.study.oracle --seeds 0,1,2`` trains plain ERM on the corpus with one planted gap, and on the corpus
+without gaps, and evaluates both on the dev and test clips of the corpus with the gap. A gap that affects only training
+(scarcity, prior) is closable: the oracle does not have it. A gap in the clips themselves (cue) is not: the oracle has
+it too, and only a worse result for the other gender would close it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from study.training.trainer import Trainer
 EPOCHS = 4  # one more than the default study takes
 
 
-def run_on(planted_gaps: str, storage: str, seed: int) -> Trainer:
-    """Plain ERM, trained for ``EPOCHS`` on the synthetic corpus with these plants."""
+def train_on(planted_gaps: str, storage: str, seed: int) -> Trainer:
+    """Train plain ERM for ``EPOCHS`` on the synthetic corpus with these planted gaps."""
     flags = ["--planted-gaps", planted_gaps, "--storage", storage, "--num-workers", "1", "--epochs", str(EPOCHS)]
     plan = build_plan(search_request(*make_parser().read(flags), cores=1))
     settings = plan.request.settings.with_overrides({"loss.method": "erm"})
@@ -58,7 +58,7 @@ def run_on(planted_gaps: str, storage: str, seed: int) -> Trainer:
 
 
 def signed_accuracy_gap(trainer: Trainer, planted_features: Path, language: str) -> float:
-    """Women's minus men's accuracy in a language on dev and test of another corpus's clips, as a fraction."""
+    """Return women's minus men's accuracy (a fraction) in a language, on dev and test of the corpus with the gap."""
     dataset = features.load(planted_features)
     processor = load_processor(trainer.plan.backbone)
     utterances = dataset.select_columns(list(UTTERANCE_COLUMNS)).to_pandas()
@@ -74,45 +74,42 @@ def signed_accuracy_gap(trainer: Trainer, planted_features: Path, language: str)
 
 
 def compare(seed: int, storage: str) -> pd.DataFrame:
-    """One row a plant: its gap when trained with it, and when trained on the twin (the oracle)."""
+    """Return one row per planted gap: the gap after training with it, and after training without it (the oracle)."""
     rows = []
-    twin = run_on("none", storage, seed)
-    for planted_gap in PLANTED_GAPS:
-        planted = run_on(planted_gap.name, storage, seed)
+    oracle = train_on("none", storage, seed)
+    for gap in PLANTED_GAPS:
+        planted = train_on(gap.name, storage, seed)
         clips = planted.plan.features
         rows.append(
             {
-                "plant": planted_gap.name,
-                "group": f"{planted_gap.language} {planted_gap.gender}",
-                "closable": planted_gap.closable,
+                "gap": gap.name,
+                "group": f"{gap.language} {gap.gender}",
+                "closable": gap.closable,
                 "seed": seed,
-                "planted": signed_accuracy_gap(planted, clips, planted_gap.language),
-                "oracle": signed_accuracy_gap(twin, clips, planted_gap.language),
+                "planted": signed_accuracy_gap(planted, clips, gap.language),
+                "oracle": signed_accuracy_gap(oracle, clips, gap.language),
             }
         )
         planted.close()
-    twin.close()
+    oracle.close()
     return pd.DataFrame(rows)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.study.oracle", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
-    parser.add_argument("--storage", default=None, help="where the corpora are kept (default: a temporary folder)")
-    flags = parser.parse_args()
+    parser.add_argument("--storage", default=None, help="folder for the corpora (default: a temporary one)")
+    options = parser.parse_args()
     join_process_group()
     with tempfile.TemporaryDirectory() as folder:
-        table = pd.concat([compare(int(seed), flags.storage or folder) for seed in flags.seeds.split(",")])
+        table = pd.concat([compare(int(seed), options.storage or folder) for seed in options.seeds.split(",")])
     print("F - M accuracy, points, dev and test together (mean and range over seeds)")
-    for (planted_gap, group), rows in table.groupby(["plant", "group"], sort=False):
+    for (gap, group), rows in table.groupby(["gap", "group"], sort=False):
         words = [
             f"{name} {100 * rows[name].mean():+.1f} [{100 * rows[name].min():+.1f}, {100 * rows[name].max():+.1f}]"
             for name in ("planted", "oracle")
         ]
-        print(
-            f"{planted_gap:10}{group:12}{'closable' if rows['closable'].iloc[0] else 'not closable':14}"
-            + "   ".join(words)
-        )
+        print(f"{gap:10}{group:12}{'closable' if rows['closable'].iloc[0] else 'not closable':14}" + "   ".join(words))
     return 0
 
 
