@@ -18,12 +18,12 @@ from pathlib import Path
 
 ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists())
 sys.path.insert(0, str(ROOT))  # Jupyter starts in the notebook's folder
-STUDY = os.environ.get("STUDY", str(ROOT / "results" / "synthetic-ablation"))  # the folder that holds study.json
+STUDY = os.environ.get("STUDY", str(ROOT / "results" / "synthetic-ablation"))  # the folder that contains study.json
 
 # %% [markdown]
 # # The arms of an ablation
-# Open with Jupyter and jupytext, or turn it into a notebook with `jupytext --to ipynb ablation.py`. Set `STUDY` above
-# to a study that has a finished ERM and other arms.
+# Open it with Jupyter and jupytext, or convert it with `jupytext --to ipynb ablation.py`. Set `STUDY` above
+# to a study with a finished ERM and other arms.
 
 # %%
 from IPython.display import Image, display
@@ -46,24 +46,24 @@ for note in comparison.notes:
     print("·", note)
 
 # %% [markdown]
-# ## Both objectives
-# Every arm against ERM, on the same utterances and seeds. The range of W-F1 is a 95 % interval; that of the AVG gap is
-# how far swapping the two systems cluster by cluster reaches, and Holm adjusts p over the arms.
+# ## W-F1 and the AVG gap
+# Every arm against ERM, on the same utterances and seeds. W-F1 has a 95 % interval. The AVG gap has the 95 % range of
+# the paired permutation null instead. Holm's correction adjusts p over the arms.
 
 # %%
 formatted(arms_table(comparison))
 
 # %% [markdown]
-# The forest plot shows the same table: to the right of 0 an arm is better than ERM. A filled marker is told apart from
-# ERM after Holm; a dashed line is the reach of swaps and no interval.
+# The forest plot shows the same table: to the right of 0 an arm is better than ERM. A filled marker is a
+# significant difference after Holm. A dashed line is the 95 % range of the permutation null, not an interval.
 
 # %%
 Image(render(forest_figure(forest_info(comparison, ("w_f1", "avg"), scopes=(comparison.overall,))), "png"), width=860)
 
 # %% [markdown]
 # ## One part at a time
-# Each row leaves one part out of the paper's setting, or adds one to the plainest penalty, and 0 is that configuration.
-# A part left out that mattered lies to the left of 0, a part added that mattered to the right.
+# Each row removes one part from the paper's setting, or adds one to the plain penalty; 0 is that configuration. If a
+# part matters, removing it moves the marker to the left of 0, and adding it moves the marker to the right.
 
 # %%
 leave_one_out = leave_one_out_comparisons(study, 2000, 0)
@@ -73,8 +73,8 @@ if leave_one_out:
 
 # %% [markdown]
 # ## By language and modality
-# Signed gaps have intervals, and a marker each cell, filled where Holm over the cells of an arm tells it apart. A
-# crossed-out marker is a gap that passed 0 and is larger on the other side, so nothing was closed.
+# Signed gaps have intervals, with one marker per cell. A marker is filled if the difference is significant after Holm
+# over the cells of an arm. A crossed-out marker is a gap that reversed and became larger.
 
 # %%
 Image(render(forest_figure(forest_info(comparison)), "png"), width=860)
@@ -86,8 +86,8 @@ comparison_table(
 
 # %% [markdown]
 # ## In the layout of the benchmark
-# Test figures in points, gaps absolute, means over seeds; multilingual is the unweighted mean over languages. A gap has
-# no meaning without its noise floor, which the report states.
+# Test figures in points, gaps absolute, means over seeds; multilingual is the unweighted mean over languages. Read
+# a gap beside its noise floor, which the report states.
 
 # %%
 for modality, table in benchmark(study, study.configurations["config_id"].tolist()).items():
@@ -95,11 +95,11 @@ for modality, table in benchmark(study, study.configurations["config_id"].tolist
     display(table.round(2))
 
 # %% [markdown]
-# ## What the objective saw
-# Each column is an arm: the fairness weight, each cell's gap of training losses, the cell that counted, and the share
-# of utterances with a negative weight. Where that share is high, the better group is being unlearned.
+# ## The loss over the training steps
+# Each column is an arm: the fairness weight, each cell's gap of training losses, the active cell, and the share of
+# utterances with a negative weight. Where that share is high, the better group is being unlearned.
 
 # %%
-seen = steps_info(study)
-if seen is not None:
-    display(Image(render(steps_figure(seen), "png"), width=1000))
+steps = steps_info(study)
+if steps is not None:
+    display(Image(render(steps_figure(steps), "png"), width=1000))

@@ -18,11 +18,11 @@ from pathlib import Path
 
 ROOT = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists())
 sys.path.insert(0, str(ROOT))  # Jupyter starts in the notebook's folder
-STUDY = os.environ.get("STUDY", str(ROOT / "results" / "synthetic-fairness"))  # the folder that holds study.json
+STUDY = os.environ.get("STUDY", str(ROOT / "results" / "synthetic-fairness"))  # the folder that contains study.json
 
 # %% [markdown]
 # # The Pareto front of a study
-# Open with Jupyter and jupytext, or turn it into a notebook with `jupytext --to ipynb pareto.py`. Set `STUDY` above.
+# Open it with Jupyter and jupytext, or convert it with `jupytext --to ipynb pareto.py`. Set `STUDY` above.
 
 # %%
 from IPython.display import Image, display
@@ -50,7 +50,7 @@ for caveat in caveats(context):
 # %% [markdown]
 # ## Accuracy against the gender gap
 # Each filled marker is a configuration on dev, where the front (the line) is chosen; a thin line leads to the same
-# configuration on test. A gap inside the shaded band is one that a model blind to gender would show by chance.
+# configuration on test. A model blind to gender would show a gap inside the shaded band by chance.
 
 # %%
 Image(render(context.pareto, "png"), width=860)
@@ -62,17 +62,17 @@ formatted(front_table(points))
 formatted(configurations_table(points, len(study.seeds), uncertainty.intervals))
 
 # %% [markdown]
-# ## Choices
-# Each rule sees dev alone; test is what its choice then showed, once.
+# ## Selection rules
+# Each rule selects on dev only. The test figures of its choice are looked up once.
 
 # %%
 formatted(selection_table(choose(study)))
 
 # %% [markdown]
-# ## How sure the front is
+# ## Stability of the front
 # The table says in how many resamples of speakers or dialogues, and of training seeds, a configuration is on the front.
-# The figure, for which two seeds are needed, shows what a quarter, half and three quarters of the seeds' fronts attain.
-# Where its lines lie far apart, the front is a matter of the seed.
+# The figure needs two seeds. It shows what 25 %, 50 % and 75 % of the seeds' fronts attain. If its lines lie far apart,
+# the front depends on the seed.
 
 # %%
 probability_nondominated(study).sort_values("probability", ascending=False)
@@ -83,9 +83,9 @@ if not surfaces.empty:
     display(Image(render(attainment_figure(surfaces, len(study.seeds)), "png"), width=720))
 
 # %% [markdown]
-# ## How the front grew
-# The area that the front beats, over the trials and over the hours that they took. Where it is flat, more trials found
-# nothing that counts.
+# ## Hypervolume of the front
+# The area that the front dominates, over trials and over hours. Where the curve is flat, further trials did not improve
+# the front.
 
 # %%
 history = hypervolume_history(study)
@@ -94,8 +94,8 @@ if not history.empty:
 
 # %% [markdown]
 # ## By language and modality
-# Each panel is the front's figure for one cell, with the noise floor of that cell; black rims mark the study's front.
-# In the table signed gaps are women minus men, in points: read each beside its numbers of utterances.
+# Each panel shows one cell with its noise floor; black outlines mark the study's front. In the table, signed gaps are
+# women minus men, in points. Read each beside its numbers of utterances.
 
 # %%
 Image(render(cells_figure(cells_info(study, uncertainty.floors)), "png"), width=1000)
@@ -105,8 +105,8 @@ formatted(cells_table(study, points.loc[points["on_front"], "config_id"].tolist(
 
 # %% [markdown]
 # ## Training
-# Each line is a configuration on dev, epoch by epoch; the bold ones are ERM and the paper's setting. The right panel
-# shows how much the gap counted in the objective at that time.
+# Each line is a configuration on dev over the epochs; ERM and the paper's setting are bold. The right panel shows the
+# fairness weight.
 
 # %%
 Image(render(training_figure(training_lines(load_epochs(study))), "png"), width=1000)

@@ -1,4 +1,4 @@
-"""The forest plot of a comparison: what it shows, and its drawing."""
+"""The forest plot of a comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis.comparison.paired import KINDS, QUANTITIES, Comparison
 from analysis.comparison.verdict import NOT_SIGNIFICANT, TOO_FEW_CLUSTERS
-from analysis.plots.style import COLOURS, GREY, INK, MARKERS, STYLE, canvas, short, words
+from analysis.plots.style import COLOURS, GREY, INK, MARKERS, STYLE, annotate_figure, canvas, save, short
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,13 @@ def forest_info(
     scopes: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> ForestInfo:
-    """The data and the words of a forest plot.
+    """Return the data and texts of a forest plot.
 
     Args:
-        quantities: one panel each; a gap is shown as what was closed of it, so that better is to the right
-            everywhere. An absolute gap has no interval: its bar is the swap test turned round.
-        scopes: by default every cell and the mean over all of them.
-        names: configurations to show, top to bottom, by default all of them; without a row of these scopes one is
-            left out.
+        quantities: one panel each. A gap is shown as its reduction, so that better is to the right in every
+            panel. An absolute gap has no interval: its bar is the 95 % range of the paired permutation null.
+        scopes: languages, modalities or means to show; by default every cell and the mean over all cells.
+        names: configurations to show, top to bottom; by default all. One without a row in these scopes is left out.
 
     Raises:
         ValueError: there is nothing to show.
@@ -68,7 +67,7 @@ def forest_info(
     if chosen.empty:
         raise ValueError(f"no row of {', '.join(names)} for {', '.join(scopes)}")
     names = tuple(name for name in names if (chosen["name"] == name).any())
-    # a gap that shrinks has a difference below 0
+    # the difference of a gap that shrinks is negative
     sign = chosen["kind"].map({"level": 100.0, "signed gap": -100.0, "absolute gap": -100.0})
     is_null = chosen["kind"] == "absolute gap"
     low = chosen["low"].where(~is_null, -chosen["null_range"])
@@ -102,7 +101,7 @@ def forest_info(
             [
                 f"Lines: 95 % intervals over {comparison.by}s and, with several seeds, seeds; not adjusted for the "
                 "number of comparisons. Filled: significant difference from the reference "
-                f"({_by_which_p(chosen, comparison)}).",
+                f"({_describe_significance(chosen, comparison)}).",
                 *(
                     ["Crossed out: the gap reversed and became larger in the opposite direction."]
                     if points["overshot"].any()
@@ -123,10 +122,10 @@ def forest_info(
 
 
 def forest_figure(info: ForestInfo) -> Figure:
-    """Differences to a reference with their intervals: a row a configuration, a panel a quantity, better to the right.
+    """Draw the differences from a reference: one row per configuration, one panel per quantity, better to the right.
 
-    A marker shape and colour is a cell or a mean over cells (the last one black); filled where significantly different
-    from the reference, crossed out where a gap is reversed and larger. The line at 0 is the reference.
+    Marker shape and colour stand for a cell or a mean over cells (the last one is black). A marker is filled if the
+    difference is significant, and crossed out if a gap is reversed and larger. The line at 0 is the reference.
     """
     looks = {scope: (MARKERS[i % 6], COLOURS[i % 6]) for i, scope in enumerate(info.scopes)}
     if len(info.scopes) > 1:
@@ -159,16 +158,16 @@ def forest_figure(info: ForestInfo) -> Figure:
         ]
         figure.legend(handles=handles, loc="lower left", ncols=min(4, len(handles)), frameon=False, fontsize="small")
         longest = max(text.get_window_extent().width for text in panels[0].get_yticklabels()) / figure.dpi
-        words(figure, info.title, info.subtitle, info.caption, left=max(0.75, longest + 0.25))
+        annotate_figure(figure, info.title, info.subtitle, info.caption, left=max(0.75, longest + 0.25))
     return figure
 
 
-def _by_which_p(chosen: pd.DataFrame, comparison: Comparison) -> str:
-    """By which p value rows are significant; a cell that is the widest scope counts as a mean, it has no others."""
+def _describe_significance(chosen: pd.DataFrame, comparison: Comparison) -> str:
+    """Say which p value decides significance. A cell that is the widest scope counts as a mean."""
     cells = chosen["is_cell"] & (chosen["scope"] != comparison.overall)
     means = "over all cells after Holm over the rows" if comparison.over_arms else "by p alone"
-    said = ["cells after Holm over those of a row"] if cells.any() else []
-    return "; ".join([*said, *([] if cells.all() else [f"means {means}"])])
+    parts = ["cells after Holm over those of a row"] if cells.any() else []
+    return "; ".join([*parts, *([] if cells.all() else [f"means {means}"])])
 
 
 def _heading(quantity: str) -> str:
@@ -178,8 +177,5 @@ def _heading(quantity: str) -> str:
 
 
 def draw_forest(comparison: Comparison, stem: str) -> None:
-    from analysis.plots.style import save  # matplotlib is loaded only if there is something to draw
-
-    pass
-
+    """Write the forest plot of a comparison to ``stem.png`` and ``stem.svg``."""
     save(forest_figure(forest_info(comparison)), stem)

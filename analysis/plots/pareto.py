@@ -1,7 +1,4 @@
-"""The figures of a search: its front, the same by cell, and its training. What they show is computed elsewhere.
-
-Better is up and right.
-"""
+"""The Pareto figure of a study, over all cells and by cell. Better is up and to the right."""
 
 from __future__ import annotations
 
@@ -18,7 +15,18 @@ from matplotlib.patheffects import withStroke
 from analysis.loading.study import COMPARISON, ERM, PAPER, Study
 from analysis.pareto.front import front
 from analysis.pareto.objectives_front import has_custom_objectives
-from analysis.plots.style import BAND, GREY, INK, PALE, SIZES, STYLE, canvas, family_legend, look, words
+from analysis.plots.style import (
+    BAND,
+    GREY,
+    INK,
+    PALE,
+    SIZES,
+    STYLE,
+    annotate_figure,
+    canvas,
+    family_legend,
+    family_style,
+)
 from analysis.stats.permutation import NoiseFloor
 from study.common.groups import LANGUAGES, MODALITIES, cells
 
@@ -26,11 +34,11 @@ _CELL_ORDER = [str(cell) for cell in cells(LANGUAGES, MODALITIES)]
 
 
 def pareto_figure(info: ParetoInfo) -> Figure:
-    """W-F1 against the gender gap, in points, the gap falling to the right.
+    """Draw W-F1 against the gender gap, in points. The gap axis is inverted.
 
-    Filled markers are dev figures, with the front as a step line: everything below and left of it is beaten. Thin
-    lines lead to the same configurations on test (hollow). The front, ERM, the paper's setting and the comparison
-    methods are named, ERM and the paper's setting always, the others as far as there is room.
+    Filled markers are dev figures. The step line is the front; everything below and left of it is dominated. Thin lines
+    lead to the same configurations on test (hollow markers). ERM and the paper's setting are always named; the front
+    and the comparison methods are named as far as there is room.
     """
     with matplotlib.rc_context(STYLE):
         figure = canvas(8.6, 6.6)
@@ -39,7 +47,7 @@ def pareto_figure(info: ParetoInfo) -> Figure:
         if points.empty:
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no configuration has a gender gap to show", ha="center", color=GREY)
-            words(figure, info.title, info.subtitle, info.caption)
+            annotate_figure(figure, info.title, info.subtitle, info.caption)
             return figure
         _limits(
             axes,
@@ -59,20 +67,20 @@ def pareto_figure(info: ParetoInfo) -> Figure:
         axes.plot(ends[:, :2].T, ends[:, 2:].T, color=PALE, lw=0.9, zorder=2)
         _front_line(axes, points[points["on_front"]])
         _markers(axes, tested, "test", filled=False, zorder=3)
-        # a thousand of full size would hide those with a name
+        # a thousand full-size markers would hide the named ones
         zorder, scale = (2, 0.35) if info.test_of_named_only else (5, 1.0)
         _markers(axes, points[~points["named"]], "dev", filled=True, zorder=zorder, scale=scale)
         _markers(axes, points[points["named"]], "dev", filled=True, zorder=5)
         axes.set_xlabel("gender gap (AVG, points), smaller to the right")
         axes.set_ylabel("W-F1 (points)")
         family_legend(figure, points["family"])
-        words(figure, info.title, info.subtitle, info.caption)
+        annotate_figure(figure, info.title, info.subtitle, info.caption)
         _name_points(figure, axes, points, tested)
     return figure
 
 
 def cells_figure(info: CellsInfo) -> Figure:
-    """Dev W-F1 against the gap of one cell: a column a language, a row a modality, the same axes everywhere."""
+    """Draw dev W-F1 against the gap of each cell: languages in columns, modalities in rows, shared axes."""
     cells = sorted(info.sizes, key=_CELL_ORDER.index)
     languages, modalities = (list(dict.fromkeys(cell.split("/")[axis] for cell in cells)) for axis in (0, 1))
     with matplotlib.rc_context(STYLE):
@@ -101,13 +109,13 @@ def cells_figure(info: CellsInfo) -> Figure:
                     axes.set_xlabel("gap (AVG, points), smaller to the right")
             panels[row, 0].set_ylabel("W-F1 (points)")
         family_legend(figure, info.points["family"])
-        words(figure, info.title, info.subtitle, info.caption)
+        annotate_figure(figure, info.title, info.subtitle, info.caption)
         figure.subplots_adjust(wspace=0.08, hspace=0.22)
     return figure
 
 
 def _limits(axes: Axes, of_gaps: Sequence[pd.Series], of_scores: Sequence[pd.Series]) -> None:
-    """Room for every point and the whole band; the gap axis is turned round, so that better is to the right."""
+    """Set axis limits that show every point and the whole noise floor; the gap axis is inverted."""
     gaps, scores = pd.concat(of_gaps), pd.concat(of_scores)
     if gaps.empty or scores.empty:
         return
@@ -117,7 +125,7 @@ def _limits(axes: Axes, of_gaps: Sequence[pd.Series], of_scores: Sequence[pd.Ser
 
 
 def _front_line(axes: Axes, chosen: pd.DataFrame) -> None:
-    """The boundary of what the front beats: a point's W-F1 holds for every larger gap, until the next point's."""
+    """Draw the boundary of the region that the front dominates."""
     ordered = chosen.sort_values(["dev_gap", "dev_w_f1"])
     if ordered.empty:
         return
@@ -130,7 +138,7 @@ def _front_line(axes: Axes, chosen: pd.DataFrame) -> None:
 
 def _rims(axes: Axes, points: pd.DataFrame) -> None:
     for family, rows in points.groupby("family", sort=False):
-        marker, _, _ = look(str(family))
+        marker, _, _ = family_style(str(family))
         axes.scatter(
             rows["dev_gap"],
             rows["dev_w_f1"],
@@ -145,7 +153,7 @@ def _rims(axes: Axes, points: pd.DataFrame) -> None:
 
 def _markers(axes: Axes, points: pd.DataFrame, split: str, filled: bool, zorder: int, scale: float = 1.0) -> None:
     for family, rows in points.groupby("family", sort=False):
-        marker, colour, _ = look(str(family))
+        marker, colour, _ = family_style(str(family))
         size = scale * (75 if filled else 50) * SIZES.get(marker, 1)
         for complete, some in rows.groupby("complete"):
             axes.scatter(
@@ -156,10 +164,9 @@ def _markers(axes: Axes, points: pd.DataFrame, split: str, filled: bool, zorder:
 
 
 def _name_points(figure: Figure, axes: Axes, points: pd.DataFrame, tested: pd.DataFrame) -> None:
-    """Write names beside dev points, each at the first of eight places where it hides no marker and no other name.
+    """Write names beside dev points, each at the first of eight positions where it covers no marker and no other name.
 
-    ERM and the paper's setting come first, then the front. Where there is no such place, these two are named all the
-    same and others are not.
+    ERM and the paper's setting come first, then the front. Without a free position only these two are named.
     """
     canvas = FigureCanvasAgg(figure)
     taken = [_around(axes, gap, score) for gap, score in points[["dev_gap", "dev_w_f1"]].itertuples(index=False)]
@@ -193,24 +200,24 @@ _PLACES = (
 
 
 def _around(axes: Axes, gap: float, score: float) -> matplotlib.transforms.Bbox:
-    """The pixels that a marker takes."""
+    """Return the bounding box of a marker in pixels."""
     x, y = axes.transData.transform((gap, score))
     return matplotlib.transforms.Bbox.from_bounds(x - 6, y - 6, 12, 12)
 
 
 MANY = 16
-"""Above this many configurations a figure shows less of each."""
+"""Above this number of configurations, figures show less of each."""
 
 
 @dataclass(frozen=True)
 class ParetoInfo:
-    """What the Pareto figure shows, in points, with every word of it.
+    """The data and texts of the Pareto figure, in points.
 
     Attributes:
-        points: one row a configuration: ``name, label, family, complete, on_front, named, dev_w_f1, dev_gap,
+        points: one row per configuration: ``name, label, family, complete, on_front, named, dev_w_f1, dev_gap,
             test_w_f1, test_gap``. Configurations without a dev gap are left out; ``named`` are the front, ERM, the
             paper's setting and comparison methods that have a label.
-        test_of_named_only: whether test points are drawn for the named ones alone, there being many.
+        test_of_named_only: whether test points are drawn for named configurations only, because there are many.
         floor: 5 %, mean and 95 % of the noise floor of the gap, if it could be computed.
         title, subtitle, caption: sentences.
     """
@@ -224,7 +231,7 @@ class ParetoInfo:
 
 
 def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
-    """The data and the words of the Pareto figure.
+    """Return the data and texts of the Pareto figure.
 
     Args:
         floor: the noise floor of the reference configuration on dev.
@@ -247,12 +254,12 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
     if many:
         sentences.append("Small markers: all other configurations.")
     if not points["complete"].all():
-        sentences.append("Faded markers: not every seed has finished, or not every modality was heard.")
+        sentences.append("Faded markers: not every seed has finished, or not every modality was evaluated.")
     if floor is not None:
         sentences.append(
             f"Shaded: noise floor, the development gap that a model blind to gender would show by chance "
             f"(mean {100 * floor.mean:.1f}, {100 * floor.low:.1f} to {100 * floor.high:.1f} in 90 % of "
-            f"{floor.permutations} deals of the genders, cluster by cluster, their label priors kept)."
+            f"{floor.permutations} permutations of genders between clusters that keep the label priors)."
         )
     also = "Also: e" if has_custom_objectives(plan) else "E"
     return ParetoInfo(
@@ -268,12 +275,12 @@ def pareto_info(study: Study, floor: NoiseFloor | None = None) -> ParetoInfo:
 
 @dataclass(frozen=True)
 class CellsInfo:
-    """What the small multiples show: dev W-F1 against the AVG gap of each cell, in points.
+    """The data and texts of the figure by cell: dev W-F1 against the AVG gap, in points.
 
     Attributes:
-        points: one row a (configuration, cell): ``cell, name, label, family, complete, on_front, named, dev_w_f1,
-            dev_gap``. ``on_front`` is that of the study, over all cells; ``on_cell_front`` that of the cell alone.
-        sizes: by cell, its dev utterances of women and of men.
+        points: one row per (configuration, cell): ``cell, name, label, family, complete, on_front, named, dev_w_f1,
+            dev_gap``. ``on_front`` refers to all cells, ``on_cell_front`` to this cell alone.
+        sizes: by cell, the numbers of dev utterances of women and men.
         floors: by cell, 5 %, mean and 95 % of its noise floor, where it could be computed.
         title, subtitle, caption: sentences.
     """
@@ -287,7 +294,7 @@ class CellsInfo:
 
 
 def cells_info(study: Study, floors: Mapping[str, NoiseFloor]) -> CellsInfo:
-    """The data and the words of the Pareto figure by language and modality.
+    """Return the data and texts of the Pareto figure by language and modality.
 
     Args:
         floors: by cell, the noise floor of the reference configuration on dev.
@@ -312,9 +319,9 @@ def cells_info(study: Study, floors: Mapping[str, NoiseFloor]) -> CellsInfo:
         sizes={str(cell): (int(row["n_female"]), int(row["n_male"])) for cell, row in sizes.iterrows()},
         floors={cell: (100 * floor.low, 100 * floor.mean, 100 * floor.high) for cell, floor in floors.items()},
         title="By language and modality",
-        subtitle="development figures; black rims: the study's front, over all cells",
-        caption="Line: what would be the front if this cell alone counted. Shaded: the noise floor of this cell. "
-        "F and M: its utterances of women and of men.",
+        subtitle="development figures; black outlines: the study's front over all cells",
+        caption="Line: the front of this cell alone. Shaded: the noise floor of this cell. "
+        "F and M: numbers of utterances of women and men.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of a search as a whole: what its fronts attain over seeds, how it grew, and the published rows beside it."""
+"""Figures of a whole search: attainment over seeds, hypervolume over trials, and the published systems."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.formatting import POINTS
 from analysis.pareto.objectives_front import display_scale
-from analysis.plots.style import COLOURS, DASHES, GREY, INK, PALE, STYLE, canvas, short, words
+from analysis.plots.style import COLOURS, DASHES, GREY, INK, PALE, STYLE, annotate_figure, canvas, short
 from study.storage.schemas import objectives_of
 
 
 def attainment_figure(surfaces: pd.DataFrame, n_seeds: int) -> Figure:
-    """The surfaces that a quarter, half and three quarters of the seeds' fronts attain, the gap falling to the right.
+    """Draw the attainment surfaces of 25 %, 50 % and 75 % of the seeds' fronts. The gap axis is inverted.
 
     Args:
         surfaces: from :func:`analysis.pareto.attainment.attainment`, with at least one row.
-        n_seeds: fronts that it was made of.
+        n_seeds: number of fronts.
     """
     with matplotlib.rc_context(STYLE):
         figure = canvas(7.2, 5.0)
@@ -36,15 +36,17 @@ def attainment_figure(surfaces: pd.DataFrame, n_seeds: int) -> Figure:
                 [axes.get_ylim()[0], *w_f1, w_f1.iloc[-1]],
                 drawstyle="steps-post", color=COLOURS[i % 6], ls=DASHES[i % 6], lw=1.8, label=f"{level:.0f} % of seeds",
             )  # fmt: skip
-        _axes_words(axes)
+        _label_axes(axes)
         figure.legend(loc="lower left", ncols=3, frameon=False, fontsize="small")
-        caption = "Each seed has a front of its own. Below and left of a line is what so many of these fronts beat."
-        words(figure, "What the front attains over training seeds", f"dev, {n_seeds} seeds", caption)
+        caption = (
+            "Each seed has its own front. The region below and left of a line is dominated by this share of the fronts."
+        )
+        annotate_figure(figure, "Attainment of the front over training seeds", f"dev, {n_seeds} seeds", caption)
     return figure
 
 
 def hypervolume_figure(history: pd.DataFrame) -> Figure:
-    """The hypervolume of the front over the trials, and over the hours that they took.
+    """Draw the hypervolume of the front over trials and over hours.
 
     Args:
         history: from :func:`analysis.pareto.attainment.hypervolume_history`, with at least one row.
@@ -54,7 +56,7 @@ def hypervolume_figure(history: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, 2, sharey=True)
         scales = {
             "n_trials": "trials finished",
-            "hours": "hours × ranks of finished trials (GPU-hours on GPUs)",
+            "hours": "worker-hours of finished trials (GPU-hours on GPUs)",
         }
         for axes, (column, heading) in zip(panels, scales.items(), strict=True):
             axes.plot(history[column], 1e4 * history["hypervolume"], drawstyle="steps-post", color=INK, lw=1.6)
@@ -62,15 +64,13 @@ def hypervolume_figure(history: pd.DataFrame) -> Figure:
             axes.set_xlabel(heading)
         panels[0].set_ylabel("hypervolume (squared points)")
         panels[0].xaxis.get_major_locator().set_params(integer=True)
-        caption = (
-            "The area of W-F1 and gap that the front beats, up to W-F1 0 and a gap of 50 points. Higher is better."
-        )
-        words(figure, "How the front grew", "dev, in the order of the trials", caption)
+        caption = "The area that the front dominates, relative to W-F1 0 and a gap of 50 points. Higher is better."
+        annotate_figure(figure, "Hypervolume of the front", "dev, in the order of the trials", caption)
     return figure
 
 
 def published_figure(rows: pd.DataFrame) -> Figure:
-    """Our configurations on test and the published systems, one panel a modality; they were measured on other splits.
+    """Draw our configurations on test beside the published systems, which were measured on other splits.
 
     Args:
         rows: ``modality, name, ours`` (bool), ``w_f1, gap`` (points).
@@ -79,15 +79,15 @@ def published_figure(rows: pd.DataFrame) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = canvas(4.6 * len(modalities) + 0.8, 5.0)
         for axes, modality in zip(figure.subplots(1, len(modalities), squeeze=False)[0], modalities, strict=True):
-            here = rows[rows["modality"] == modality]
-            for ours, marker, colour, said in (
+            panel = rows[rows["modality"] == modality]
+            for ours, marker, colour, label in (
                 (False, "v", GREY, "published, different split"),
                 (True, "o", COLOURS[0], "this study, test"),
             ):
-                some = here[here["ours"] == ours]
+                some = panel[panel["ours"] == ours]
                 axes.scatter(
                     some["gap"], some["w_f1"], marker=marker, s=45, edgecolor=colour, lw=1.3,
-                    facecolor=colour if ours else "none", label=said,
+                    facecolor=colour if ours else "none", label=label,
                 )  # fmt: skip
                 if not ours:
                     for row in some.itertuples():
@@ -98,25 +98,27 @@ def published_figure(rows: pd.DataFrame) -> Figure:
             axes.margins(0.22, 0.12)
             axes.xaxis.set_inverted(True)
             axes.set_title(modality, loc="left", fontsize="medium")
-            _axes_words(axes)
+            _label_axes(axes)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower left", ncols=2, frameon=False, fontsize="small")
-        words(figure, "Beside the published rows", "multilingual means; not comparable figures", "")
+        annotate_figure(
+            figure, "Published systems", "multilingual means; the splits differ, so figures are not comparable", ""
+        )
     return figure
 
 
-def _axes_words(axes: Axes) -> None:
+def _label_axes(axes: Axes) -> None:
     axes.set_xlabel("gender gap (AVG, points), smaller to the right")
     axes.set_ylabel("W-F1 (points)")
 
 
 def objectives_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
-    """The first objective against each other one; a cross misses a requirement."""
+    """Draw the first search objective against each other one; crosses violate a constraint."""
     (first, mode), *others = objectives_of(plan)
     missed = points["violations"].astype(bool)
     looks = (
-        (points[~missed & ~points["on_front"]], {"marker": "o", "color": PALE, "label": "beaten"}),
-        (points[missed], {"marker": "x", "color": GREY, "label": "misses a requirement"}),
+        (points[~missed & ~points["on_front"]], {"marker": "o", "color": PALE, "label": "dominated"}),
+        (points[missed], {"marker": "x", "color": GREY, "label": "violates a constraint"}),
         (points[points["on_front"]], {"marker": "D", "color": COLOURS[0], "label": "front"}),
     )
     with matplotlib.rc_context(STYLE):
@@ -135,21 +137,23 @@ def objectives_figure(points: pd.DataFrame, plan: dict[str, Any]) -> Figure:
             axes.set_ylabel(f"{_heading(first)}, {mode}")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower left", ncols=3, frameon=False, fontsize="small")
-        words(figure, "What was searched for", "dev, means over seeds", "Better is up and right.")
+        annotate_figure(figure, "Search objectives", "dev, means over seeds", "Better is up and to the right.")
     return figure
 
 
 def history_figure(history: pd.DataFrame) -> Figure:
-    """The hypervolume of :func:`goals_history` over the trials."""
+    """Draw the hypervolume of :func:`analysis.pareto.attainment.objectives_history` over the trials."""
     with matplotlib.rc_context(STYLE):
         figure = canvas(6.2, 3.6)
         axes = figure.subplots()
         axes.plot(history["n_trials"], history["hypervolume"], drawstyle="steps-post", color=INK, lw=1.6)
-        axes.set_xlabel("trials that keep the requirements")
+        axes.set_xlabel("trials that satisfy the constraints")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("hypervolume")
-        caption = "From 0 to 1, each objective between the worst and the best of this study."
-        words(figure, "How this front grew", "dev, in the order of the trials", caption)
+        caption = "Each objective is scaled to 0 (worst of this study) to 1 (best)."
+        annotate_figure(
+            figure, "Hypervolume of the front over the search objectives", "dev, in the order of the trials", caption
+        )
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What the objective saw, step by step: fairness weight, gap of every cell, active cell, negative weights."""
+"""The loss over the training steps: fairness weight, gap of every cell, active cell, negative weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.loading.study import PAPER, Study
-from analysis.plots.style import DASHES, GREY, INK, STYLE, canvas, words
+from analysis.plots.style import DASHES, GREY, INK, STYLE, annotate_figure, canvas
 
-SHOWN = 3
+MAX_CONFIGURATIONS = 3
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9")
 LINES = tuple(zip(COLOURS, DASHES, strict=True))
 """Colour and dash of each cell."""
@@ -20,15 +20,15 @@ LINES = tuple(zip(COLOURS, DASHES, strict=True))
 
 @dataclass(frozen=True)
 class StepsInfo:
-    """What the figure shows, one run of each configuration.
+    """The data of the figure: one run per configuration.
 
     Attributes:
         names: of the configurations, in the order of the columns.
         cells: the cells, in the order of their colours.
-        steps: ``name, step, epoch, weight`` (mean over cells where each has its own), ``active``,
+        steps: ``name, step, epoch, weight`` (the mean over cells if each has its own), ``active``,
             ``negative_weights`` (fraction).
-        gaps: ``name, step, cell, gap``: the absolute gap in nats, averaged over a tenth of the run's steps.
-        weights: ``name, step, cell, weight``, for configurations with a weight each cell.
+        gaps: ``name, step, cell, gap``: the absolute gap in nats, a moving average over a tenth of the run's steps.
+        weights: ``name, step, cell, weight``, for configurations with one weight per cell.
         seed: of the runs.
     """
 
@@ -41,17 +41,17 @@ class StepsInfo:
 
 
 def steps_info(study: Study) -> StepsInfo | None:
-    """The paper's setting and those with the best dev W-F1 among the configurations that have a fairness weight.
+    """Return the steps of the paper's setting and of the configurations with the best dev W-F1 and a fairness weight.
 
     Returns:
-        ``None`` where no configuration has one.
+        ``None`` if no configuration has a fairness weight.
     """
     seed = min(study.seeds)
     runs = study.runs[study.runs["seed"] == seed].sort_values("dev_w_f1", ascending=False)
     runs = pd.concat([runs[runs["label"] == PAPER], runs[runs["label"] != PAPER]])
     chosen: dict[str, pd.DataFrame] = {}
     for run in runs.itertuples():
-        if len(chosen) < SHOWN:
+        if len(chosen) < MAX_CONFIGURATIONS:
             steps = study.records.steps(str(run.config_id), seed)
             if not steps.empty and steps["fairness_weight"].any():
                 chosen[str(run.name)] = steps.assign(name=str(run.name))
@@ -69,7 +69,7 @@ def steps_info(study: Study) -> StepsInfo | None:
 
 
 def steps_figure(info: StepsInfo) -> Figure:
-    """One column a configuration: weight, gaps, which cell is active, share of negative weights, over the steps."""
+    """Draw weight, gaps, active cell and share of negative weights over the steps, one column per configuration."""
     rows = (
         "fairness weight",
         "gap of the losses (nats)",
@@ -107,13 +107,18 @@ def steps_figure(info: StepsInfo) -> Figure:
             )  # fmt: skip
         handles, labels = panels[1, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower left", ncols=len(labels), frameon=False, fontsize="small")
-        words(figure, "What the objective saw", f"every training step, seed {info.seed}; thin lines: epochs", "")
+        annotate_figure(
+            figure, "The loss over the training steps", f"every training step, seed {info.seed}; thin lines: epochs", ""
+        )
         figure.subplots_adjust(top=1 - 1.25 / figure.get_figheight(), hspace=0.35)
     return figure
 
 
 def _by_cell(steps: pd.DataFrame, kind: str, smooth: bool = False) -> pd.DataFrame:
-    """The columns ``kind/CELL`` as rows ``name, step, cell, value``; absolute, averaged over a tenth of the steps."""
+    """Return the columns ``kind/CELL`` as rows ``name, step, cell, value``.
+
+    With ``smooth``, values are absolute and averaged over a tenth of the steps.
+    """
     value = {"gap": "gap", "fairness_weight": "weight"}[kind]
     wide = steps[[column for column in map(str, steps) if column.startswith(f"{kind}/")]].astype(float)
     wide.columns = wide.columns.str.removeprefix(f"{kind}/")

@@ -126,7 +126,7 @@ def chance_caveat(study: Study, chance: Mapping[str, float]) -> str:
         f"Some models are no better than chance: their dev W-F1 is at most {POINTS * CHANCE_MARGIN:.0f} points above "
         f"chance level. {collapsed}. Chance level is the W-F1 of always answering the most frequent emotion, or of "
         "drawing answers from the label distribution if that is higher. A model that ignores its input has almost no "
-        "gap, so a small gap in these languages is no evidence of fairness."
+        "gap, so a small gap in these languages is not evidence of fairness."
     )
 
 

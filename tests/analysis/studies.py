@@ -19,7 +19,7 @@ from study.storage.records import run_directory
 from study.storage.schemas import SCHEMA_VERSION
 from study.storage.study_folder import StudyFolder
 
-NOTE = "The gaps of this corpus are planted: it is no evidence about people."
+NOTE = "The gaps of this corpus are planted, so it says nothing about people."
 
 
 def write_plan(path: Path, seeds: Sequence[int] = (0,), **changes: Any) -> StudyFolder:

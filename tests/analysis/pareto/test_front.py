@@ -80,7 +80,7 @@ def test_pareto_info_has_points_and_text(tmp_path: Path) -> None:
     assert "synthetic" in info.title
     assert "3 configurations" in info.subtitle
     assert "one seed each: differences of this size may be noise" in info.subtitle
-    assert "mean 4.0, 2.0 to 7.0 in 90 % of 200 deals" in info.caption
+    assert "mean 4.0, 2.0 to 7.0 in 90 % of 200 permutations" in info.caption
     assert studies.NOTE in info.caption
 
 

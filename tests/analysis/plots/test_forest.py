@@ -44,14 +44,14 @@ def test_better_is_to_the_right_and_in_points(comparison: Comparison) -> None:
     assert (info.points["low"] <= info.points["estimate"]).all()
 
 
-def test_an_arm_that_heard_other_cells_has_no_empty_row(comparison: Comparison) -> None:
+def test_arm_evaluated_in_other_cells_has_no_empty_row(comparison: Comparison) -> None:
     table = comparison.table[(comparison.table["name"] != "trial 2") | comparison.table["is_cell"]]
     some = replace(comparison, table=table)
     assert forest_info(some, scopes=(comparison.overall,)).names == ("paper's setting", "trial 3")
     assert forest_info(some).names == ("paper's setting", "trial 2", "trial 3")
 
 
-def test_a_marker_is_filled_by_holm(comparison: Comparison) -> None:
+def test_marker_is_filled_if_significant_after_holm(comparison: Comparison) -> None:
     table = comparison.table.assign(p=0.03, verdict="higher")  # of three cells Holm makes it 0.09
     table = adjust_over_cells(table, ["config_id", "quantity"])
     info = forest_info(replace(comparison, table=table), ("w_f1",))
@@ -66,7 +66,7 @@ def test_a_marker_is_filled_by_holm(comparison: Comparison) -> None:
     assert "(means over all cells after Holm" in forest_info(over_arms, ("avg",), (comparison.overall,)).caption
 
 
-def test_a_gap_that_grew_on_the_other_side_is_crossed_out(comparison: Comparison) -> None:
+def test_reversed_and_larger_gap_is_crossed_out(comparison: Comparison) -> None:
     table = comparison.table.copy()
     row = (table["quantity"] == "standardised_w_f1") & (table["scope"] == "de/speech+text")
     table.loc[row, ["reference", "value"]] = [0.02, -0.08]
@@ -79,7 +79,7 @@ def test_a_gap_that_grew_on_the_other_side_is_crossed_out(comparison: Comparison
     assert len(marks) == info.points["overshot"].sum()
 
 
-def test_every_difference_is_drawn_with_its_line_and_the_words_are_there(comparison: Comparison) -> None:
+def test_every_difference_has_a_line_and_texts_are_present(comparison: Comparison) -> None:
     info = forest_info(comparison, ("w_f1_male",), scopes=("de/speech+text",), names=("trial 3", "trial 2"))
     figure = forest_figure(info)
     (axes,) = figure.axes
@@ -95,7 +95,7 @@ def test_every_difference_is_drawn_with_its_line_and_the_words_are_there(compari
     assert render(forest_figure(info), "svg") == render(figure, "svg")
 
 
-def test_an_absolute_gap_has_the_reach_of_its_swaps_for_a_bar(comparison: Comparison) -> None:
+def test_bar_of_an_absolute_gap_is_the_permutation_null_range(comparison: Comparison) -> None:
     info = forest_info(comparison, ("avg",), scopes=("de/speech+text",))
     table = comparison.table
     (row,) = table[
@@ -111,12 +111,12 @@ def test_an_absolute_gap_has_the_reach_of_its_swaps_for_a_bar(comparison: Compar
     )
 
 
-def test_nothing_to_show_is_refused(comparison: Comparison) -> None:
+def test_empty_comparison_is_an_error(comparison: Comparison) -> None:
     with pytest.raises(ValueError, match="no row of nobody"):
         forest_info(comparison, names=("nobody",))
 
 
-def test_the_command_draws_it(tmp_path: Path) -> None:
+def test_command_writes_the_forest_plot(tmp_path: Path) -> None:
     folder = studies.write_whole_study(tmp_path / "s", 20, 12, configurations=2)
     assert main(["compare", folder.uri, "--resamples", "30", "--figure", str(tmp_path / "forest")]) == 0
     assert (tmp_path / "forest.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "forest.svg").exists()

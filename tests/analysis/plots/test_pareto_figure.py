@@ -30,7 +30,7 @@ def words(figure) -> str:
     return " ".join(t.get_text().replace("\n", " ") for t in texts)
 
 
-def test_better_is_up_and_right_and_the_words_are_there(study) -> None:
+def test_better_is_up_and_right_and_texts_are_present(study) -> None:
     figure = pareto_figure(pareto_info(study, FLOOR))
     axes = figure.axes[0]
 
@@ -44,7 +44,7 @@ def test_better_is_up_and_right_and_the_words_are_there(study) -> None:
     assert "points" in axes.get_xlabel() and "points" in axes.get_ylabel()
 
 
-def test_every_point_and_the_band_are_inside_the_axes(study) -> None:
+def test_points_and_noise_floor_are_inside_the_axes(study) -> None:
     info = pareto_info(study, FLOOR)
     axes = pareto_figure(info).axes[0]
     left, right = axes.get_xlim()
@@ -53,7 +53,7 @@ def test_every_point_and_the_band_are_inside_the_axes(study) -> None:
     assert right < 2.0 and left > 7.0
 
 
-def test_names_hide_no_marker(study) -> None:
+def test_names_cover_no_marker(study) -> None:
     info = pareto_info(study)
     axes = pareto_figure(info).axes[0]
     boxes = [t.get_window_extent() for t in axes.texts]
@@ -63,7 +63,7 @@ def test_names_hide_no_marker(study) -> None:
     assert not any(box.contains(x, y) for box in boxes for x, y in markers)
 
 
-def test_in_a_crowd_what_has_a_name_is_larger_and_on_top(study) -> None:
+def test_named_markers_are_larger_and_on_top_among_many(study) -> None:
     info = pareto_info(study)
     crowded = replace(info, test_of_named_only=True, points=info.points.assign(named=info.points["label"].notna()))
     at = {tuple(point): bool(named) for *point, named in info.points[["dev_gap", "dev_w_f1"]].assign(
@@ -81,7 +81,7 @@ def test_in_a_crowd_what_has_a_name_is_larger_and_on_top(study) -> None:
     assert least > 2 * most and {zorder for named, _, zorder in drawn if named} == {5}
 
 
-def test_a_study_without_any_gap_says_so(study) -> None:
+def test_study_without_gaps_has_a_message(study) -> None:
     info = pareto_info(study)
     assert "no configuration has a gender gap" in words(pareto_figure(replace(info, points=info.points.iloc[:0])))
 
@@ -92,14 +92,14 @@ def test_one_point_and_an_unknown_family_can_be_drawn(study) -> None:
     assert "sawtooth" in words(pareto_figure(one))
 
 
-def test_training_has_three_panels_with_one_line_a_configuration(study) -> None:
+def test_training_figure_has_one_line_per_configuration(study) -> None:
     figure = training_figure(training_lines(load_epochs(study)))
     assert [len(axes.get_lines()) for axes in figure.axes] == [8, 8, 8]
     gap_axis = figure.axes[1]
     assert gap_axis.get_ylim()[0] > gap_axis.get_ylim()[1]
 
 
-def test_training_averages_seeds_and_stops_where_one_stopped(tmp_path: Path) -> None:
+def test_training_lines_average_seeds_up_to_the_shortest(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s", seeds=(0, 1))
     studies.write_trial(folder, 0, "aa")
     studies.write_run(folder, "aa", 0, studies.figures(0.6, 0.1), studies.figures(0.6, 0.1))
@@ -112,7 +112,7 @@ def test_training_averages_seeds_and_stops_where_one_stopped(tmp_path: Path) -> 
     assert training_figure(lines).axes[0].get_lines()[0].get_xydata().tolist() == [[1, pytest.approx(20)]]
 
 
-def test_files_are_whole_and_repeat(study, tmp_path: Path) -> None:
+def test_equal_figures_give_equal_files(study, tmp_path: Path) -> None:
     info = pareto_info(study, FLOOR)
     png, svg = save(pareto_figure(info), str(tmp_path / "front"))
 
@@ -121,7 +121,7 @@ def test_files_are_whole_and_repeat(study, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["front.png", "front.svg"]
 
 
-def test_one_panel_a_language_and_modality_on_the_same_axes(study) -> None:
+def test_cells_figure_has_one_panel_per_cell_with_shared_axes(study) -> None:
     info = cells_info(study, {"de/speech+text": FLOOR})
     figure = cells_figure(info)
 
@@ -146,12 +146,12 @@ def test_a_long_subtitle_stays_inside_a_narrow_figure(study) -> None:
     assert title.y0 >= subtitle.y1 and subtitle.y0 >= panel.y0
 
 
-def test_families_differ_by_marker_and_not_by_colour_alone() -> None:
+def test_families_differ_by_marker() -> None:
     markers = [marker for marker, _, _ in FAMILIES.values()]
     assert len(set(markers)) == len(markers) and len({colour for _, colour, _ in FAMILIES.values()}) == len(markers)
 
 
-def test_of_many_configurations_the_training_lines_are_faint_and_all_there(tmp_path: Path) -> None:
+def test_training_lines_of_many_configurations_are_faint_but_complete(tmp_path: Path) -> None:
     folder = studies.write_plan(tmp_path / "s")
     for number in range(101):
         studies.write_trial(folder, number, f"c{number:02}", "ERM" if number == 0 else None)

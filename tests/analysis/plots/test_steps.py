@@ -1,20 +1,20 @@
-"""What the objective saw: the data of the figure, and that it can be drawn."""
+"""The figure of the loss over the training steps: its data, and that it can be drawn."""
 
 from __future__ import annotations
 
 import pytest
 
 from analysis.loading.study import load_study
-from analysis.plots.steps import SHOWN, steps_figure, steps_info
+from analysis.plots.steps import MAX_CONFIGURATIONS, steps_figure, steps_info
 from analysis.plots.style import render
 from study.storage.records import run_directory
 from tests.analysis.studies import STEPS_AN_EPOCH, figures, write_plan, write_run, write_trial, write_whole_study
 
 
-def test_the_papers_setting_first_then_the_best_with_a_fairness_weight(tmp_path):
+def test_paper_setting_comes_first_then_the_best_penalised(tmp_path):
     study = load_study(write_whole_study(tmp_path / "study", configurations=5))
     info = steps_info(study)
-    assert info.names[0] == "paper's setting" and len(info.names) == SHOWN and "ERM" not in info.names
+    assert info.names[0] == "paper's setting" and len(info.names) == MAX_CONFIGURATIONS and "ERM" not in info.names
     others = study.runs[study.runs["label"].isna()].nlargest(2, "dev_w_f1")
     assert info.names[1:] == tuple(others["name"])
     steps = info.steps[info.steps["name"] == "paper's setting"]
@@ -32,7 +32,7 @@ def test_gaps_are_absolute_and_averaged_over_a_tenth_of_the_steps(tmp_path):
     assert of_de["step"].min() == 2  # absent in the first step
 
 
-def test_a_weight_each_cell_is_shown_by_cell(tmp_path):
+def test_weight_per_cell_is_shown_by_cell(tmp_path):
     folder = write_plan(tmp_path / "study")
     write_trial(folder, 0, "abc", "each")
     write_run(folder, "abc", 0, figures(0.5, 0.1), figures(0.5, 0.1))
@@ -47,10 +47,10 @@ def test_a_weight_each_cell_is_shown_by_cell(tmp_path):
     assert len(steps_figure(info).axes[0].lines) == 3  # a line each cell, and where the second epoch begins
 
 
-def test_without_a_fairness_weight_there_is_nothing_to_show(tmp_path):
+def test_no_figure_without_a_fairness_weight(tmp_path):
     assert steps_info(load_study(write_whole_study(tmp_path / "study", configurations=1))) is None
 
 
-def test_the_figure_is_the_same_twice(tmp_path):
+def test_figure_is_deterministic(tmp_path):
     info = steps_info(load_study(write_whole_study(tmp_path / "study", configurations=3)))
     assert render(steps_figure(info), "svg") == render(steps_figure(info), "svg")

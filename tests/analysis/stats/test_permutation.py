@@ -1,4 +1,4 @@
-"""The noise floor and the paired swaps, on predictions whose truth is known."""
+"""The noise floor and the paired permutation test, on predictions with known gaps."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def four_voices(dialogues: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_whole_speakers_are_dealt() -> None:
+def test_speakers_are_permuted_as_a_whole() -> None:
     """Each voice is right or wrong throughout: six deals, three gaps."""
     frame = four_voices(dialogues=False)
     floor = floor_of(frame, permutations=600)
@@ -96,8 +96,8 @@ def test_whole_speakers_are_dealt() -> None:
     assert floor.mean == pytest.approx(evaluate(frame)["gap"] / 3, rel=0.15)
 
 
-def test_whole_dialogues_swap_their_genders() -> None:
-    """Two dialogues keep or swap: half of the four deals are the real gap or its mirror, half mix to 0."""
+def test_dialogues_are_permuted_as_a_whole() -> None:
+    """Two dialogues give four permutations: two are the real gap or its mirror image, two average to 0."""
     frame = four_voices(dialogues=True)
     floor = noise_floor(cluster_counts({0: frame}, "dialogue"), 600)
 
@@ -106,7 +106,7 @@ def test_whole_dialogues_swap_their_genders() -> None:
     assert floor.p == pytest.approx(0.5, abs=0.07)
 
 
-def test_genders_missing_or_unknown() -> None:
+def test_missing_or_unknown_genders() -> None:
     frame = predictions(20, 5, 0.0, 0)
     assert floor_of(frame[frame["gender"] == "female"]) is None
     assert floor_of(frame.assign(gender="unknown")) is None
@@ -116,14 +116,14 @@ def test_genders_missing_or_unknown() -> None:
     assert with_them.mean == pytest.approx(without.mean, rel=0.05)  # a language of one gender is in no gap
 
 
-def voices_of(heard: dict[str, tuple[str, ...]], per_gender: int = 8) -> pd.DataFrame:
-    """Voices of each gender, every one heard in these languages, right or wrong at random."""
+def predictions_of_speakers(languages_of: dict[str, tuple[str, ...]], per_gender: int = 8) -> pd.DataFrame:
+    """Return predictions of speakers of each gender in these languages, correct or wrong at random."""
     rng = np.random.default_rng(0)
     rows = [
         {"utterance_id": f"{gender}{voice}-{language}-{i}", "language": language, "modality": "speech",
          "gender": gender, "speaker": f"{gender}{voice}", "emotion": EMOTIONS[i % 7],
          "predicted": EMOTIONS[i % 7] if rng.random() < 0.6 else str(rng.choice(EMOTIONS))}
-        for gender, languages in heard.items()
+        for gender, languages in languages_of.items()
         for voice in range(per_gender)
         for language in languages
         for i in range(14)
@@ -131,9 +131,9 @@ def voices_of(heard: dict[str, tuple[str, ...]], per_gender: int = 8) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def test_a_cell_that_lacks_a_gender_does_not_keep_others_from_being_dealt() -> None:
-    """German women are unknown: no stratum of voices heard in the same three languages has both genders."""
-    frame = voices_of({"female": ("en", "ja", "de"), "male": ("en", "ja", "de")})
+def test_cell_without_a_gender_does_not_block_other_permutations() -> None:
+    """German women are unknown: no stratum of speakers of the same three languages has both genders."""
+    frame = predictions_of_speakers({"female": ("en", "ja", "de"), "male": ("en", "ja", "de")})
     german_women = (frame["language"] == "de") & (frame["gender"] == "female")
     for lacking in (frame[~german_women], frame.assign(gender=frame["gender"].mask(german_women, "unknown"))):
         floor, without = floor_of(lacking), floor_of(frame[frame["language"] != "de"])
@@ -141,15 +141,15 @@ def test_a_cell_that_lacks_a_gender_does_not_keep_others_from_being_dealt() -> N
         assert floor.low < floor.mean < floor.high
 
 
-def test_where_genders_never_share_their_languages_there_is_no_floor() -> None:
+def test_no_floor_if_genders_share_no_language() -> None:
     """Women speak both languages, men one each: every stratum has one gender, and permuting it changes nothing."""
-    women = voices_of({"female": ("en", "ja")})
-    men = [voices_of({"male": (language,)}).replace({"speaker": r"^"}, {"speaker": language}, regex=True)
+    women = predictions_of_speakers({"female": ("en", "ja")})
+    men = [predictions_of_speakers({"male": (language,)}).replace({"speaker": r"^"}, {"speaker": language}, regex=True)
            for language in ("en", "ja")]  # fmt: skip
     assert floor_of(pd.concat([women, *men])) is None
 
 
-def test_one_dialogue_has_only_itself_and_its_mirror() -> None:
+def test_one_dialogue_has_two_permutations() -> None:
     one = four_voices(dialogues=True).query("dialogue == 'd0'")
     assert noise_floor(cluster_counts({0: one}, "dialogue")) is None
 
@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_floor_and_another_seed_another() -> None:
     assert floor_of(frame, seed=3) != floor_of(frame, seed=4)
 
 
-def test_swaps_are_symmetric_and_exchange_whole_clusters() -> None:
+def test_paired_permutations_are_symmetric_and_exchange_whole_clusters() -> None:
     """One system is always right and the other always wrong, in two clusters: differences 1, 0, 0 and -1."""
     frame = four_voices(dialogues=True)
     right, wrong = (
@@ -175,7 +175,7 @@ def test_swaps_are_symmetric_and_exchange_whole_clusters() -> None:
     assert permutation_test(1.0, differences, ONE_SEED, np.random.default_rng(0)).p == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
+def test_seed_variance_widens_the_null_range() -> None:
     draws = np.random.default_rng(0).normal(0, 0.01, 4000)
     rng = np.random.default_rng(1)
     five = SeedSpread(observed=5 * 0.01**2, explained=0.0, n_seeds=5)
@@ -190,14 +190,16 @@ def test_a_spread_of_seeds_makes_swaps_less_sure() -> None:
     st.integers(0, 41),
     st.booleans(),
 )
-def test_the_bar_contains_0_exactly_where_p_is_at_least_5_per_cent(draws, difference, several_seeds) -> None:
+def test_difference_is_inside_the_null_range_if_and_only_if_p_is_at_least_5_percent(
+    draws, difference, several_seeds
+) -> None:
     seeds = SeedSpread(observed=0.01, explained=0.0, n_seeds=3) if several_seeds else ONE_SEED
     made = permutation_test(difference / 100, np.array(draws) / 100, seeds, np.random.default_rng(0))
     assert (difference / 100 - made.null_range <= 0) == (made.p >= 0.05)
 
 
-def test_a_bar_at_the_edge() -> None:
-    """Of 39 swaps 0.01 to 0.39, p is 0.05 where one is as large: at 0.39. Of 19, no p is below 0.05."""
+def test_null_range_at_the_boundary() -> None:
+    """With 39 permutations 0.01 to 0.39, p is 0.05 at 0.39. With 19, no p is below 0.05."""
     draws, rng = np.arange(1, 40) / 100, np.random.default_rng(0)
     assert permutation_test(0.39, draws, ONE_SEED, rng) == pytest.approx((0.05, 0.39))
     assert permutation_test(0.391, draws, ONE_SEED, rng) == pytest.approx((0.025, 0.39))

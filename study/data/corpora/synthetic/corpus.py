@@ -1,6 +1,6 @@
 """The synthetic corpus: synthetic speech with known gaps, written in the layout of MELD-ST and read by its reader.
 
-It tests the pipeline and the statistics, since its gaps are known. It is no evidence about people.
+It tests the pipeline and the statistics, since its gaps are known. It says nothing about people.
 """
 
 from __future__ import annotations
@@ -76,10 +76,9 @@ def list_synthetic(cache: Path, planted_gaps: tuple[str, ...], seed: int = 0, si
 def describe_gaps(gaps: tuple[PlantedGap, ...]) -> str:
     """Return the sentence that every report on this corpus shows."""
     if not gaps:
-        return "Synthetic speech without planted gaps: no evidence about people."
-    return (
-        f"Synthetic speech with planted gaps ({'; '.join(gap.description for gap in gaps)}): no evidence about people."
-    )
+        return "Synthetic speech without planted gaps. It says nothing about people."
+    descriptions = "; ".join(gap.description for gap in gaps)
+    return f"Synthetic speech with planted gaps ({descriptions}). It says nothing about people."
 
 
 def write_corpus(root: Path, planted_gaps: tuple[str, ...], seed: int = 0, size: Size = FULL) -> str:

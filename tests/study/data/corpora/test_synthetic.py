@@ -266,7 +266,7 @@ def test_concurrent_callers_write_the_corpus_once(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(first.utterances, second.utterances)
     assert first.name == "synthetic"
     assert first.notes[0].startswith("Synthetic speech with planted gaps (German men have a tenth")
-    assert first.notes[0].endswith("): no evidence about people.")
+    assert first.notes[0].endswith("). It says nothing about people.")
     assert len(first.skipped) == 2
     assert first.notes[1:] == (f"2 of {len(first.utterances) + 2} utterances have no clip on disk and were skipped.",)
     counts = first.utterances.groupby(["language", "split"]).size()
@@ -288,7 +288,7 @@ def test_full_disk_leaves_no_files_and_files_of_a_killed_writer_are_removed(tmp_
     root = next(tmp_path.iterdir()).with_suffix("")
     (tmp_path / f"{root.name}.0123abcd.tmp" / "ENG_DEU").mkdir(parents=True)
     corpus = build(list_synthetic(tmp_path, (), size=SMALL))
-    assert corpus.notes[0] == "Synthetic speech without planted gaps: no evidence about people."
+    assert corpus.notes[0] == "Synthetic speech without planted gaps. It says nothing about people."
     assert sorted(path.name for path in tmp_path.iterdir()) == [root.name, f"{root.name}.lock"]
     (root / "ENG_DEU" / "deu_test.csv").unlink()
     with pytest.raises(CorpusError, match=rf"deu_test\.csv does not exist.*Or remove {root}"):
